@@ -1,0 +1,52 @@
+# What a person types: `make demo`, `make test`. Both make the environment they need.
+PYTHON ?= python3
+KEYS ?= token
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# Debian packages and a file that each brings: real tokens, and what the tests look through.
+TOOLS := softhsm2:/usr/bin/softhsm2-util opensc:/usr/bin/pkcs11-tool
+
+.PHONY: demo test check lint types format tools clean
+
+demo: $(INSTALLED) tools
+	$(BIN)/python -m tests.demo --keys $(KEYS)
+
+test: $(INSTALLED) tools
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests
+
+check: lint types
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy --strict handler hsm
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "Python 3.11 or later is needed; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+# Installs what is missing when root; otherwise says what to install.
+tools:
+	@missing=; for tool in $(TOOLS); do [ -e "$${tool#*:}" ] || missing="$$missing $${tool%%:*}"; done; \
+	[ -z "$$missing" ] && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing$$missing"; \
+	    export DEBIAN_FRONTEND=noninteractive; \
+	    apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	else \
+	    echo "these Debian packages are needed; install them first:$$missing" >&2; exit 1; \
+	fi
+
+clean:
+	rm -rf $(VENV) *.egg-info build dist .hypothesis .mypy_cache .ruff_cache
