@@ -1,0 +1,178 @@
+"""A private key that stays in its token, as `cryptography` knows private keys.
+
+CSR, ECIES and TLS take an ec.EllipticCurvePrivateKey and need not know where it lives. Signatures are raw CKM_ECDSA
+over a digest made here, which every token can; CKM_ECDSA_SHA256 is not there in all of them.
+"""
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pkcs11
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, utils
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
+from pkcs11 import exceptions as p11
+from pkcs11.constants import DEFAULT
+from pkcs11.mechanisms import KDF
+
+from hsm.errors import ObjectMissingError, UnsupportedError
+from hsm.objects import octets, public_key_under, the_object
+from hsm.slots import ObjectId
+from hsm.token import Token
+
+if TYPE_CHECKING:
+    from cryptography.utils import Buffer
+
+# What python-pkcs11 would say of the derived secret; tokens disagree on which of it they accept.
+_LEFT_OUT = (
+    Attribute.ENCRYPT,
+    Attribute.DECRYPT,
+    Attribute.WRAP,
+    Attribute.UNWRAP,
+    Attribute.SIGN,
+    Attribute.VERIFY,
+    Attribute.DERIVE,
+    Attribute.ID,
+    Attribute.LABEL,
+)
+
+
+class TokenPrivateKey(ec.EllipticCurvePrivateKey):
+    """The private key under an id of a token, whose public key is known.
+
+    Its methods raise hsm.errors.TokenError where the token fails. It may be used from several threads.
+    """
+
+    def __init__(self, token: Token, object_id: ObjectId, public_key: ec.EllipticCurvePublicKey) -> None:
+        self._token = token
+        self._id = object_id
+        self._public_key = public_key
+        self._found: tuple[int, Any] | None = None
+        self._der_points = False
+
+    def __repr__(self) -> str:
+        return f"TokenPrivateKey({self._token!r}, {self._id})"
+
+    def sign(self, data: "Buffer", signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
+        """Sign: the DER form of r and s. Data or, with Prehashed, a digest. Raises ValueError, TokenError."""
+        digest = _digest(bytes(data), signature_algorithm)
+        size = octets(self.curve)
+        with self._token.session(f"sign with key {self._id}") as session:
+            private = self._private(session)
+            if not hasattr(private, "sign"):
+                raise UnsupportedError(f"key {self._id} of token {self._token.label!r} was made without leave to sign")
+            # Of a longer digest ECDSA takes the leftmost bits; not every token does that itself.
+            raw: bytes = private.sign(digest[:size], mechanism=Mechanism.ECDSA)
+        if len(raw) != 2 * size:
+            raise UnsupportedError(f"token {self._token.label!r} signed with {len(raw)} bytes, expected {2 * size}")
+        return utils.encode_dss_signature(int.from_bytes(raw[:size]), int.from_bytes(raw[size:]))
+
+    def exchange(self, algorithm: ec.ECDH, peer_public_key: ec.EllipticCurvePublicKey) -> bytes:
+        """Agree on a secret in the token (CKM_ECDH1_DERIVE, no KDF): the x coordinate, in full length.
+
+        Raises ValueError for a peer on another curve, UnsupportedError where the token cannot, TokenError.
+        """
+        if not isinstance(algorithm, ec.ECDH) or peer_public_key.curve.name != self.curve.name:
+            raise ValueError(
+                f"expected ECDH with a public key on {self.curve.name}, not on {peer_public_key.curve.name}"
+            )
+        point = peer_public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+        with self._token.session(f"agree on a secret with key {self._id}") as session:
+            private = self._private(session)
+            if not hasattr(private, "derive_key"):
+                raise UnsupportedError(
+                    f"key {self._id} of token {self._token.label!r} was made without leave to derive"
+                )
+            if self._der_points:
+                return self._derive(private, _wrapped(point))
+            try:
+                return self._derive(private, point)
+            except (p11.ArgumentsBad, p11.MechanismParamInvalid, p11.PublicKeyInvalid):
+                # Before PKCS#11 v2.30 modules expected the DER form, and some still do.
+                secret = self._derive(private, _wrapped(point))
+                self._der_points = True
+                return secret
+
+    def _derive(self, private: Any, point: bytes) -> bytes:  # noqa: ANN401 - pkcs11 makes its classes as it runs
+        size = octets(self.curve)
+        secret = private.derive_key(
+            KeyType.GENERIC_SECRET,
+            size * 8,
+            mechanism=Mechanism.ECDH1_DERIVE,
+            mechanism_param=(KDF.NULL, None, point),
+            store=False,
+            template={**dict.fromkeys(_LEFT_OUT, DEFAULT), Attribute.SENSITIVE: False, Attribute.EXTRACTABLE: True},
+        )
+        try:
+            value: bytes = secret[Attribute.VALUE]
+        finally:
+            secret.destroy()
+        return value.rjust(size, b"\0")
+
+    def _private(self, session: pkcs11.Session) -> Any:  # noqa: ANN401 - pkcs11 makes its classes as it runs
+        """Give the private key's object, found again when handles may have changed."""
+        if self._found is None or self._found[0] != self._token.era:
+            if public_key_under(self._token, session, self._id) != self._public_key:
+                raise ObjectMissingError(
+                    f"key {self._id} of token {self._token.label!r} is another one by now: load it again"
+                )
+            private = the_object(self._token, session, ObjectClass.PRIVATE_KEY, self._id)
+            self._found = (self._token.era, private)
+        return self._found[1]
+
+    def public_key(self) -> ec.EllipticCurvePublicKey:
+        """Give the public key."""
+        return self._public_key
+
+    @property
+    def curve(self) -> ec.EllipticCurve:
+        """The curve."""
+        return self._public_key.curve
+
+    @property
+    def key_size(self) -> int:
+        """The size of the private scalar in bits."""
+        return self._public_key.key_size
+
+    def private_numbers(self) -> NoReturn:
+        """Raise UnsupportedError: the key cannot leave its token."""
+        raise UnsupportedError(f"key {self._id} stays in token {self._token.label!r}: it cannot be read")
+
+    def private_bytes(self, *_form: object, **_named_form: object) -> NoReturn:
+        """Raise UnsupportedError: the key cannot leave its token."""
+        self.private_numbers()
+
+    def __copy__(self) -> "TokenPrivateKey":
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "TokenPrivateKey":
+        return self
+
+
+def load_private_key(token: Token, object_id: ObjectId) -> TokenPrivateKey:
+    """Load the key pair under an id: exactly one private and one public key.
+
+    Raises ObjectMissingError, ObjectConflictError (several), UnsupportedError (RSA, another curve), TokenError.
+    """
+    with token.session(f"load key {object_id}") as session:
+        the_object(token, session, ObjectClass.PRIVATE_KEY, object_id)
+        return TokenPrivateKey(token, object_id, public_key_under(token, session, object_id))
+
+
+def _wrapped(point: bytes) -> bytes:
+    """Give the DER OCTET STRING of a point below 128 bytes."""
+    return bytes([4, len(point)]) + point
+
+
+def _digest(data: bytes, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
+    if not isinstance(signature_algorithm, ec.ECDSA) or signature_algorithm.deterministic_signing:
+        raise UnsupportedAlgorithm("a key in a token signs with plain ECDSA only")
+    algorithm = signature_algorithm.algorithm
+    if isinstance(algorithm, utils.Prehashed):
+        if len(data) != algorithm.digest_size:
+            raise ValueError(f"expected a digest of {algorithm.digest_size} bytes, not {len(data)}")
+        return data
+    digest = hashes.Hash(algorithm)
+    digest.update(data)
+    return digest.finalize()

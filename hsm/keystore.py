@@ -1,0 +1,286 @@
+"""The key store in a token: two slots for key pairs, two for certificates, used in turn.
+
+What is ours, and what happens to it:
+
+- A key pair is made under the id of PKEYIDS that is not in use, labelled `tls`; its certificate goes under the id of
+  CERTIDS that is not in use, labelled `client`: as lmp-device-register labels them.
+- Only a private or public key labelled `tls` under a key id, and a certificate labelled `client` under a certificate
+  id, are ever destroyed, and never under an id in use. Anything else under a chosen id belongs to somebody: refused.
+- Destroy before create: the memory of a secure element is finite, and a retry must not leak a key.
+- The old identity stays in its slots until the next rotation needs them.
+"""
+
+import logging
+import os
+import ssl
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+import pkcs11
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, utils
+from cryptography.hazmat.primitives.serialization import Encoding
+from pkcs11 import Attribute, Mechanism, ObjectClass
+
+from hsm import tls
+from hsm.errors import MixedHandlesError, ObjectConflictError, ObjectMissingError, TokenError, UnsupportedError
+from hsm.keys import TokenPrivateKey, load_private_key
+from hsm.names import N, Names, id_of, ids_of, with_ids
+from hsm.objects import EC_PARAMS, class_name, class_of, label_of, labels, objects_under, the_object
+from hsm.slots import ObjectId, alternate
+from hsm.templates import CERTIFICATE_LABEL, KEY_LABEL, create_certificate, generate_pair
+from hsm.token import Token
+
+_OWN_LABELS = {
+    ObjectClass.PRIVATE_KEY: KEY_LABEL,
+    ObjectClass.PUBLIC_KEY: KEY_LABEL,
+    ObjectClass.CERTIFICATE: CERTIFICATE_LABEL,
+}
+_PAIR = (ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY)
+_CERTIFICATE = (ObjectClass.CERTIFICATE,)
+
+_log = logging.getLogger(__name__)
+
+
+T = TypeVar("T")
+
+
+class TokenKeyStore:
+    """The identities in a token. All methods raise hsm.errors.TokenError and its subclasses.
+
+    `delays` are the seconds before each further attempt at making a key, `wait` is what waits. `in_use` are the ids
+    whose objects must not be destroyed; unused() takes note of them too.
+    """
+
+    sota_keys = ("p11.tls_pkey_id", "p11.tls_clientcert_id")
+
+    def __init__(
+        self,
+        token: Token,
+        key_ids: Sequence[ObjectId],
+        certificate_ids: Sequence[ObjectId],
+        *,
+        in_use: Names | None = None,
+        delays: Sequence[float] = (0.5, 2.0, 5.0),
+        wait: Callable[[float], object] | None = None,
+    ) -> None:
+        self._token = token
+        self._key_ids = key_ids
+        self._certificate_ids = certificate_ids
+        self._in_use = None if in_use is None else ids_of(in_use)
+        self._delays = delays
+        self._wait = threading.Event().wait if wait is None else wait
+
+    def canonical(self, names: N) -> N:
+        """Give the ids with two digits. Raises UnsupportedError for anything but 01 to 09."""
+        return with_ids(names, *ids_of(names))
+
+    def unused(self, current: N) -> N:
+        """Choose the ids that are not in use, by value, and check that what is there is ours. Changes nothing.
+
+        Raises ObjectConflictError: an object of somebody else is there, or the key in use is ambiguous.
+        """
+        self._in_use = ids_of(current)
+        try:
+            key = alternate(self._key_ids, self._in_use[0])
+            certificate = alternate(self._certificate_ids, self._in_use[1])
+        except ValueError as error:
+            raise ObjectConflictError(str(error)) from error
+        with self._token.session("look at the free slots") as session:
+            privates = objects_under(session, self._in_use[0], ObjectClass.PRIVATE_KEY)
+            if len(privates) > 1:
+                raise ObjectConflictError(
+                    f"token {self._token.label!r} has {len(privates)} private keys {self._in_use[0]}, labelled "
+                    f"{labels(privates)}: expected the one in use; remove what does not belong there"
+                )
+            self._refuse_strangers(session, key, KEY_LABEL)
+            self._refuse_strangers(session, certificate, CERTIFICATE_LABEL)
+        return with_ids(current, key, certificate)
+
+    def key(self, name: str) -> TokenPrivateKey:
+        """Load a private key, which stays in the token."""
+        return load_private_key(self._token, id_of(name))
+
+    def find_key(self, name: str) -> TokenPrivateKey | None:
+        """Load a private key if there is exactly one whole pair, tried with a signature; else None."""
+        try:
+            key = self.key(name)
+        except (ObjectMissingError, ObjectConflictError):
+            return None
+        # Two halves of different pairs may be left where a generation was cut off.
+        digest = os.urandom(32)
+        algorithm = ec.ECDSA(utils.Prehashed(hashes.SHA256()))
+        try:
+            key.public_key().verify(key.sign(digest, algorithm), digest, algorithm)
+        except InvalidSignature:
+            _log.warning("Private and public key %s in token %r do not belong together.", name, self._token.label)
+            return None
+        return key
+
+    def certificate(self, name: str) -> x509.Certificate:
+        """Load a certificate."""
+        object_id = id_of(name)
+        with self._token.session(f"read certificate {object_id}") as session:
+            der = the_object(self._token, session, ObjectClass.CERTIFICATE, object_id)[Attribute.VALUE]
+        try:
+            return x509.load_der_x509_certificate(der)
+        except ValueError as error:
+            raise ObjectConflictError(
+                f"certificate {object_id} in token {self._token.label!r} is no X.509 certificate ({error}): remove it"
+            ) from error
+
+    def generate(self, name: str, curve: ec.EllipticCurve) -> TokenPrivateKey:
+        """Make a key pair after destroying what is ours under that id; tried again while the token is busy.
+
+        Raises ObjectConflictError for an id in use or with somebody else's object, UnsupportedError for another curve
+        than P-256 and P-384, TokenError.
+        """
+        object_id = id_of(name)
+        if curve.name not in EC_PARAMS:
+            raise UnsupportedError(f"expected a key on {' or '.join(EC_PARAMS)}, not on {curve.name}")
+        self._refuse_in_use(object_id, 0)
+        for delay in self._delays:
+            try:
+                return self._generate_once(object_id, curve)
+            except TokenError as error:
+                if error.final:
+                    raise
+                _log.warning("%s; tried again in %g s.", error, delay)
+            self._wait(delay)
+            # tpm2-pkcs11 keeps a transient object of every generation; only a new start frees them.
+            self._token.reinitialize()
+        return self._generate_once(object_id, curve)
+
+    def _generate_once(self, object_id: ObjectId, curve: ec.EllipticCurve) -> TokenPrivateKey:
+        with self._token.session(f"look at the place of key {object_id}") as session:
+            self._refuse_strangers(session, object_id, KEY_LABEL)
+        try:
+            with self._token.session(f"make room for key {object_id}") as session:
+                self._destroy_ours(session, object_id, _PAIR)
+            with self._token.session(f"generate key {object_id}") as session:
+                generate_pair(session, object_id, curve)
+                self._token.objects_changed()
+            # The token's word is not enough: look the objects up, and have exactly one of each.
+            try:
+                return _twice(lambda: load_private_key(self._token, object_id))
+            except (ObjectMissingError, ObjectConflictError) as error:
+                raise TokenError(f"generated key {object_id}, but {error}") from error
+        except TokenError:
+            self._clean_up(object_id)
+            raise
+
+    def _clean_up(self, object_id: ObjectId) -> None:
+        """Remove what a failed generation left; a failure reported by the token can have made a key."""
+        for attempt in range(2):
+            try:
+                if attempt:
+                    self._token.reinitialize()
+                with self._token.session(f"clean up key {object_id}") as session:
+                    self._destroy_ours(session, object_id, _PAIR)
+            except TokenError as error:
+                _log.warning("%s", error)
+            else:
+                return
+
+    def store_certificate(self, name: str, certificate: x509.Certificate) -> None:
+        """Store a certificate in the place of ours under that id; nothing to do if it is there already."""
+        object_id = id_of(name)
+        der = certificate.public_bytes(Encoding.DER)
+        with self._token.session(f"store certificate {object_id}") as session:
+            self._refuse_strangers(session, object_id, CERTIFICATE_LABEL)
+            present = objects_under(session, object_id, ObjectClass.CERTIFICATE)
+            if [item[Attribute.VALUE] for item in present] == [der] and label_of(present[0]) == CERTIFICATE_LABEL:
+                return
+            self._refuse_in_use(object_id, 1)
+            self._destroy_ours(session, object_id, _CERTIFICATE)
+            create_certificate(session, object_id, certificate)
+            self._token.objects_changed()
+        stored = _twice(lambda: self._certificates(object_id))
+        if stored != [der]:
+            raise TokenError(
+                f"stored certificate {object_id} in token {self._token.label!r}, but found {len(stored)} there, "
+                "not exactly that one: try again, and look at the token if it stays so"
+            )
+
+    def _certificates(self, object_id: ObjectId) -> list[bytes]:
+        with self._token.session(f"look for certificate {object_id}") as session:
+            return [item[Attribute.VALUE] for item in objects_under(session, object_id, ObjectClass.CERTIFICATE)]
+
+    def discard(self, names: Names) -> None:
+        """Remove the key pair and the certificate under these ids, as far as they are ours.
+
+        Raises ObjectConflictError for an id in use.
+        """
+        key, certificate = ids_of(names)
+        self._refuse_in_use(key, 0)
+        self._refuse_in_use(certificate, 1)
+        with self._token.session(f"remove key {key} and certificate {certificate}") as session:
+            self._destroy_ours(session, key, _PAIR)
+            self._destroy_ours(session, certificate, _CERTIFICATE)
+
+    def retire(self, names: Names) -> None:
+        """Keep an identity that is no longer in use: it stays in its slots until the next rotation."""
+
+    def can_derive(self) -> bool:
+        """Tell whether the token does ECDH: by its mechanisms, and by a try with the key in use where that is known."""
+        with self._token.session("list the mechanisms") as session:
+            if Mechanism.ECDH1_DERIVE not in session.token.slot.get_mechanisms():
+                return False
+        if self._in_use is None:
+            return True
+        try:
+            key = load_private_key(self._token, self._in_use[0])
+            key.exchange(ec.ECDH(), ec.generate_private_key(key.curve).public_key())
+        except UnsupportedError as error:
+            _log.info("%s", error)
+            return False
+        return True
+
+    def authenticate(self, context: ssl.SSLContext, names: Names) -> None:
+        """Make the context present that identity, without a chain. Raises hsm.tls.TlsBindingError too."""
+        certificate = self.certificate(names.certificate).public_bytes(Encoding.DER)
+        tls.use_private_key(context, certificate, self.key(names.key))
+        tls.present_leaf_only(context)
+
+    def close(self) -> None:
+        """Log out."""
+        self._token.close()
+
+    def _refuse_in_use(self, object_id: ObjectId, place: int) -> None:
+        if self._in_use is not None and self._in_use[place] == object_id:
+            what = ("key", "certificate")[place]
+            raise ObjectConflictError(f"{what} {object_id} of token {self._token.label!r} is in use: left as it is")
+
+    def _refuse_strangers(self, session: pkcs11.Session, object_id: ObjectId, place_label: str) -> None:
+        """Raise ObjectConflictError for an object of any class under the id that is not labelled as ours."""
+        for item in objects_under(session, object_id):
+            kind, label = class_of(item), label_of(item)
+            if label != place_label and (not isinstance(kind, ObjectClass) or label != _OWN_LABELS.get(kind)):
+                raise ObjectConflictError(
+                    f"token {self._token.label!r} has a {class_name(kind)} labelled {label!r} under id {object_id}, "
+                    f"expected nothing there, or what a rotation made (label {place_label!r}): "
+                    "have the request name another id, or remove that object"
+                )
+
+    def _destroy_ours(self, session: pkcs11.Session, object_id: ObjectId, classes: Iterable[ObjectClass]) -> None:
+        for object_class in classes:
+            ours = [
+                item
+                for item in objects_under(session, object_id, object_class)
+                if label_of(item) == _OWN_LABELS[object_class]
+            ]
+            for item in ours:
+                item.destroy()
+                self._token.objects_changed()
+
+
+def _twice(look: Callable[[], T]) -> T:
+    """Look at what was just made, in a module started anew where it mixed up its objects."""
+    try:
+        return look()
+    except MixedHandlesError as error:
+        _log.info("%s", error)
+        return look()

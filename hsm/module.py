@@ -1,0 +1,205 @@
+"""One PKCS#11 module, loaded once for the process, and the logins into its tokens.
+
+Why there is anything per process: python-pkcs11 initialises a module as single-threaded and lets other threads run
+during its calls, so that two threads in it crash the interpreter, with sessions of their own too. LOCK is held around
+every call. A login belongs to the process and not to a session (PKCS#11 v2.40 §2.6.4), C_Finalize ends all of them, and
+a PIN that was refused must not be tried again by whoever comes next: a token locks itself after few attempts.
+"""
+
+import contextlib
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+import pkcs11
+from pkcs11 import exceptions as p11
+from pkcs11.constants import TokenFlag
+
+from hsm.attributes import TolerantMapper
+from hsm.errors import ModuleError, ObjectConflictError, PinError, TokenAbsentError, TokenError
+from hsm.translation import translated
+
+LOCK = threading.RLock()
+
+_log = logging.getLogger(__name__)
+_loaded: dict[str, "Module"] = {}
+
+
+def load(path: str) -> "Module":
+    """Load a module, or give the one that is loaded. Raises ModuleError, and TokenError where it may load later."""
+    with LOCK:
+        module = _loaded.get(path)
+        if module is None:
+            module = _loaded[path] = Module(path)
+        return module
+
+
+@contextlib.contextmanager
+def calls() -> Iterator[None]:
+    """Hold the lock for calls into a module, and keep python-pkcs11's own complaints from standard error.
+
+    Where C_FindObjectsInit fails, a finalizer ends the search that was never begun, fails too, and has Python print it.
+    The failure that counts is raised as well.
+    """
+    with LOCK:
+        uncaught, unraisable = sys.excepthook, sys.unraisablehook
+
+        def excepthook(kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:
+            if not isinstance(value, p11.PKCS11Error):
+                uncaught(kind, value, traceback)
+
+        def unraisablehook(event: "sys.UnraisableHookArgs") -> None:
+            if not isinstance(event.exc_value, p11.PKCS11Error):
+                unraisable(event)
+
+        sys.excepthook, sys.unraisablehook = excepthook, unraisablehook
+        try:
+            yield
+        finally:
+            sys.excepthook, sys.unraisablehook = uncaught, unraisable
+
+
+@dataclass
+class _Login:
+    """The session that logged in. The login lasts until it is closed, so it is used for nothing else."""
+
+    session: pkcs11.Session
+    pin: str = field(repr=False)
+    users: int
+
+
+class Module:
+    """A loaded module. Every method raises pkcs11.PKCS11Error where it says nothing else, and wants LOCK held."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.generation = 0
+        """Counts the initialisations: sessions and objects of an earlier one must not be touched, not even closed."""
+        self._listed = False
+        self._logins: dict[int, _Login] = {}
+        self._refused: set[tuple[str, str]] = set()
+        if "/" in path and not Path(path).is_file():
+            raise ModuleError(f"the PKCS#11 module {path} is missing: correct p11.module, or install it")
+        try:
+            self._lib = pkcs11.lib(path)
+        except p11.PKCS11Error as error:
+            if "exception while loading" in str(error):
+                raise ModuleError(f"the PKCS#11 module {path} cannot be loaded: {error}; correct p11.module") from error
+            raise TokenError(
+                f"the PKCS#11 module {path} does not start ({type(error).__name__} {error}): look at its device"
+            ) from error
+
+    def reinitialize(self) -> None:
+        """Start the module anew, which forgets every session and login: the only cure for a module that lost its token.
+
+        Some modules notice new tokens and free leaked objects in no other way.
+        """
+        self.generation += 1
+        self._logins.clear()
+        self._listed = False
+        # A module that lost itself says "not initialized" here, and is as good as finalized.
+        with contextlib.suppress(p11.PKCS11Error):
+            self._lib.finalize()
+        self._lib.initialize()
+
+    def find(self, label: str) -> pkcs11.Token:
+        """Find the one token of that label. Raises TokenAbsentError for none, ObjectConflictError for two."""
+        tokens = self._tokens()
+        if label not in (token.label for token in tokens) and self._listed:
+            self.reinitialize()
+            tokens = self._tokens()
+        self._listed = True
+        named = [token for token in tokens if token.label == label]
+        if not named:
+            others = ", ".join(sorted(repr(token.label) for token in tokens)) or "none"
+            raise TokenAbsentError(
+                f"no token with the label {label!r} is there (found: {others}): "
+                "correct p11.label, or look at the token's device and driver"
+            )
+        if len(named) > 1:
+            serials = ", ".join(token.serial.decode("ascii", "replace") for token in named)
+            raise ObjectConflictError(
+                f"{len(named)} tokens have the label {label!r} (serial numbers {serials}): "
+                "expected one; relabel or remove the other"
+            )
+        return named[0]
+
+    def _tokens(self) -> list[pkcs11.Token]:
+        tokens = []
+        for slot in self._lib.get_slots(token_present=True):
+            with contextlib.suppress(p11.TokenNotPresent, p11.TokenNotRecognised):
+                token = slot.get_token()
+                if token.flags & TokenFlag.TOKEN_INITIALIZED:
+                    tokens.append(token)
+        return tokens
+
+    def log_in(self, token: pkcs11.Token, pin: str) -> None:
+        """Log in to the token unless this process is logged in already. Raises PinError.
+
+        A PIN that was refused in this process is refused again without asking the token.
+        """
+        slot = token.slot.slot_id
+        login = self._logins.get(slot)
+        if (token.label, pin) in self._refused:
+            raise PinError(f"the PIN of token {token.label!r} was refused and is not tried again: correct p11.pass")
+        if login is not None:
+            if login.pin != pin:
+                raise PinError(f"this program is logged in to token {token.label!r} with another PIN: correct p11.pass")
+            login.users += 1
+            return
+        _check_pin_flags(token)
+        try:
+            session = self._logged_in(token, pin)
+        except p11.PKCS11Error as error:
+            failure = translated(error, "log in", token.label)
+            if isinstance(failure, PinError):
+                self._refused.add((token.label, pin))
+            raise failure from error
+        self._logins[slot] = _Login(session, pin, 1)
+
+    def _logged_in(self, token: pkcs11.Token, pin: str) -> pkcs11.Session:
+        if not token.flags & TokenFlag.LOGIN_REQUIRED:
+            return token.open(attribute_mapper=TolerantMapper())
+        try:
+            return token.open(user_pin=pin, attribute_mapper=TolerantMapper())
+        except p11.UserAlreadyLoggedIn:
+            return token.open(attribute_mapper=TolerantMapper())
+
+    def is_logged_in(self, slot: int) -> bool:
+        """Tell whether the login into a slot's token still stands, by using its session."""
+        login = self._logins.get(slot)
+        if login is None:
+            return False
+        try:
+            list(login.session.get_objects({pkcs11.Attribute.ID: b"\0"}))
+        except p11.PKCS11Error:
+            return False
+        return True
+
+    def log_out(self, slot: int) -> None:
+        """Give back one log_in(); the last one closes the session."""
+        login = self._logins.get(slot)
+        if login is None:
+            return
+        login.users -= 1
+        if login.users == 0:
+            del self._logins[slot]
+            with contextlib.suppress(p11.PKCS11Error):
+                login.session.close()
+
+
+def _check_pin_flags(token: pkcs11.Token) -> None:
+    """Raise PinError where an attempt would be in vain or the last one (PKCS#11 v2.40 §3.2, CK_TOKEN_INFO)."""
+    if token.flags & TokenFlag.USER_PIN_LOCKED:
+        raise PinError(f"the PIN of token {token.label!r} is locked: unlock it with the security officer's PIN")
+    if token.flags & TokenFlag.USER_PIN_FINAL_TRY:
+        raise PinError(
+            f"token {token.label!r} has one attempt at its PIN left, which is not risked: "
+            "log in by hand with the right PIN (pkcs11-tool --login), which gives all attempts back, and check p11.pass"
+        )
+    if token.flags & TokenFlag.USER_PIN_COUNT_LOW:
+        _log.warning("Token %r has refused a PIN since the last login.", token.label)

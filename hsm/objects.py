@@ -1,0 +1,107 @@
+"""Finding objects in a token, and reading a public key there."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pkcs11
+from cryptography.hazmat.primitives.asymmetric import ec
+from pkcs11 import Attribute, KeyType, ObjectClass
+from pkcs11 import exceptions as p11
+
+from hsm.errors import MixedHandlesError, ObjectConflictError, ObjectMissingError, UnsupportedError
+from hsm.slots import ObjectId
+from hsm.token import Token
+
+# DER of the curve's object identifier: CKA_EC_PARAMS (PKCS#11 v2.40 §2.3.3).
+EC_PARAMS = {
+    "secp256r1": bytes.fromhex("06082a8648ce3d030107"),
+    "secp384r1": bytes.fromhex("06052b81040022"),
+}
+_CURVES: dict[bytes, type[ec.EllipticCurve]] = {
+    EC_PARAMS["secp256r1"]: ec.SECP256R1,
+    EC_PARAMS["secp384r1"]: ec.SECP384R1,
+}
+
+
+def octets(curve: ec.EllipticCurve) -> int:
+    """Give the length of a coordinate in bytes."""
+    return (curve.key_size + 7) // 8
+
+
+def objects_under(session: pkcs11.Session, object_id: ObjectId, object_class: ObjectClass | None = None) -> list[Any]:
+    """List the objects under an id, of one class or of all. Raises MixedHandlesError.
+
+    tpm2-pkcs11 1.9 gives a new object a handle that another one has, if any was destroyed since the module was started:
+    what is found under id 03 is then read, used and destroyed as 09. Hence every object is asked who it is.
+    """
+    template: dict[Attribute, Any] = {Attribute.ID: object_id.cka_id}
+    if object_class is not None:
+        template[Attribute.CLASS] = object_class
+    # A list at once: a search that is half read stands in the way of the next one.
+    found = list(session.get_objects(template))
+    for item in found:
+        if item[Attribute.ID] != object_id.cka_id or object_class not in (None, class_of(item)):
+            raise MixedHandlesError(
+                f"token {session.token.label!r} gives another object than the one under id {object_id}: try again"
+            )
+    return found
+
+
+def the_object(token: Token, session: pkcs11.Session, object_class: ObjectClass, object_id: ObjectId) -> Any:  # noqa: ANN401
+    """Give the one object of a class under an id. Raises ObjectMissingError, ObjectConflictError naming all labels."""
+    objects = objects_under(session, object_id, object_class)
+    if len(objects) == 1:
+        return objects[0]
+    what = f"{class_name(object_class)} {object_id} in token {token.label!r}"
+    if not objects:
+        raise ObjectMissingError(f"there is no {what}: correct the id in sota.toml, or register the device anew")
+    raise ObjectConflictError(
+        f"expected one {what}, found {len(objects)}, labelled {labels(objects)}: remove what does not belong there"
+    )
+
+
+def class_of(item: Any) -> ObjectClass | int:  # noqa: ANN401 - pkcs11 makes its classes as it runs
+    """Give an object's class; a vendor's own is a number."""
+    kind: ObjectClass | int = item[Attribute.CLASS]
+    return kind
+
+
+def class_name(object_class: ObjectClass | int) -> str:
+    """Name a class for a message: "private key"."""
+    if isinstance(object_class, ObjectClass):
+        return object_class.name.lower().replace("_", " ")
+    return f"object of class {object_class:#x}"
+
+
+def labels(objects: Sequence[Any]) -> str:
+    """Name the labels of objects, for a message."""
+    return " and ".join(repr(label_of(item)) for item in objects)
+
+
+def label_of(item: Any) -> str:  # noqa: ANN401 - pkcs11 makes its classes as it runs
+    """Give an object's label; objects need not have one."""
+    try:
+        return str(item[Attribute.LABEL])
+    except p11.AttributeTypeInvalid:
+        return ""
+
+
+def public_key_under(token: Token, session: pkcs11.Session, object_id: ObjectId) -> ec.EllipticCurvePublicKey:
+    """Read the public key under an id. Raises ObjectMissingError, ObjectConflictError, UnsupportedError."""
+    public = the_object(token, session, ObjectClass.PUBLIC_KEY, object_id)
+    kind = public[Attribute.KEY_TYPE]
+    curve_type = _CURVES.get(public[Attribute.EC_PARAMS]) if kind == KeyType.EC else None
+    if curve_type is None:
+        name = "on another curve" if kind == KeyType.EC else f"of type {getattr(kind, 'name', kind)}"
+        raise UnsupportedError(
+            f"key {object_id} of token {token.label!r} is {name}: expected EC, P-256 or P-384; register the device anew"
+        )
+    curve = curve_type()
+    point: bytes = public[Attribute.EC_POINT]
+    # CKA_EC_POINT is the DER of an OCTET STRING (PKCS#11 v2.40 §2.3.3); some modules give the point itself.
+    if len(point) == 2 * octets(curve) + 3:
+        point = point.removeprefix(bytes([4, 2 * octets(curve) + 1]))
+    try:
+        return ec.EllipticCurvePublicKey.from_encoded_point(curve, point)
+    except ValueError as error:
+        raise UnsupportedError(f"key {object_id} of token {token.label!r} has no readable public point") from error

@@ -1,0 +1,69 @@
+"""What a rotation makes in a token: its labels and attributes, as lmp-device-register has them."""
+
+from typing import Any
+
+import pkcs11
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from pkcs11 import Attribute, CertificateType, KeyType, Mechanism, ObjectClass
+from pkcs11 import exceptions as p11
+from pkcs11.constants import DEFAULT, MechanismFlag
+
+from hsm.objects import EC_PARAMS
+from hsm.slots import ObjectId
+
+KEY_LABEL = "tls"
+CERTIFICATE_LABEL = "client"
+
+
+def generate_pair(session: pkcs11.Session, object_id: ObjectId, curve: ec.EllipticCurve) -> None:
+    """Make the pair as lmp-device-register does. tpm2-pkcs11 refuses what is left out, and wants what is in."""
+    session.generate_keypair(
+        KeyType.EC,
+        id=object_id.cka_id,
+        label=KEY_LABEL,
+        store=True,
+        mechanism=Mechanism.EC_KEY_PAIR_GEN,
+        capabilities=MechanismFlag.SIGN | MechanismFlag.VERIFY | MechanismFlag.DERIVE,
+        public_template={
+            Attribute.EC_PARAMS: EC_PARAMS[curve.name],
+            Attribute.PRIVATE: False,
+            Attribute.ENCRYPT: DEFAULT,
+            Attribute.WRAP: DEFAULT,
+        },
+        private_template={
+            Attribute.SENSITIVE: True,
+            Attribute.EXTRACTABLE: False,
+            Attribute.DECRYPT: DEFAULT,
+            Attribute.UNWRAP: DEFAULT,
+        },
+    )
+
+
+def create_certificate(session: pkcs11.Session, object_id: ObjectId, certificate: x509.Certificate) -> None:
+    """Create the certificate object (PKCS#11 v2.40 §4.6.3), without issuer and serial number where a token has none."""
+    attributes: dict[Attribute, Any] = {
+        Attribute.CLASS: ObjectClass.CERTIFICATE,
+        Attribute.CERTIFICATE_TYPE: CertificateType.X_509,
+        Attribute.TOKEN: True,
+        Attribute.PRIVATE: False,
+        Attribute.ID: object_id.cka_id,
+        Attribute.LABEL: CERTIFICATE_LABEL,
+        Attribute.SUBJECT: certificate.subject.public_bytes(),
+        Attribute.VALUE: certificate.public_bytes(Encoding.DER),
+    }
+    optional = {
+        Attribute.ISSUER: certificate.issuer.public_bytes(),
+        Attribute.SERIAL_NUMBER: _der_integer(certificate.serial_number),
+    }
+    try:
+        session.create_object(attributes | optional)
+    except (p11.AttributeTypeInvalid, p11.AttributeValueInvalid, p11.TemplateInconsistent):
+        session.create_object(attributes)
+
+
+def _der_integer(value: int) -> bytes:
+    """Give the DER INTEGER of a serial number (20 bytes at most, RFC 5280 §4.1.2.2, but never 128)."""
+    content = value.to_bytes(value.bit_length() // 8 + 1, signed=True)
+    return bytes([2, len(content)]) + content

@@ -1,0 +1,141 @@
+"""A token: found by its label, logged in to once, used by one thread at a time.
+
+    token = Token(module, label, pin)
+    with token.session("read the certificate") as session:
+        ...                                  # python-pkcs11 calls, under the process's one lock
+
+What pkcs11 raises inside becomes an hsm.errors.TokenError that names the operation, and the session is not used again:
+after a failed C_Sign, for instance, it stays in OperationActive. The next use opens a fresh one; where that fails as
+well, or the login is gone, the module is started anew first, which is the only cure for a token that was away.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import pkcs11
+from pkcs11 import exceptions as p11
+
+from hsm import module as modules
+from hsm.attributes import TolerantMapper
+from hsm.errors import MixedHandlesError, PinError, TokenError
+from hsm.translation import translated
+
+# Uses that failed in a row, after which a fresh session is not enough.
+_TOO_MANY = 2
+
+
+class Token:
+    """The token of that label in a PKCS#11 module (a path, or a name for the loader), with the user's PIN."""
+
+    def __init__(self, module: str, label: str, pin: str) -> None:
+        self.module = module
+        self.label = label
+        self._pin = pin
+        self._found: pkcs11.Token | None = None
+        self._session: pkcs11.Session | None = None
+        self._generation = 0
+        self._failures = 0
+        self._era = 0
+
+    def __repr__(self) -> str:
+        return f"Token({self.module!r}, {self.label!r})"
+
+    @property
+    def era(self) -> int:
+        """A number that changes when object handles found earlier may no longer mean what they did."""
+        return self._era
+
+    def open(self) -> None:
+        """Load the module, find the token and log in, so that what is wrong with them is said now.
+
+        Raises ModuleError, TokenAbsentError, PinError, ObjectConflictError (two tokens of that label), TokenError.
+        """
+        with self.session("open a session"):
+            pass
+
+    @contextlib.contextmanager
+    def session(self, operation: str = "use a session") -> Iterator[pkcs11.Session]:
+        """Hold the lock and give the open read/write session, for one operation, named as in "could not …".
+
+        Raises TokenError and its subclasses for whatever the module raises. Can be nested.
+        """
+        with modules.calls():
+            try:
+                yield self._current()
+            except p11.PKCS11Error as error:
+                self._drop()
+                failure = translated(error, operation, self.label)
+                self._failures += not failure.final
+                raise failure from error
+            except MixedHandlesError:
+                self._drop()
+                self._failures = _TOO_MANY
+                raise
+            except TokenError:
+                raise
+            except BaseException:
+                # An interrupted call may have left a search or signature half done.
+                self._drop()
+                raise
+            self._failures = 0
+
+    def objects_changed(self) -> None:
+        """Note that objects were made or destroyed: OP-TEE gives a destroyed object's handle to the next one."""
+        with modules.LOCK:
+            self._era += 1
+
+    def reinitialize(self) -> None:
+        """Start the module anew (frees what tpm2-pkcs11 leaks with every generated key). Raises TokenError."""
+        with modules.LOCK:
+            module = modules.load(self.module)
+            try:
+                module.reinitialize()
+            except p11.PKCS11Error as error:
+                raise translated(error, "start the module again", self.label) from error
+
+    def close(self) -> None:
+        """Close the session and give back the login. A later use opens both again."""
+        with modules.LOCK:
+            self._drop()
+            if self._found is not None:
+                module = modules.load(self.module)
+                if module.generation == self._generation:
+                    module.log_out(self._found.slot.slot_id)
+                self._found = None
+
+    def _current(self) -> pkcs11.Session:
+        module = modules.load(self.module)
+        try:
+            if self._failures >= _TOO_MANY:
+                module.reinitialize()
+            return self._attached(module)
+        except p11.PKCS11Error:
+            # Not a PIN at risk: log_in() raises other errors, and one that was accepted is right.
+            module.reinitialize()
+            return self._attached(module)
+
+    def _attached(self, module: modules.Module) -> pkcs11.Session:
+        if self._found is not None and module.generation == self._generation:
+            if self._session is not None:
+                return self._session
+            if not module.is_logged_in(self._found.slot.slot_id):
+                module.reinitialize()
+        if self._found is None or module.generation != self._generation:
+            self._session = None
+            self._found = None
+            if not self._pin:
+                raise PinError(f"no PIN for token {self.label!r}: set p11.pass")
+            found = module.find(self.label)
+            module.log_in(found, self._pin)
+            self._found = found
+            self._generation = module.generation
+        self._era += 1
+        self._session = self._found.open(rw=True, attribute_mapper=TolerantMapper())
+        return self._session
+
+    def _drop(self) -> None:
+        session, self._session = self._session, None
+        # A session of an earlier generation may share its number with somebody's new one.
+        if session is not None and modules.load(self.module).generation == self._generation:
+            with contextlib.suppress(p11.PKCS11Error):
+                session.close()

@@ -1,0 +1,171 @@
+"""SoftHSM tokens for tests: one directory of tokens per test process, each token with a label of its own.
+
+SOFTHSM2_CONF is read once per process and python-pkcs11 keeps a module by its path, so all tokens of a process share
+one directory. `make_token` appends a number to the label, so that two tests never meet. hsm.token.Token notices tokens
+that were made after the module was loaded.
+"""
+
+import atexit
+import contextlib
+import itertools
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from pkcs11 import Attribute, CertificateType, KeyType, ObjectClass
+from pkcs11.constants import MechanismFlag
+from pkcs11.util.ec import encode_ec_public_key
+
+from hsm.objects import EC_PARAMS
+from hsm.token import Token
+
+MODULE = "/usr/lib/softhsm/libsofthsm2.so"
+SO_PIN = "so-87654321"
+
+_VALUES = {ObjectClass.PUBLIC_KEY: Attribute.EC_POINT, ObjectClass.CERTIFICATE: Attribute.VALUE}
+_numbers = itertools.count(1)
+_home: Path | None = None
+
+
+@dataclass(frozen=True)
+class TokenFixture:
+    """One token as a device's configuration names it (p11.module, p11.label, p11.pass), and where its files are."""
+
+    module: str
+    label: str
+    pin: str
+    directory: Path
+
+
+@dataclass(frozen=True, order=True)
+class TokenObject:
+    """One object of a token, as far as every module tells: enough to compare a token before and after."""
+
+    object_class: str
+    id: str
+    label: str
+    value: str
+
+
+def _token_home() -> Path:
+    """Make this process's directory of tokens, and name it in the environment, once."""
+    global _home  # noqa: PLW0603 - SOFTHSM2_CONF is one for the process too
+    if _home is None:
+        _home = Path(tempfile.mkdtemp(prefix="softhsm-"))
+        atexit.register(shutil.rmtree, _home, ignore_errors=True)
+        (_home / "tokens").mkdir()
+        configuration = _home / "softhsm2.conf"
+        configuration.write_text(
+            f"directories.tokendir = {_home}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n"
+        )
+        os.environ["SOFTHSM2_CONF"] = str(configuration)
+    return _home
+
+
+def softhsm_environment() -> dict[str, str]:
+    """Give what a separate process needs in its environment to see this process's tokens."""
+    return {"SOFTHSM2_CONF": str(_token_home() / "softhsm2.conf")}
+
+
+def make_token(label: str = "aktualizr", pin: str = "87654321", *, exact: bool = False) -> TokenFixture:
+    """Make an empty token, whose label is `label` and a number; `exact` keeps the label as it is (for equal labels)."""
+    tokens = _token_home() / "tokens"
+    before = set(tokens.iterdir())
+    full_label = label if exact else f"{label}-{next(_numbers)}"
+    subprocess.run(
+        ["softhsm2-util", "--init-token", "--free", "--label", full_label, "--pin", pin, "--so-pin", SO_PIN],
+        check=True,
+        capture_output=True,
+        env=os.environ | softhsm_environment(),
+    )
+    (directory,) = set(tokens.iterdir()) - before
+    return TokenFixture(MODULE, full_label, pin, directory)
+
+
+def remove_token(token: TokenFixture) -> None:
+    """Remove a token with all that is in it, also under a program that has it open."""
+    shutil.rmtree(token.directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def opened(token: TokenFixture):
+    """Give a session on the token (python-pkcs11's), under the process's lock, for arranging and questioning it."""
+    client = Token(token.module, token.label, token.pin)
+    try:
+        with client.session("arrange a test") as session:
+            yield session
+    finally:
+        client.close()
+
+
+def objects(token: TokenFixture) -> list[TokenObject]:
+    """List what is in the token, sorted: class, CKA_ID, label, and value (public point or certificate), in hex."""
+    found = []
+    with opened(token) as session:
+        for item in list(session.get_objects()):
+            kind = item[Attribute.CLASS]
+            value = item[_VALUES[kind]].hex() if kind in _VALUES else ""
+            found.append(TokenObject(kind.name, item[Attribute.ID].hex(), item[Attribute.LABEL], value))
+    return sorted(found)
+
+
+def add_key_pair(
+    token: TokenFixture, object_id: int, label: str = "tls", curve: ec.EllipticCurve | None = None
+) -> ec.EllipticCurvePublicKey:
+    """Make a key pair in the token as lmp-device-register does (P-256 by default), whatever is there already."""
+    with opened(token) as session:
+        public, _ = session.generate_keypair(
+            KeyType.EC,
+            id=bytes([object_id]),
+            label=label,
+            store=True,
+            capabilities=MechanismFlag.SIGN | MechanismFlag.VERIFY | MechanismFlag.DERIVE,
+            public_template={Attribute.EC_PARAMS: EC_PARAMS[(curve or ec.SECP256R1()).name]},
+            private_template={Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False},
+        )
+        return serialization.load_der_public_key(encode_ec_public_key(public))
+
+
+def add_certificate(token: TokenFixture, object_id: int, certificate: x509.Certificate, label: str = "client") -> None:
+    """Put a certificate in the token, whatever is there already."""
+    with opened(token) as session:
+        session.create_object(
+            {
+                Attribute.CLASS: ObjectClass.CERTIFICATE,
+                Attribute.CERTIFICATE_TYPE: CertificateType.X_509,
+                Attribute.TOKEN: True,
+                Attribute.PRIVATE: False,
+                Attribute.ID: bytes([object_id]),
+                Attribute.LABEL: label,
+                Attribute.SUBJECT: certificate.subject.public_bytes(),
+                Attribute.VALUE: certificate.public_bytes(serialization.Encoding.DER),
+            }
+        )
+
+
+def add_secret(token: TokenFixture, object_id: int, label: str, value: bytes = b"somebody else's") -> None:
+    """Put a secret key in the token, as other software may."""
+    with opened(token) as session:
+        session.create_object(
+            {
+                Attribute.CLASS: ObjectClass.SECRET_KEY,
+                Attribute.KEY_TYPE: KeyType.GENERIC_SECRET,
+                Attribute.TOKEN: True,
+                Attribute.ID: bytes([object_id]),
+                Attribute.LABEL: label,
+                Attribute.VALUE: value,
+            }
+        )
+
+
+def remove_objects(token: TokenFixture, object_id: int, object_class: ObjectClass) -> None:
+    """Remove the objects of a class under an id, whose ever they are."""
+    with opened(token) as session:
+        for item in list(session.get_objects({Attribute.ID: bytes([object_id]), Attribute.CLASS: object_class})):
+            item.destroy()
