@@ -1,0 +1,7 @@
+"""`python -m handler` is `renew-client-cert`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,58 @@
+"""Connections to the servers: one identity and one thread each."""
+
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from .device import Device
+from .est import EstClient
+from .gateway import GatewayClient
+from .http import Deadline, HttpClient, Limits
+from .keystore import IdentityNames
+
+
+class Connections:
+    """Opens the clients of one call, which share its deadline. The gateway's stays open from step 2 to 4."""
+
+    def __init__(self, device: Device, deadline: Deadline, limits: Limits) -> None:
+        self._device = device
+        self._deadline = deadline
+        self._limits = limits
+        self._gateway: tuple[IdentityNames, GatewayClient] | None = None
+
+    def http(self, names: IdentityNames, stop: threading.Event | None = None) -> HttpClient:
+        """Make a client that authenticates as that identity; its waiting ends when `stop` is set."""
+        return HttpClient(
+            self._device.config.ca_file, partial(self._authenticate, names), self._deadline, self._limits, stop
+        )
+
+    @contextmanager
+    def est(self, url: str, names: IdentityNames) -> Iterator[EstClient]:
+        """Open a client of the EST server."""
+        http = self.http(names)
+        try:
+            yield EstClient(url, http)
+        finally:
+            http.close()
+
+    def new_gateway(self, names: IdentityNames, stop: threading.Event | None = None) -> GatewayClient:
+        """Open a client of the device gateway; the caller closes it."""
+        return GatewayClient(self._device.config.server, self._device.config.config_url, self.http(names, stop))
+
+    def gateway(self, names: IdentityNames) -> GatewayClient:
+        """Give the one client of the device gateway that this call keeps open for that identity."""
+        if self._gateway is None or self._gateway[0] != names:
+            self.close()
+            self._gateway = (names, self.new_gateway(names))
+        return self._gateway[1]
+
+    def close(self) -> None:
+        """Close what is kept open."""
+        if self._gateway is not None:
+            self._gateway[1].close()
+            self._gateway = None
+
+    def _authenticate(self, names: IdentityNames, context: ssl.SSLContext) -> None:
+        self._device.store.authenticate(context, names)

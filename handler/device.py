@@ -1,0 +1,132 @@
+"""This device as its configuration describes it: where it keeps what, and which identity is in use."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from .errors import RequestRefusedError
+from .keystore import FileKeyStore, IdentityNames, KeyStore
+from .sota import DeviceConfig, SotaConfig, TokenConfig
+
+if TYPE_CHECKING:
+    from hsm.token import Token
+
+DEFAULT_SEARCH_PATHS = ("/usr/lib/sota/conf.d", "/var/sota/sota.toml", "/etc/sota/conf.d/")
+COMPLETED = "cert-rotation.state.completed"
+
+
+class Device:
+    """The configuration (read anew after every change) and the key store that it asks for."""
+
+    def __init__(
+        self, search_paths: Sequence[Path], storage: Path | None = None, config_url: str | None = None
+    ) -> None:
+        self._search_paths = search_paths
+        self._storage = storage
+        self._config_url = config_url
+        self._store: KeyStore | None = None
+        self._token: Token | None = None
+        self.sota = SotaConfig.load(search_paths)
+        self.config = DeviceConfig.from_sota(self.sota, storage=storage, config_url=config_url)
+
+    @property
+    def storage(self) -> Path:
+        """The storage folder."""
+        return self.config.storage
+
+    @property
+    def config_encrypted(self) -> Path:
+        """fioconfig's copy of the device's whole configuration."""
+        return self.storage / "config.encrypted"
+
+    @property
+    def store(self) -> KeyStore:
+        """The key store, opened on first use."""
+        if self._store is None:
+            self.open_store()
+        assert self._store is not None  # noqa: S101
+        return self._store
+
+    def open_store(self, key_ids: Sequence[str] = (), certificate_ids: Sequence[str] = ()) -> None:
+        """Open the key store; a token's ids are those that a rotation may use. Raises hsm.errors.TokenError.
+
+        A token is logged in to once, however often its store is opened for other ids.
+        """
+        if self.config.token is None:
+            self._store = FileKeyStore(self.storage)
+        else:
+            self._store = self._token_store(self.config.token, key_ids, certificate_ids)
+
+    def close(self) -> None:
+        """Let go of the key store."""
+        if self._store is not None:
+            self._store.close()
+            self._store = self._token = None
+
+    def names_in_use(self) -> IdentityNames:
+        """Give the names of the identity that the configuration on disk points at now."""
+        self.sota = SotaConfig.load(self._search_paths)
+        self.config = DeviceConfig.from_sota(self.sota, storage=self._storage, config_url=self._config_url)
+        return self.store.canonical(self.config.names)
+
+    def switch(self, names: IdentityNames) -> bool:
+        """Point the configuration at another identity, in one atomic replacement; tell whether it had to be changed."""
+        if self.names_in_use() == names:
+            return False
+        key, certificate = self.store.sota_keys
+        self.sota.update({key: names.key, certificate: names.certificate})
+        if self.names_in_use() != names:
+            raise RequestRefusedError(
+                f"the configuration still names {self.config.names.key} after {names.key} was written: "
+                "a more significant TOML file must hold another value"
+            )
+        return True
+
+    def check_not_in_use(self, names: IdentityNames) -> None:
+        """Raise RequestRefusedError where key or certificate of `names` are those in use: they are never touched."""
+        used = self.names_in_use()
+        if used.key == names.key or used.certificate == names.certificate:
+            raise RequestRefusedError(
+                f"{names.key} and {names.certificate} were meant for the new identity, but the configuration names "
+                f"{used.key} and {used.certificate}: nothing of an identity in use is touched"
+            )
+
+    def discard(self, names: IdentityNames) -> None:
+        """Remove an identity that a rotation made and that is not in use. Raises RefusedError, OSError, TokenError."""
+        self.check_not_in_use(names)
+        self.store.discard(names)
+
+    def identity(self, names: IdentityNames) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+        """Load the key and certificate, which must belong together. Raises RefusedError, hsm.errors.TokenError."""
+        certificate = self.store.certificate(names.certificate)
+        key = self.store.key(names.key)
+        if spki(key) != certificate.public_key().public_bytes(*SPKI_PEM).decode():
+            raise RequestRefusedError(
+                f"key {names.key} and certificate {names.certificate} do not belong together: expected the "
+                "certificate to hold that key; look at what the configuration names"
+            )
+        return key, certificate
+
+    def _token_store(self, config: TokenConfig, key_ids: Sequence[str], certificate_ids: Sequence[str]) -> KeyStore:
+        # Loaded only here: a device with software keys needs no PKCS#11 at all.
+        from hsm.keystore import TokenKeyStore  # noqa: PLC0415
+        from hsm.slots import ObjectId  # noqa: PLC0415
+        from hsm.token import Token  # noqa: PLC0415
+
+        if self._token is None:
+            self._token = Token(config.module, config.label, config.pin)
+        return TokenKeyStore(
+            self._token, [ObjectId.parse(text) for text in key_ids], [ObjectId.parse(text) for text in certificate_ids]
+        )
+
+
+SPKI_PEM = (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def spki(key: ec.EllipticCurvePrivateKey) -> str:
+    """Give the public half as SPKI, PEM."""
+    return key.public_key().public_bytes(*SPKI_PEM).decode()

@@ -1,0 +1,151 @@
+"""How a rotation ends: proved and complete, rolled back, dropped, or given up."""
+
+import logging
+from dataclasses import replace
+from typing import NoReturn
+
+from hsm.errors import TokenError
+
+from . import completed
+from .connections import Connections
+from .device import Device
+from .errors import PendingError, RefusedError, RenewalError, ServerRefusedError, describe
+from .events import COMPLETED, EventFactory, deliver
+from .keystore import IdentityNames
+from .progress import Progress
+from .services import Services
+from .state import ANNOUNCED, PROVED, Journal, RotationState
+from .steps import Steps
+from .target import current_target
+
+log = logging.getLogger(__name__)
+
+CERTIFICATE_REFUSALS = frozenset({None, 401, 403})
+"""Statuses by which a gateway refuses a certificate for good; None is a TLS alert."""
+
+
+class Ending:
+    """Ends rotations on one device. `called_by_fioconfig` as in `Rotator`."""
+
+    def __init__(
+        self,
+        device: Device,
+        journal: Journal,
+        connections: Connections,
+        steps: Steps,
+        services: Services,
+        progress: Progress,
+        *,
+        called_by_fioconfig: bool,
+    ) -> None:
+        self._device = device
+        self._journal = journal
+        self._connections = connections
+        self._steps = steps
+        self._services = services
+        self._progress = progress
+        self._called_by_fioconfig = called_by_fioconfig
+        self._target = current_target(device.storage)
+        self.rolled_back = False
+
+    def events(self, rotation_id: str) -> EventFactory:
+        """Give what makes that rotation's events."""
+        return EventFactory(rotation_id, self._target)
+
+    def complete(self, state: RotationState) -> None:
+        """Prove the new identity, tell its users, tidy up. Raises ServerRefusedError (rolled back), PendingError."""
+        try:
+            if state.step < PROVED:
+                state = self._prove(state)
+        except BaseException:
+            self.release_fioconfig()
+            raise
+        completed.write(self._device.storage, state)
+        self._services.restart_aktualizr()
+        state = replace(state, step=ANNOUNCED)
+        self._journal.record(state)
+        self._progress.completed(state.rotation_id, state.new, self._device.store.certificate(state.new.certificate))
+        if not self._called_by_fioconfig:
+            self.tidy(state)
+
+    def _prove(self, state: RotationState) -> RotationState:
+        """Report the completion over the new certificate: taken, it is proved; refused for good, all goes back."""
+        waiting = self._journal.undelivered()
+        if not any(event["eventType"]["id"] == COMPLETED and event["event"]["success"] for event in waiting):
+            self._journal.record(state, self.events(state.rotation_id).make(COMPLETED))
+        try:
+            deliver(self._journal, self._connections.gateway(state.new))
+        except ServerRefusedError as error:
+            if error.status in CERTIFICATE_REFUSALS:
+                state = replace(state, rollback=str(error))
+                self._journal.record(state, without=COMPLETED)
+                self.roll_back(state)
+            log.warning("the gateway takes the new certificate, but not the events: %s", error)
+        state = replace(state, step=PROVED)
+        self._journal.record(state)
+        return state
+
+    def roll_back(self, state: RotationState) -> NoReturn:
+        """Return to the old identity. Raises ServerRefusedError with the gateway's reason once that is done."""
+        try:
+            self._connections.gateway(state.old).device_config()
+        except ServerRefusedError as error:
+            if error.status in CERTIFICATE_REFUSALS:
+                # The way back is closed as well: stay where we are, and try the new one again later.
+                self._journal.record(replace(state, rollback=None))
+                raise PendingError(f"the gateway refuses the new certificate and the old one: {error}") from error
+            raise
+        state = self._steps.hold_fioconfig(state)
+        self._device.switch(state.old)
+        self._steps.settle_back(state)
+        self._steps.move_device_config(state.new, state.old, via=state.old)
+        self.rolled_back = True
+        self._services.restart_aktualizr()
+        state = self._steps.release_fioconfig(state)
+        reason = f"rolled back, the gateway refused the new certificate: {state.rollback}"
+        self.drop(state, reason)
+        self.deliver_now()
+        raise ServerRefusedError(reason)
+
+    def tidy(self, state: RotationState) -> None:
+        """Remove what only a cut would still have needed."""
+        state = self._steps.hold_fioconfig(state)
+        try:
+            self._steps.settle(state)
+        except RefusedError as error:  # no key of this device reads it: the old one would not help either
+            log.warning("%s", error)
+        self._device.store.retire(state.old)
+        self._steps.release_fioconfig(state)
+        self._journal.record(None)
+
+    def drop(self, state: RotationState, reason: str) -> None:
+        """End a rotation whose new identity is not in use: destroy that, report the end."""
+        self._device.discard(state.new)
+        self._steps.local_config.forget()
+        self._journal.record(None, self.events(state.rotation_id).make(COMPLETED, failure=reason))
+        log.info("rotation %s ended: %s", state.rotation_id, reason)
+
+    def give_up(self, state: RotationState, names: IdentityNames) -> None:
+        """Leave a device alone whose identity somebody else has changed to `names` meanwhile."""
+        reason = (
+            f"the configuration names {names.key} and {names.certificate}, neither the old identity of rotation "
+            f"{state.rotation_id} nor its new one: somebody else changed it, so the rotation is given up"
+        )
+        state = self._steps.release_fioconfig(state)
+        self._journal.record(None, self.events(state.rotation_id).make(COMPLETED, failure=reason))
+        log.warning("%s", reason)
+
+    # Small parts
+
+    def release_fioconfig(self) -> None:
+        """Start fioconfig again if this rotation stopped it."""
+        if self._journal.rotation is not None:
+            self._steps.release_fioconfig(self._journal.rotation)
+
+    def deliver_now(self) -> None:
+        """Deliver what waits over the identity in use; what is not taken stays."""
+        try:
+            self._device.open_store()
+            deliver(self._journal, self._connections.gateway(self._device.names_in_use()))
+        except (RenewalError, TokenError, OSError) as error:
+            log.info("events are kept for later: %s", describe(error))

@@ -1,0 +1,62 @@
+"""What can end a call, in the words of the person who reads it.
+
+Every message says what was expected, what was found and what to do next. No message holds a secret.
+"""
+
+from datetime import datetime
+
+from hsm.errors import TokenError
+
+
+class RenewalError(Exception):
+    """Base of everything foreseeable that ends a call."""
+
+
+class RefusedError(RenewalError):
+    """Refused for good by us, the EST server or the gateway: somebody has to change something first."""
+
+
+class RequestRefusedError(RefusedError):
+    """The request file, an option or the configuration asks for something that cannot be done."""
+
+
+class CertificateRefusedError(RefusedError):
+    """The EST server issued a certificate that this device must not use."""
+
+
+class ServerRefusedError(RefusedError):
+    """A server gave a final answer other than the one hoped for."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        """Keep the HTTP `status`; None where the refusal came as a TLS alert."""
+        super().__init__(message)
+        self.status = status
+
+
+class PendingError(RenewalError):
+    """Cannot go on now; the same call may succeed later."""
+
+    def __init__(self, message: str, not_before: datetime | None = None) -> None:
+        """Keep `not_before`, the time (aware) before which a server asks not to come back."""
+        super().__init__(message)
+        self.not_before = not_before
+
+
+class OfflineError(PendingError):
+    """There is no network at all: no route, or no name resolution."""
+
+
+class BusyError(PendingError):
+    """Another process rotates on this device."""
+
+
+def is_final(error: Exception) -> bool:
+    """Tell whether somebody has to change something before the same call can succeed."""
+    return isinstance(error, RefusedError) or (isinstance(error, TokenError) and error.final)
+
+
+def describe(error: Exception) -> str:
+    """Say for a person what an error says; for an OSError, what failed and on which file."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error)

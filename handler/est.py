@@ -1,0 +1,98 @@
+"""EST client: simplereenroll and cacerts (RFC 7030, clarified by RFC 8951)."""
+
+import base64
+import binascii
+import re
+from collections.abc import Callable
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import pkcs7
+
+from .errors import CertificateRefusedError, PendingError, RenewalError, ServerRefusedError
+from .http import Answer, HttpClient
+
+CERTS_ONLY_TYPES = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime"})
+ISSUED_STATUSES = frozenset({200, 201})  # RFC 7030 §4.2.3 says 200; estserver answers 201
+MIN_WAIT = 1.0
+DEFAULT_WAIT = 30.0
+
+
+class EstClient:
+    """Asks one EST server. `url` is its base, e.g. `https://host:8443/.well-known/est`; `http` holds the identity."""
+
+    def __init__(self, url: str, http: HttpClient) -> None:
+        self._url = url.rstrip("/")
+        self._http = http
+
+    @property
+    def certificate_requested(self) -> bool | None:
+        """Whether the server has asked for the client certificate so far; None where that cannot be seen."""
+        return self._http.certificate_requested
+
+    def reenroll(self, csr: bytes, on_wait: Callable[[float], None] | None = None) -> list[x509.Certificate]:
+        """Send the CSR (DER) to simplereenroll and return the certificates of the answer (RFC 7030 §4.2.2).
+
+        202 with Retry-After is waited for, and the same request repeated over a new connection (§4.2.3), while that
+        fits the deadline; `on_wait` hears the seconds. Raises PendingError, ServerRefusedError,
+        CertificateRefusedError (the answer holds no certificates).
+        """
+        body = base64.b64encode(csr)
+        while True:
+            answer = self._http.request(
+                "POST", f"{self._url}/simplereenroll", content_type="application/pkcs10", body=body
+            )
+            if answer.status in ISSUED_STATUSES:
+                return certificates_of(answer)
+            if answer.status != 202:  # noqa: PLR2004
+                raise _refusal(answer)
+            seconds = max(MIN_WAIT, DEFAULT_WAIT if answer.retry_after is None else answer.retry_after)
+            if on_wait:
+                on_wait(seconds)
+            self._http.wait(seconds, PendingError(f"the EST server asks to come back in {seconds:.0f} s"))
+            self._http.fresh_connection()
+
+    def cacerts(self) -> list[x509.Certificate] | None:
+        """Fetch the CA certificates (RFC 7030 §4.1.3). None where the server does not give them."""
+        try:
+            answer = self._http.request("GET", f"{self._url}/cacerts", content_type="application/pkcs10")
+            return certificates_of(answer) if answer.status == 200 else None  # noqa: PLR2004
+        except CertificateRefusedError:
+            return None
+        except ServerRefusedError as error:
+            if error.status is None:  # a TLS alert: about us, not about /cacerts
+                raise
+            return None
+
+
+def certificates_of(answer: Answer) -> list[x509.Certificate]:
+    """Read the certificates of a certs-only answer, in its order.
+
+    The body is base64 of a DER PKCS#7, line breaks and blanks tolerated (RFC 8951 §3.1), PEM armour too; its
+    Content-Transfer-Encoding is ignored. Raises CertificateRefusedError.
+    """
+    if answer.content_type not in CERTS_ONLY_TYPES:
+        raise CertificateRefusedError(
+            f"the EST server answered with content type '{answer.content_type}': expected application/pkcs7-mime"
+        )
+    text = re.sub(rb"-----(BEGIN|END) [A-Z0-9 #]+-----", b"", answer.body)
+    try:
+        der = base64.b64decode(b"".join(text.split()), validate=True)
+        found = pkcs7.load_der_pkcs7_certificates(der)
+    except (ValueError, binascii.Error, RenewalError) as error:
+        raise CertificateRefusedError(
+            f"the EST server's answer ({len(answer.body)} bytes) is not base64 of a certs-only PKCS#7"
+        ) from error
+    if not found:
+        raise CertificateRefusedError("the EST server's answer holds no certificate")
+    return found
+
+
+def _refusal(answer: Answer) -> ServerRefusedError:
+    scheme = answer.headers.get("WWW-Authenticate", "").partition(" ")[0].strip()
+    if answer.status == 401 and scheme.lower() in {"basic", "digest"}:  # noqa: PLR2004
+        return ServerRefusedError(
+            f"the EST server asks for a password (HTTP {scheme}): set it up for client certificate authentication "
+            "(RFC 7030 §3.3.2); this device has no password",
+            answer.status,
+        )
+    return answer.refusal("the EST server did not issue a certificate")

@@ -1,0 +1,131 @@
+"""Events of a rotation: what the operators see, and the thread that delivers them beside the rotation.
+
+An event's id and time are fixed when it happens. It is journalled before anything is sent and leaves the journal when
+the gateway has taken it: delivered at least once, in order, under the same id.
+"""
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from hsm.errors import TokenError
+
+from .errors import RenewalError
+from .gateway import GatewayClient
+
+log = logging.getLogger(__name__)
+
+Event = dict[str, Any]
+"""One event in the gateway's JSON shape (PROTOCOL: POST /events)."""
+
+STARTED = "CertRotationStarted"
+COMPLETED = "CertRotationCompleted"
+MAX_DETAILS = 1000
+BATCH = 50
+"""Events per request: with details of 1,000 characters well below the 100 KB that a gateway takes."""
+
+
+class Outbox(Protocol):
+    """Where events wait for their delivery: the journal."""
+
+    def undelivered(self) -> list[Event]:
+        """Give the events that wait, oldest first."""
+
+    def delivered(self, events: Sequence[Event]) -> None:
+        """Forget events that the gateway has taken."""
+
+
+class EventFactory:
+    """Makes the events of one rotation; `target` is the name and version of the running Target."""
+
+    def __init__(self, rotation_id: str, target: tuple[str, str]) -> None:
+        self._rotation_id = rotation_id
+        self._target = target
+
+    def make(self, name: str, failure: str | None = None, note: str | None = None) -> Event:
+        """Make the event `name`; it reports a success unless `failure` gives the reason."""
+        event: Event = {
+            "correlationId": self._rotation_id,
+            "success": failure is None,
+            "targetName": self._target[0],
+            "version": self._target[1],
+        }
+        details = failure or note
+        if details:
+            event["details"] = details if len(details) <= MAX_DETAILS else details[: MAX_DETAILS - 1] + "…"
+        return {
+            "id": str(uuid.uuid4()),
+            "deviceTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "event": event,
+            "eventType": {"id": name, "version": 0},
+        }
+
+
+def deliver(outbox: Outbox, gateway: GatewayClient) -> None:
+    """Deliver everything that waits, oldest first. Raises ServerRefusedError, PendingError, hsm.errors.TokenError."""
+    while batch := outbox.undelivered()[:BATCH]:
+        gateway.post_events(batch)
+        outbox.delivered(batch)
+
+
+class Delivery:
+    """Delivers events in a thread of its own, over a connection of its own, without ever delaying the rotation.
+
+    `connect` opens the gateway client in that thread (its TLS handshake must not delay anybody either); `stop` is the
+    event by which that client's waiting ends.
+    """
+
+    def __init__(self, outbox: Outbox, connect: Callable[[threading.Event], GatewayClient]) -> None:
+        self._outbox = outbox
+        self._connect = connect
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._draining = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="events", daemon=True)
+
+    def start(self) -> None:
+        """Begin to deliver what waits and what comes."""
+        self._thread.start()
+
+    def notify(self) -> None:
+        """Say that the outbox has something new."""
+        self._wake.set()
+
+    def stop(self, timeout: float) -> None:
+        """Finish the request under way, if that takes no longer than `timeout` seconds, and send no further one."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+
+    def drain(self, timeout: float) -> None:
+        """End once nothing is left to deliver, or after `timeout` seconds."""
+        self._draining.set()
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        gateway = None
+        try:
+            gateway = self._connect(self._stop)
+            while not self._stop.is_set():
+                self._wake.clear()
+                self._deliver(gateway)
+                if self._draining.is_set():
+                    break
+                self._wake.wait()
+        except (RenewalError, TokenError, OSError) as error:
+            # What the gateway does not take now stays in the journal and goes out with the next delivery.
+            log.info("events are kept for later: %s", error)
+        finally:
+            if gateway is not None:
+                gateway.close()
+
+    def _deliver(self, gateway: GatewayClient) -> None:
+        while (batch := self._outbox.undelivered()[:BATCH]) and not self._stop.is_set():
+            gateway.post_events(batch)
+            self._outbox.delivered(batch)

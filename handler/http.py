@@ -1,0 +1,340 @@
+"""HTTPS requests of one identity: TLS, time limits, retries, and the limit on what an answer may weigh.
+
+What happens to a request, in order:
+
+* Only the CA file of the configuration is trusted; TLS 1.2 at least; the host name must match a subjectAltName.
+  Nothing from the environment (proxy, netrc, CA bundle) plays a part.
+* Connection errors, time-outs, 408, 425, 429, 5xx and web pages (captive portals) are transient: tried again after 1,
+  2, 5, 13 and 30 s, or later where Retry-After asks for it, as long as it fits the deadline; then `PendingError`.
+* No network at all (no name resolution, no route) is `OfflineError` at once: at boot nobody should wait for it.
+* An alert of the server about our certificate is final: `ServerRefusedError` without a status.
+* A redirect is followed once, within the same origin; another origin is refused.
+* Every other answer goes to the caller, who knows which statuses are good.
+"""
+
+import errno
+import logging
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import InvalidHeader
+from urllib3.util.retry import Retry
+
+from hsm import tls
+from hsm.errors import TokenError
+
+from . import __version__
+from .errors import OfflineError, PendingError, RenewalError, ServerRefusedError
+
+log = logging.getLogger(__name__)
+
+TRANSIENT_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
+REDIRECT_STATUSES = frozenset({301, 302, 307, 308})
+# Alerts by which a server refuses the client's certificate (RFC 8446 §6.2), as OpenSSL names them.
+CERTIFICATE_ALERTS = frozenset(
+    {
+        "SSLV3_ALERT_HANDSHAKE_FAILURE",
+        "SSLV3_ALERT_NO_CERTIFICATE",
+        "SSLV3_ALERT_BAD_CERTIFICATE",
+        "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
+        "SSLV3_ALERT_CERTIFICATE_REVOKED",
+        "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+        "TLSV1_ALERT_UNKNOWN_CA",
+        "TLSV1_ALERT_ACCESS_DENIED",
+        "TLSV1_ALERT_DECRYPT_ERROR",
+        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+    }
+)
+NO_NETWORK = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
+MAX_WORDS = 500
+USER_AGENT = f"renew-client-cert/{__version__}"
+MAX_RETRY_AFTER = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The time (seconds) and size (bytes) that one call may take."""
+
+    total: float = 120.0
+    connect: float = 10.0
+    read: float = 30.0
+    retry_delays: tuple[float, ...] = (1.0, 2.0, 5.0, 13.0, 30.0)
+    answer: int = 1_000_000
+    lock_wait: float = 60.0
+
+
+class Deadline:
+    """The moment by which a call has to end, on the monotonic clock."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left, 0 when the time is up."""
+        return max(0.0, self._end - time.monotonic())
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer: its status, headers (any letter case) and body (bytes)."""
+
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+    @property
+    def content_type(self) -> str:
+        """The media type in lower case, without parameters."""
+        return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds that Retry-After (RFC 9110 §10.2.3) asks to wait; None where it is absent or absurd."""
+        value = self.headers.get("Retry-After")
+        if value is None:
+            return None
+        try:
+            seconds = Retry().parse_retry_after(value)
+        except InvalidHeader:
+            return None
+        return min(seconds, MAX_RETRY_AFTER)
+
+    @property
+    def words(self) -> str:
+        """What the server says in its body, for a person: one line, printable, 500 characters at most."""
+        text = self.body[: 8 * MAX_WORDS].decode("utf-8", "replace")
+        text = " ".join(re.sub(r"[^\x20-\x7e\u00a0-\ufffc]", " ", text).split())
+        return text if len(text) <= MAX_WORDS else text[: MAX_WORDS - 1] + "…"
+
+    def refusal(self, what: str) -> ServerRefusedError:
+        """Make the error that says what was asked for and what this server answered instead."""
+        words = f": {self.words}" if self.words else ""
+        host = urlsplit(self.url).netloc
+        return ServerRefusedError(f"{what}: {host} answered HTTP {self.status}{words}", self.status)
+
+
+class HttpClient:
+    """Requests with one client certificate, over one kept connection per server.
+
+    `authenticate` puts the identity into the fresh context (`KeyStore.authenticate`). Used by one thread only.
+    """
+
+    def __init__(
+        self,
+        ca_file: Path,
+        authenticate: Callable[[ssl.SSLContext], None],
+        deadline: Deadline,
+        limits: Limits | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self._limits = limits or Limits()
+        self._deadline = deadline
+        self._stop = stop or threading.Event()
+        self._certificate_requested = threading.Event()
+        self._context = _client_context(ca_file)
+        authenticate(self._context)
+        try:
+            tls.on_certificate_request(self._context, self._certificate_requested.set)
+            self._watching = True
+        except tls.TlsBindingError as error:
+            log.debug("cannot see whether a server asks for the client certificate: %s", error)
+            self._watching = False
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._session.headers.clear()
+        self._session.mount("https://", _ContextAdapter(self._context))
+
+    @property
+    def certificate_requested(self) -> bool | None:
+        """Whether a server has asked for the client certificate so far; None where that cannot be seen."""
+        return self._certificate_requested.is_set() if self._watching else None
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def fresh_connection(self) -> None:
+        """Let the next request open a new connection."""
+        self._session.close()
+
+    def request(self, method: str, url: str, *, content_type: str, body: bytes | None = None) -> Answer:
+        """Send one request, again where a failure may pass, and return the answer that is not transient.
+
+        Raises PendingError, OfflineError, ServerRefusedError, hsm.errors.TokenError (the key could not sign).
+        """
+        delays = iter(self._limits.retry_delays)
+        while True:
+            failure, asked = self._attempt(method, url, content_type, body)
+            if isinstance(failure, Answer):
+                return failure
+            delay = next(delays, None)
+            if asked is not None:
+                delay = max(asked, delay or 0.0)
+            if delay is None:
+                raise failure
+            self.wait(delay, failure)
+            log.info("%s %s: trying again after: %s", method, url, failure)
+
+    def wait(self, seconds: float, reason: RenewalError) -> None:
+        """Wait so many seconds; raise PendingError from `reason` at once where that does not fit the deadline."""
+        if seconds >= self._deadline.remaining or self._stop.is_set():
+            when = datetime.now(UTC) + timedelta(seconds=seconds)
+            raise PendingError(str(reason), when) from reason
+        if self._stop.wait(seconds):
+            raise PendingError(str(reason)) from reason
+
+    def _attempt(
+        self, method: str, url: str, content_type: str, body: bytes | None
+    ) -> tuple[Answer | PendingError, float | None]:
+        """Send once. Give the answer, or the transient failure and the seconds that the server asks to wait."""
+        try:
+            answer = self._send(method, url, content_type, body)
+            if answer.status in REDIRECT_STATUSES:
+                answer = self._send(method, self._same_origin(answer), content_type, body)
+        except requests.RequestException as error:
+            return self._judge(url, error), None
+        if answer.status in TRANSIENT_STATUSES:
+            words = f": {answer.words}" if answer.words and answer.content_type != "text/html" else ""
+            failure = PendingError(f"{urlsplit(url).netloc} answered HTTP {answer.status}{words}")
+            return failure, answer.retry_after
+        if answer.status < 300 and answer.content_type == "text/html":  # noqa: PLR2004
+            return PendingError(f"{urlsplit(url).netloc} answered with a web page, as a captive portal does"), None
+        return answer, None
+
+    def _send(self, method: str, url: str, content_type: str, body: bytes | None) -> Answer:
+        remaining = self._deadline.remaining
+        if not remaining:
+            raise PendingError(f"no time left to ask {urlsplit(url).netloc}")
+        timeouts = (min(self._limits.connect, remaining), min(self._limits.read, remaining))
+        headers = {
+            "User-Agent": USER_AGENT,
+            "Accept": "*/*",
+            "Accept-Encoding": "identity",  # no bomb in a small answer
+            "Content-Type": content_type,
+        }
+        with self._session.request(
+            method, url, data=body, headers=headers, timeout=timeouts, allow_redirects=False, stream=True
+        ) as response:
+            content = self._read(response, url)
+            return Answer(url, response.status_code, response.headers, content)
+
+    def _read(self, response: requests.Response, url: str) -> bytes:
+        content = bytearray()
+        for chunk in response.iter_content(65536):
+            content += chunk
+            if len(content) > self._limits.answer:
+                raise ServerRefusedError(
+                    f"{urlsplit(url).netloc} sends an answer of more than {self._limits.answer} bytes: "
+                    "expected some kilobytes; look at the server"
+                )
+            if not self._deadline.remaining:
+                raise PendingError(f"{urlsplit(url).netloc} takes too long to send its answer")
+        return bytes(content)
+
+    def _same_origin(self, answer: Answer) -> str:
+        target = urljoin(answer.url, answer.headers.get("Location", ""))
+        old, new = urlsplit(answer.url), urlsplit(target)
+        if (old.scheme, old.hostname, old.port or 443) != (new.scheme, new.hostname, new.port or 443):
+            raise ServerRefusedError(
+                f"{old.netloc} redirects to {new.scheme}://{new.hostname or ''}: another origin is not followed; "
+                "configure the address that answers itself",
+                answer.status,
+            )
+        return target
+
+    def _judge(self, url: str, error: requests.RequestException) -> PendingError:
+        """Tell a transient failure (returned) from one that ends the call (raised)."""
+        host = urlsplit(url).netloc
+        signing = tls.signing_error(self._context)
+        if signing is not None:
+            if isinstance(signing, TokenError):
+                raise signing from error
+            raise RuntimeError("the private key failed inside a TLS handshake") from signing
+        for cause in _causes(error):
+            if isinstance(cause, socket.gaierror):
+                raise OfflineError(f"the name of {host} cannot be resolved: no network yet, or a wrong name") from error
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                raise PendingError(_untrusted(host, cause)) from error
+            if isinstance(cause, ssl.SSLError) and cause.reason in CERTIFICATE_ALERTS:
+                raise ServerRefusedError(f"{host} refuses the certificate: TLS alert {_alert(cause)}") from error
+            if isinstance(cause, OSError) and cause.errno in NO_NETWORK:
+                raise OfflineError(f"{host} cannot be reached: {cause.strerror}") from error
+        return PendingError(f"{host}: {_plain(error)}")
+
+
+def _client_context(ca_file: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
+    context.hostname_checks_common_name = False  # RFC 9525 §6.3: only subjectAltName
+    # Every certificate of the file is an anchor of its own, as for the Go client: an intermediate CA alone is enough.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.load_verify_locations(cafile=str(ca_file))
+    return context
+
+
+class _ContextAdapter(HTTPAdapter):
+    """Uses the given context as it is: requests would add its own CA bundle to it."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__(pool_connections=2, pool_maxsize=1, max_retries=0)
+
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:  # noqa: ANN401
+        super().init_poolmanager(connections, maxsize, block, ssl_context=self._context, **kwargs)
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:  # noqa: ANN401
+        """Add nothing: trust and identity stand in the context."""
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Walk everything that an exception wraps: requests and urllib3 nest the real one in several ways."""
+    queue: list[object] = [error]
+    seen: set[int] = set()
+    while queue:
+        item = queue.pop(0)
+        if not isinstance(item, BaseException) or id(item) in seen:
+            continue
+        seen.add(id(item))
+        yield item
+        queue += [*item.args, getattr(item, "reason", None), item.__cause__, item.__context__]
+
+
+def _plain(error: requests.RequestException) -> str:
+    """Say in few words what went wrong with the connection."""
+    if isinstance(error, requests.ConnectTimeout):
+        return "no answer to the connection attempt in time"
+    if isinstance(error, requests.Timeout):
+        return "accepted the request but did not answer in time"
+    for cause in reversed(list(_causes(error))):
+        if isinstance(cause, ssl.SSLError):
+            return f"TLS failed: {cause.reason or cause}"
+        if isinstance(cause, TimeoutError):
+            return "no answer in time"
+        if isinstance(cause, OSError) and cause.strerror and not isinstance(cause, requests.RequestException):
+            return cause.strerror
+    return "the connection broke off before a whole answer"
+
+
+def _alert(error: ssl.SSLError) -> str:
+    return re.sub(r"^(SSLV3|TLSV1|TLSV13)_ALERT_", "", error.reason or "").replace("_", " ").lower()
+
+
+def _untrusted(host: str, error: ssl.SSLCertVerificationError) -> str:
+    return (
+        f"{host} shows a certificate that is not trusted ({error.verify_message}): expected one of the CA file of the "
+        "configuration; look at import.tls_cacert_path, the clock, and whether a captive portal stands in between"
+    )

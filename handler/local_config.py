@@ -1,0 +1,96 @@
+"""config.encrypted of this device: prepared for the new key, and made whole after a switch.
+
+Whoever reads the file at boot (`fioconfig extract`) has only the key that sota.toml names. What was cut off between the
+switch of sota.toml and the replacement of config.encrypted is therefore mended here, by evidence: a value that the key
+in use can decrypt stays, any other is decrypted with the other key and encrypted to the one in use.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from . import encrypted_config
+from .errors import RefusedError
+from .storage import atomic_write, remove
+
+KeyLoader = Callable[[], ec.EllipticCurvePrivateKey]
+
+
+class LocalConfig:
+    """The file `path` (STORAGE_DIR/config.encrypted) and the copy that waits at `aside`."""
+
+    def __init__(self, path: Path, aside: Path) -> None:
+        self._path = path
+        self._aside = aside
+
+    def digest(self) -> str | None:
+        """SHA-256 (hex) of the file as it is now; None where the device has none."""
+        data = self._read()
+        return None if data is None else hashlib.sha256(data).hexdigest()
+
+    def has_encrypted_values(self) -> bool:
+        """Tell whether anything in it is encrypted. Raises RefusedError where it is not such a file."""
+        data = self._read()
+        return data is not None and encrypted_config.has_encrypted_values(self._parse(data))
+
+    def check_readable(self, key: ec.EllipticCurvePrivateKey) -> None:
+        """Raise RefusedError unless the key decrypts every encrypted value."""
+        data = self._read()
+        if data is not None:
+            encrypted_config.check_readable(self._parse(data), key)
+
+    def is_readable(self, key: ec.EllipticCurvePrivateKey) -> bool:
+        """Tell whether the key decrypts every encrypted value."""
+        try:
+            self.check_readable(key)
+        except RefusedError:
+            return False
+        return True
+
+    def prepare(self, old: ec.EllipticCurvePrivateKey, new: ec.EllipticCurvePrivateKey) -> str | None:
+        """Encrypt its values to the new key and keep that aside. Give the digest of the file it was made from."""
+        data = self._read()
+        if data is None:
+            remove(self._aside)
+            return None
+        config, _ = encrypted_config.reencrypt(self._parse(data), old, new)
+        atomic_write(self._aside, encrypted_config.dump_config(config), mode=0o600)
+        return hashlib.sha256(data).hexdigest()
+
+    def settle(self, prepared_from: str | None, old: KeyLoader, new: KeyLoader) -> bool:
+        """Make the file readable with `new`, the key in use; tell whether it had to be changed. Can be run again.
+
+        Where the file is still the one that the copy aside was made from, the copy takes its place: no key is needed.
+        fioconfig compares its modification time with the server's, so it stays as it was.
+        """
+        data = self._read()
+        if data is None:
+            remove(self._aside)
+            return False
+        if prepared_from == hashlib.sha256(data).hexdigest() and self._aside.exists():
+            content, changed = self._aside.read_bytes(), True
+        else:
+            config = self._parse(data)
+            changed = False
+            if encrypted_config.has_encrypted_values(config):
+                config, changed = encrypted_config.reencrypt(config, old(), new(), prefer_new=True)
+            content = encrypted_config.dump_config(config)
+        if changed:
+            atomic_write(self._path, content, mtime_ns=self._path.stat().st_mtime_ns)
+        remove(self._aside)
+        return changed
+
+    def forget(self) -> None:
+        """Remove the copy aside."""
+        remove(self._aside)
+
+    def _read(self) -> bytes | None:
+        try:
+            return self._path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def _parse(self, data: bytes) -> encrypted_config.ConfigEntries:
+        return encrypted_config.parse_config(data, str(self._path))

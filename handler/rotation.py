@@ -1,0 +1,300 @@
+"""The rule for each place in which a rotation can have stopped.
+
+Found at the start of a call, first match:
+
+| journal | sota.toml names | the rule |
+| --- | --- | --- |
+| nothing pending, or only a request | anything | a request that is not completed yet begins |
+| gateway refused the new certificate | anything | roll back: old identity, config.encrypted, files on the server |
+| refused before step 2 was done | old identity | drop it (new key destroyed), then begin again from the start |
+| step 0..4 done | old identity | go on with the next step; the same key and the same CSR |
+| step 0..4 done | new identity | cut off inside step 5: make config.encrypted whole, go on below |
+| step 5 done | new identity | `CertRotationCompleted` over the new certificate: the gateway's first sight of it |
+| that was taken | new identity | record the completion, restart the users of the key |
+| that is done | new identity | tidy up: config.encrypted whole, the old key gone |
+| any | neither | somebody else changed the identity: give the rotation up, touch nothing in use |
+
+Another ROTATIONID: a rotation that has not done step 2 is dropped for it; a later one is finished first.
+
+What fails: a refusal before step 2 is done drops the rotation; a refusal after it stays in the journal for whoever is
+asked to look; everything else, and everything after the switch, is pending. The old identity stays whole until the
+gateway has taken the new one.
+"""
+
+import logging
+from dataclasses import replace
+
+from hsm.errors import TokenError
+
+from . import completed
+from .connections import Connections
+from .device import Device
+from .ending import Ending
+from .errors import OfflineError, PendingError, RenewalError, describe, is_final
+from .events import COMPLETED, STARTED, Delivery, Event
+from .http import Deadline, Limits
+from .preflight import check_before_anything_changes
+from .progress import Progress
+from .request import RotationRequest
+from .services import Services
+from .state import ANNOUNCED, LOCKED, SWITCHED, Journal, RotationState
+from .steps import Step, Steps
+from .takeover import take_over
+
+log = logging.getLogger(__name__)
+
+REPORT_LIMITS = Limits(total=10.0, connect=5.0, read=5.0, retry_delays=())
+IN_FLIGHT = 5.0
+"""Seconds that the switch waits for an event already on its way, and the end of a call for events not yet sent."""
+
+
+class Rotator:
+    """Runs rotations on one device, one at a time; the caller holds the device's lock.
+
+    `called_by_fioconfig`: fioconfig waits for this call and is ended by its exit status, so it is neither stopped nor
+    started here, and the old key outlives this call: if it is killed, fioconfig stores a configuration for that key.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        progress: Progress,
+        *,
+        called_by_fioconfig: bool,
+        services: Services | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self._device = device
+        self._progress = progress
+        services = services or Services()
+        limits = limits or Limits()
+        self._connections = Connections(device, Deadline(limits.total), limits)
+        self._journal = Journal(device.storage)
+        self._steps = Steps(device, self._journal, self._connections, services, stop_fioconfig=not called_by_fioconfig)
+        self._ending = Ending(
+            device,
+            self._journal,
+            self._connections,
+            self._steps,
+            services,
+            progress,
+            called_by_fioconfig=called_by_fioconfig,
+        )
+        self._delivery: Delivery | None = None
+
+    @property
+    def switched(self) -> bool:
+        """Whether this call switched the key (or config.encrypted to it), and did not roll that back."""
+        return self._steps.switched and not self._ending.rolled_back
+
+    # What is asked
+
+    def rotate(self, request: RotationRequest) -> bool:
+        """Do what the request asks, after whatever is pending; tell whether there was anything to do.
+
+        Raises RefusedError, PendingError, hsm.errors.TokenError, OSError.
+        """
+        state = self._load()
+        wanted = None
+        if state is not None and state.rotation_id == request.rotation_id:
+            self._journal.record(_corrected(state, request))
+        elif completed.rotation_id(self._device.storage) != request.rotation_id:
+            wanted = request
+            if state is not None:  # it has to survive what comes first
+                self._journal.request(request)
+        return self._work(wanted)
+
+    def resume(self) -> bool:
+        """Go on with what is pending, if anything; tell whether there was anything. Raises like `rotate`."""
+        state = self._load()
+        if state is not None and not _starts_over(state):
+            self._journal.record(replace(state, refused=None))
+        return self._work(self._journal.requested)
+
+    def withdraw(self) -> bool:
+        """Heed that the request was removed from the configuration; tell whether there was anything to do.
+
+        A rotation of which the gateway knows nothing is dropped, a later one is finished. Raises like `rotate`.
+        """
+        state = self._load()
+        self._journal.request(None)
+        if state is not None and state.step < LOCKED and state.rollback is None:
+            self._abandon(state, "the request was removed from the configuration")
+            self._ending.deliver_now()
+            return True
+        return self._work(None)
+
+    def resume_offline(self) -> bool:
+        """Make a half-switched device whole without any network; leave everything else for later.
+
+        Tells whether anything had to be changed. Raises RefusedError, hsm.errors.TokenError, OSError.
+        """
+        state = self._load()
+        if state is None:
+            return False
+        self._open(state)
+        names = self._device.names_in_use()
+        if names == state.new and state.rollback is None:
+            self._steps.settle(state)
+        elif names == state.old and state.rollback is not None:
+            self._steps.settle_back(state)
+        return self._steps.switched
+
+    def close(self) -> None:
+        """Let go of connections, threads and the token."""
+        if self._delivery is not None:
+            self._delivery.stop(IN_FLIGHT)
+        self._connections.close()
+        self._device.close()
+
+    # The rules
+
+    def _work(self, request: RotationRequest | None) -> bool:
+        """Finish the rotation that is pending, then begin the one that is requested, then deliver what is left."""
+        state = self._journal.rotation
+        worked = state is not None or request is not None
+        if state is not None:
+            if request is not None and state.step < LOCKED and state.rollback is None:
+                self._abandon(state, f"superseded by {request.rotation_id}")
+            else:
+                self._finish(state)
+        if request is not None:
+            if self._journal.rotation is not None:  # announced, kept for a cut that did not come
+                self._ending.tidy(self._journal.rotation)
+            self._finish(self._begin(request))
+        if self._journal.rotation is None and self._journal.undelivered():
+            self._ending.deliver_now()
+            worked = True
+        return worked
+
+    def _begin(self, request: RotationRequest) -> RotationState:
+        """Check everything that can be refused before anything changes, then open the journal."""
+        events = self._ending.events(request.rotation_id)
+        try:
+            self._device.open_store(request.key_ids, request.certificate_ids)
+            old = self._device.names_in_use()
+            new = check_before_anything_changes(self._device, self._steps.local_config, self._connections)
+        except (RenewalError, TokenError, OSError) as error:
+            self._journal.request(None if is_final(error) else request)
+            if is_final(error):
+                self._report_refusal([events.make(STARTED), events.make(COMPLETED, failure=describe(error))])
+            raise
+        state = RotationState(request, old, new)
+        self._journal.record(state, events.make(STARTED), taken=True)
+        return state
+
+    def _finish(self, state: RotationState) -> None:
+        """Bring a rotation to its end from wherever it is."""
+        self._open(state)
+        names = self._device.names_in_use()
+        if state.rollback is not None:
+            self._ending.roll_back(state)
+        elif names not in (state.old, state.new):
+            self._ending.give_up(state, names)
+        elif state.step == ANNOUNCED:
+            self._ending.tidy(state)
+        elif _starts_over(state):
+            self._device.discard(state.new)
+            self._journal.record(None)
+            self._finish(self._begin(state.request))
+        else:
+            if state.step < SWITCHED:
+                state = self._run_steps(state, switched=names == state.new)
+            self._ending.complete(state)
+
+    def _run_steps(self, state: RotationState, *, switched: bool) -> RotationState:
+        steps = self._steps.all[state.step :]
+        if switched:
+            steps = self._steps.all[-1:]  # cut off inside the last one
+        else:
+            self._delivery = Delivery(self._journal, lambda stop: self._connections.new_gateway(state.old, stop))
+            self._delivery.start()
+        try:
+            for step in steps:
+                if step.number == SWITCHED and self._delivery is not None:
+                    # From the switch on nothing else may show the gateway a certificate: the proof comes first.
+                    self._delivery.stop(IN_FLIGHT)
+                state = self._run_step(step, state)
+        finally:
+            if state.step < SWITCHED:
+                self._ending.release_fioconfig()
+        return state
+
+    def _run_step(self, step: Step, state: RotationState) -> RotationState:
+        self._progress.step_started(step.number, step.name)
+        try:
+            state = replace(step.run(state), step=step.number, not_before=None)
+            self._journal.record(state, self._ending.events(state.rotation_id).make(step.name))
+        except (RenewalError, TokenError, OSError) as error:
+            self._progress.step_failed(describe(error))
+            self._step_failed(step, error)
+            raise
+        if self._delivery is not None:
+            self._delivery.notify()
+        self._progress.step_done()
+        return state
+
+    def _step_failed(self, step: Step, error: RenewalError | TokenError | OSError) -> None:
+        """Journal and report the attempt; drop the rotation where it was refused and nothing depends on it yet."""
+        state, reason = self._journal.rotation, describe(error)
+        if state is None:
+            return
+        events = self._ending.events(state.rotation_id)
+        reported = [] if isinstance(error, OfflineError) else [events.make(step.name, failure=reason)]
+        try:
+            if not is_final(error) or self._device.names_in_use() == state.new:
+                self._journal.record(replace(state, not_before=not_before(error)), *reported)
+            elif state.step < LOCKED:
+                self._journal.record(replace(state, refused=reason), *reported)
+                self._ending.drop(state, reason)
+            else:
+                self._journal.record(replace(state, refused=reason), *reported, events.make(COMPLETED, failure=reason))
+        except (RenewalError, TokenError, OSError) as second:
+            # The first error is the one to tell; what could not be cleaned up is found by the next call.
+            log.warning("after that failure: %s", describe(second))
+        if self._delivery is not None:
+            self._delivery.drain(IN_FLIGHT)
+
+    # Small parts
+
+    def _load(self) -> RotationState | None:
+        self._journal.load()
+        take_over(self._device, self._journal, self._steps)
+        return self._journal.rotation
+
+    def _abandon(self, state: RotationState, reason: str) -> None:
+        """Drop a rotation that nobody asks for any more, unless sota.toml says that it came further."""
+        self._open(state)
+        if self._device.names_in_use() != state.old:
+            self._finish(state)
+        else:
+            self._ending.drop(state, reason)
+
+    def _open(self, state: RotationState) -> None:
+        self._device.open_store(state.request.key_ids, state.request.certificate_ids)
+
+    def _report_refusal(self, events: list[Event]) -> None:
+        """Tell the operators, once and without a journal: a refused request changes nothing on the device."""
+        connections = Connections(self._device, Deadline(REPORT_LIMITS.total), REPORT_LIMITS)
+        try:
+            connections.gateway(self._device.names_in_use()).post_events(events)
+        except (RenewalError, TokenError, OSError) as error:
+            log.info("the refusal was not reported: %s", describe(error))
+        finally:
+            connections.close()
+
+
+def not_before(error: Exception) -> str | None:
+    """Give the time (RFC 3339) before which a server asks not to come back."""
+    when = error.not_before if isinstance(error, PendingError) else None
+    return None if when is None else when.isoformat(timespec="seconds")
+
+
+def _starts_over(state: RotationState) -> bool:
+    return state.refused is not None and state.step < LOCKED
+
+
+def _corrected(state: RotationState, request: RotationRequest) -> RotationState:
+    """Take a corrected ESTSERVER over, and try again what was refused."""
+    state = replace(state, request=request)
+    return state if _starts_over(state) else replace(state, refused=None)

@@ -1,0 +1,65 @@
+"""The services that use the key, through systemctl. Nothing here is fatal: a failure is reported as a warning."""
+
+import logging
+import subprocess
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+FIOCONFIG = "fioconfig.service"
+AKTUALIZR = "aktualizr-lite.service"
+TIMEOUT = 60.0
+
+
+class Services:
+    """systemd on this device. `runtime` is the folder whose presence says that it runs (sd_booted(3))."""
+
+    def __init__(self, runtime: Path = Path("/run/systemd/system"), systemctl: str = "systemctl") -> None:
+        self._systemctl = systemctl
+        self._running = runtime.is_dir()
+
+    @property
+    def available(self) -> bool:
+        """Whether systemd runs here."""
+        return self._running
+
+    def is_active(self, unit: str) -> bool:
+        """Whether the unit runs, or is about to be started again."""
+        if not self._running:
+            return False
+        state = self._call("show", "--property=ActiveState", "--value", unit)
+        return state in {"active", "activating", "reloading"}
+
+    def stop(self, unit: str) -> bool:
+        """Stop the unit; tell whether that worked."""
+        return self._call("stop", unit) is not None
+
+    def start(self, unit: str) -> bool:
+        """Start the unit, even one that failed too often; tell whether that worked."""
+        self._call("reset-failed", unit)
+        return self._call("start", unit) is not None
+
+    def restart_aktualizr(self) -> None:
+        """Restart aktualizr-lite if it runs.
+
+        Its unit reboots the device at the fourth start within nine minutes: reset-failed clears that count first.
+        """
+        if not self._running:
+            log.warning("systemd does not run here: restart aktualizr-lite yourself, it still uses the old key")
+            return
+        if self.is_active(AKTUALIZR):
+            self._call("reset-failed", AKTUALIZR)
+            self._call("try-restart", AKTUALIZR)
+
+    def _call(self, *arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                [self._systemctl, *arguments], capture_output=True, text=True, timeout=TIMEOUT, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            log.warning("systemctl %s: %s", " ".join(arguments), error)
+            return None
+        if done.returncode:
+            log.warning("systemctl %s: %s", " ".join(arguments), " ".join(done.stderr.split()) or done.returncode)
+            return None
+        return done.stdout.strip()

@@ -1,0 +1,182 @@
+"""What is known of a rotation, and its journal on disk.
+
+`STORAGE_DIR/renew-client-cert/rotation.json` exists exactly while something is pending: a rotation, a request for one,
+or events that the gateway has not taken. One atomic replacement holds them all, so that a step and its event are never
+out of step. No private key and no PIN is ever in it.
+"""
+
+import json
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from .events import Event
+from .keystore import IdentityNames
+from .request import RotationRequest
+from .storage import atomic_write, make_folder, remove
+
+log = logging.getLogger(__name__)
+
+FOLDER = "renew-client-cert"
+VERSION = 1
+LOCKED, SWITCHED, PROVED, ANNOUNCED = 2, 5, 6, 7
+"""Values of `RotationState.step`: the gateway knows the next key; sota.toml names it; the gateway has taken it; its
+users were told, and only tidying up is left."""
+MAX_EVENTS = 200
+"""A gateway that takes no events for months must not fill the disk: the oldest go first."""
+
+
+@dataclass(frozen=True)
+class RotationState:
+    """One rotation: what was asked, what was chosen, and how far it came (evidence decides where it can)."""
+
+    request: RotationRequest
+    old: IdentityNames
+    new: IdentityNames
+    step: int = 0
+    """The last step that is done: 0 to 5, PROVED or ANNOUNCED."""
+    public_key: str | None = None
+    """The new key's SPKI, PEM."""
+    csr: str | None = None
+    """The CSR, base64 of DER: a retry sends the same one."""
+    certificate: str | None = None
+    """The issued certificate, PEM, once it passed the checks."""
+    chain: tuple[str, ...] = ()
+    """The other certificates of the EST answer, PEM: the issuer may be among them."""
+    config_digest: str | None = None
+    """SHA-256 (hex) of the config.encrypted that the copy kept aside was made from."""
+    fioconfig_stopped: bool = False
+    """fioconfig.service was running and we stopped it: whoever goes on starts it again."""
+    rollback: str | None = None
+    """The gateway refused the new certificate, for this reason: everything goes back."""
+    refused: str | None = None
+    """Ended in a refusal that somebody has to look at: not retried without being asked."""
+    not_before: str | None = None
+    """A server asked not to come back before this time (RFC 3339)."""
+
+    @property
+    def rotation_id(self) -> str:
+        """The ROTATIONID."""
+        return self.request.rotation_id
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "RotationState":
+        """Read what `asdict` wrote. Unknown fields of a later version are left out. Raises KeyError, TypeError."""
+        known = {field.name: data[field.name] for field in fields(cls) if field.name in data}
+        for name in ("old", "new"):
+            known[name] = IdentityNames(**known[name])
+        known["request"] = _request(known["request"])
+        known["chain"] = tuple(known["chain"])
+        return cls(**known)
+
+
+def _request(data: Mapping[str, Any]) -> RotationRequest:
+    known: dict[str, Any] = {field.name: data[field.name] for field in fields(RotationRequest) if field.name in data}
+    for name in ("key_ids", "certificate_ids"):
+        known[name] = tuple(known[name])
+    return RotationRequest(**known)
+
+
+class Journal:
+    """The journal in STORAGE_DIR. Thread-safe: events are delivered beside the rotation."""
+
+    def __init__(self, storage: Path) -> None:
+        self._folder = storage / FOLDER
+        self._path = self._folder / "rotation.json"
+        self._lock = threading.Lock()
+        self._rotation: RotationState | None = None
+        self._requested: RotationRequest | None = None
+        self._events: list[Event] = []
+
+    @property
+    def aside(self) -> Path:
+        """Where config.encrypted waits, encrypted to the new key, until the switch."""
+        return self._folder / "config.encrypted"
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the journal."""
+        return self._folder
+
+    def exists(self) -> bool:
+        """Whether anything is pending."""
+        return self._path.exists()
+
+    @property
+    def rotation(self) -> RotationState | None:
+        """The rotation that is pending, if any."""
+        return self._rotation
+
+    @property
+    def requested(self) -> RotationRequest | None:
+        """The rotation that is to begin once nothing else is pending, if any."""
+        return self._requested
+
+    def load(self) -> None:
+        """Read the journal. One that cannot be read is set aside: sota.toml still names a whole identity.
+
+        Raises OSError.
+        """
+        try:
+            data = json.loads(self._path.read_bytes())
+            rotation = data["rotation"]
+            state = None if rotation is None else RotationState.from_json(rotation)
+            wanted = data["requested"]
+            requested = None if wanted is None else _request(wanted)
+            events = list(data["events"])
+        except FileNotFoundError:
+            return
+        except (ValueError, KeyError, TypeError) as error:
+            broken = self._path.with_suffix(".broken")
+            log.warning("%s cannot be read (%s): set aside as %s", self._path, error, broken.name)
+            self._path.replace(broken)
+            return
+        with self._lock:
+            self._rotation, self._requested, self._events = state, requested, events
+
+    def record(
+        self, rotation: RotationState | None, *events: Event, without: str | None = None, taken: bool = False
+    ) -> None:
+        """Write the rotation as it is now (None: none is pending) and append events, in one atomic replacement.
+
+        `without` names an event type that is withdrawn from those not yet delivered; `taken`: it is the one that was
+        requested. Raises OSError.
+        """
+        with self._lock:
+            kept = [event for event in self._events if event["eventType"]["id"] != without]
+            self._replace(rotation, None if taken else self._requested, [*kept, *events][-MAX_EVENTS:])
+
+    def request(self, requested: RotationRequest | None) -> None:
+        """Remember the rotation that is to begin once nothing else is pending. Raises OSError."""
+        with self._lock:
+            if requested != self._requested:
+                self._replace(self._rotation, requested, self._events)
+
+    def undelivered(self) -> list[Event]:
+        """Give the events that the gateway has not taken yet, oldest first."""
+        with self._lock:
+            return list(self._events)
+
+    def delivered(self, events: Sequence[Event]) -> None:
+        """Forget events that the gateway has taken. Raises OSError."""
+        gone = {event["id"] for event in events}
+        with self._lock:
+            left = [event for event in self._events if event["id"] not in gone]
+            self._replace(self._rotation, self._requested, left)
+
+    def _replace(self, rotation: RotationState | None, requested: RotationRequest | None, events: list[Event]) -> None:
+        if rotation is None and requested is None and not events:
+            remove(self._path)
+        else:
+            make_folder(self._folder)
+            content = {
+                "version": VERSION,
+                "rotation": None if rotation is None else asdict(rotation),
+                "requested": None if requested is None else asdict(requested),
+                "events": events,
+            }
+            atomic_write(self._path, json.dumps(content, indent=1).encode(), mode=0o600)
+        self._rotation, self._requested, self._events = rotation, requested, events

@@ -1,0 +1,237 @@
+"""The five steps of a rotation, in fioconfig's order and under its names.
+
+Each takes the state of the rotation, asks the world where it stands, does what is missing, and gives the state back.
+Each can be run again after being cut off anywhere; what must survive a cut is journalled before the next thing is done.
+"""
+
+import base64
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from . import certificates, ecies, encrypted_config
+from .connections import Connections
+from .device import Device, spki
+from .errors import CertificateRefusedError, RequestRefusedError, ServerRefusedError
+from .keystore import IdentityNames
+from .local_config import LocalConfig
+from .services import FIOCONFIG, Services
+from .state import Journal, RotationState
+
+log = logging.getLogger(__name__)
+
+SWITCH = 5
+"""The step that holds the one commit point: the replacement of sota.toml."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: its number (from 1), its event name, and what it does."""
+
+    number: int
+    name: str
+    run: Callable[[RotationState], RotationState]
+
+
+class Steps:
+    """The steps over one device, its journal and its connections.
+
+    `stop_fioconfig` asks to stop fioconfig.service before config.encrypted is read: outside of fioconfig's own call it
+    may be about to write that file for the old key.
+    """
+
+    def __init__(
+        self, device: Device, journal: Journal, connections: Connections, services: Services, *, stop_fioconfig: bool
+    ) -> None:
+        self._device = device
+        self._journal = journal
+        self._connections = connections
+        self._services = services
+        self._stop_fioconfig = stop_fioconfig
+        self.local_config = LocalConfig(device.config_encrypted, journal.aside)
+        self.all = (
+            Step(1, "Generate new certificate", self._enrol),
+            Step(2, "Lock device configuration on server", self._announce),
+            Step(3, "Update local configuration with new key", self._prepare_local_config),
+            Step(4, "Update device specific configuration on server with new key", self._update_device_config),
+            Step(SWITCH, "Finalize aktualizr configuration", self._switch),
+        )
+
+    # Step 1
+
+    def _enrol(self, state: RotationState) -> RotationState:
+        _, current = self._device.identity(state.old)
+        state, key = self._new_key(state, current)
+        if state.certificate is None:
+            state = self._issued(state, current, key)
+        issued = x509.load_pem_x509_certificate((state.certificate or "").encode())
+        self._device.store.store_certificate(state.new.certificate, issued)
+        self._try(state, current, issued, key)
+        return state
+
+    def _new_key(
+        self, state: RotationState, current: x509.Certificate
+    ) -> tuple[RotationState, ec.EllipticCurvePrivateKey]:
+        """Make the new key and its CSR, or find those that this rotation has made already."""
+        self._device.check_not_in_use(state.new)
+        if state.public_key is not None and state.csr is not None:
+            key = self._device.store.find_key(state.new.key)
+            if key is not None and spki(key) == state.public_key:
+                return state, key
+        key = self._device.store.generate(state.new.key, curve_of(current))
+        csr = base64.b64encode(certificates.build_csr(current, key)).decode()
+        state = replace(state, public_key=spki(key), csr=csr, certificate=None)
+        self._journal.record(state)
+        return state, key
+
+    def _issued(
+        self, state: RotationState, current: x509.Certificate, key: ec.EllipticCurvePrivateKey
+    ) -> RotationState:
+        with self._connections.est(state.request.est_server, state.old) as est:
+            answer = est.reenroll(base64.b64decode(state.csr or ""))
+        issued = certificates.pick_issued(answer, key.public_key())
+        self._check(issued, current, key, answer)
+        pem = issued.public_bytes(serialization.Encoding.PEM).decode()
+        state = replace(state, certificate=pem, chain=tuple(_pem(each) for each in answer if each != issued))
+        self._journal.record(state)
+        return state
+
+    def _try(
+        self, state: RotationState, current: x509.Certificate, issued: x509.Certificate, key: ec.EllipticCurvePrivateKey
+    ) -> None:
+        """Try the new identity where that commits to nothing: ECIES here, TLS at the EST server. Never at the gateway.
+
+        The same connection brings the CA certificates that the issuer is looked for in.
+        """
+        if self._device.store.can_derive():
+            secret = secrets.token_bytes(16)
+            if ecies.decrypt(key, ecies.encrypt(key.public_key(), secret)) != secret:
+                raise CertificateRefusedError("the new key does not decrypt what was encrypted to it: it is not used")
+        with self._connections.est(state.request.est_server, state.new) as est:
+            try:
+                authorities = est.cacerts()
+            except ServerRefusedError as error:
+                raise CertificateRefusedError(
+                    f"the EST server does not take the certificate it issued: {error}"
+                ) from error
+            if est.certificate_requested is False:
+                log.warning("the EST server did not ask for a client certificate: the new one is not proved by it")
+        chain = [x509.load_pem_x509_certificate(text.encode()) for text in state.chain]
+        for warning in self._check(issued, current, key, [*chain, *(authorities or [])]):
+            log.warning("%s", warning)
+
+    def _check(
+        self,
+        issued: x509.Certificate,
+        current: x509.Certificate,
+        key: ec.EllipticCurvePrivateKey,
+        authorities: list[x509.Certificate],
+    ) -> list[str]:
+        anchors = x509.load_pem_x509_certificates(self._device.config.ca_file.read_bytes())
+        return certificates.check_issued(
+            issued, current, key.public_key(), issuers=[*authorities, *anchors], now=datetime.now(UTC)
+        )
+
+    # Steps 2 to 4
+
+    def _announce(self, state: RotationState) -> RotationState:
+        self._connections.gateway(state.old).announce_key(state.public_key or "")
+        return state
+
+    def _prepare_local_config(self, state: RotationState) -> RotationState:
+        state = self._hold_fioconfig(state)
+        digest = self.local_config.prepare(self._key(state.old), self._key(state.new))
+        return replace(state, config_digest=digest)
+
+    def _update_device_config(self, state: RotationState) -> RotationState:
+        self.move_device_config(state.old, state.new)
+        return state
+
+    def move_device_config(self, old: IdentityNames, new: IdentityNames, via: IdentityNames | None = None) -> None:
+        """Have the device's files on the server encrypted to `new`, asking as `via` (`old` where not given).
+
+        Values that decrypt with `new` already were moved before a cut: nothing is sent again.
+        """
+        gateway = self._connections.gateway(via or old)
+        config = gateway.device_config()
+        moved, changed = encrypted_config.reencrypt(config, self._key(old), self._key(new))
+        if changed:
+            gateway.update_device_config(moved, spki(self._key(new)))
+
+    # Step 5
+
+    def _switch(self, state: RotationState) -> RotationState:
+        if self._device.names_in_use() != state.new and self.local_config.digest() != state.config_digest:
+            # fioconfig has stored a new configuration since step 3 (a rotation that was pending meanwhile).
+            state = self._prepare_local_config(state)
+            self._journal.record(state)
+        if self._device.switch(state.new):
+            self.switched = True
+        self.settle(state)
+        return state
+
+    switched = False
+    """Whether this object has pointed the configuration at a new identity, or changed config.encrypted for it."""
+
+    def settle(self, state: RotationState) -> None:
+        """Make config.encrypted readable with the new key, which is in use. Needs no network."""
+        if self.local_config.settle(state.config_digest, lambda: self._key(state.old), lambda: self._key(state.new)):
+            self.switched = True
+
+    def settle_back(self, state: RotationState) -> None:
+        """Make config.encrypted readable with the old key, which is in use again. Needs no network."""
+        self.local_config.settle(None, lambda: self._key(state.new), lambda: self._key(state.old))
+
+    # fioconfig outside of its own call
+
+    def _hold_fioconfig(self, state: RotationState) -> RotationState:
+        """Stop fioconfig, journalled first: whoever goes on after a cut starts it again."""
+        if not self._stop_fioconfig or state.fioconfig_stopped:
+            return state
+        if not self._services.available:
+            log.warning("systemd does not run here: make sure that fioconfig does not run during a rotation by hand")
+            return state
+        if not self._services.is_active(FIOCONFIG):
+            return state
+        state = replace(state, fioconfig_stopped=True)
+        self._journal.record(state)
+        self._services.stop(FIOCONFIG)
+        return state
+
+    def hold_fioconfig(self, state: RotationState) -> RotationState:
+        """Stop fioconfig if it runs and this is not its own call."""
+        return self._hold_fioconfig(state)
+
+    def release_fioconfig(self, state: RotationState) -> RotationState:
+        """Start fioconfig again if a rotation stopped it."""
+        if not state.fioconfig_stopped:
+            return state
+        self._services.start(FIOCONFIG)
+        state = replace(state, fioconfig_stopped=False)
+        self._journal.record(state)
+        return state
+
+    def _key(self, names: IdentityNames) -> ec.EllipticCurvePrivateKey:
+        return self._device.store.key(names.key)
+
+
+def curve_of(certificate: x509.Certificate) -> ec.EllipticCurve:
+    """Give the curve of the current key: the new one has the same. Raises RequestRefusedError."""
+    public_key = certificate.public_key()
+    if isinstance(public_key, ec.EllipticCurvePublicKey) and isinstance(public_key.curve, (ec.SECP256R1, ec.SECP384R1)):
+        return public_key.curve
+    found = public_key.curve.name if isinstance(public_key, ec.EllipticCurvePublicKey) else type(public_key).__name__
+    raise RequestRefusedError(
+        f"the current certificate holds a key of another kind ({found}): expected P-256 or P-384; "
+        "configuration values of this device cannot be encrypted to it, so it has to be registered anew"
+    )
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()

@@ -1,0 +1,144 @@
+"""A rotation that fioconfig's own code began and left: STORAGE_DIR/cert-rotation.state.
+
+fioconfig would resume that file itself and, while that fails, never check in. So its rotation is moved into our
+journal, at the step where it stands, and the file goes away. It holds the new private key where keys are files: that
+key gets a file of its own, named after its public key, so that doing this twice leaves one.
+
+What fioconfig has done by StepIdx: 1 key and certificate, 2 the gateway knows, 3 the local configuration, 4 the
+server's files, 5 sota.toml and config.encrypted. Steps 3 and 4 are simply done again: they look for themselves what is
+missing.
+"""
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from hsm.errors import ObjectMissingError
+
+from .device import Device, spki
+from .errors import RefusedError
+from .keystore import IdentityNames
+from .request import RotationRequest
+from .state import LOCKED, SWITCHED, Journal, RotationState
+from .steps import Steps
+from .storage import atomic_write, make_folder, remove
+
+log = logging.getLogger(__name__)
+
+NAME = "cert-rotation.state"
+NOWHERE = IdentityNames("", "")
+"""The old identity where fioconfig has overwritten its names: nothing of it is touched any more."""
+
+
+@dataclass(frozen=True)
+class _Left:
+    """What the file says."""
+
+    request: RotationRequest
+    step: int
+    new_key: str
+    new_certificate: str
+    full_config: str
+
+    @classmethod
+    def parse(cls, data: bytes) -> "_Left":
+        """Read fioconfig's JSON. Raises ValueError, KeyError, TypeError."""
+        content: dict[str, Any] = json.loads(data)
+        ids = [tuple(str(each) for each in content.get(name) or ()) for name in ("PkeySlotIds", "CertSlotIds")]
+        return cls(
+            request=RotationRequest(str(content["RotationId"]), str(content["EstServer"]).rstrip("/"), ids[0], ids[1]),
+            step=int(content["StepIdx"]),
+            new_key=str(content.get("NewKey") or ""),
+            new_certificate=str(content.get("NewCert") or ""),
+            full_config=str(content.get("FullConfigEncrypted") or ""),
+        )
+
+
+def take_over(device: Device, journal: Journal, steps: Steps) -> None:
+    """Move a rotation that fioconfig left into the journal, if there is one. Can be run again after a cut.
+
+    Raises RefusedError, hsm.errors.TokenError, OSError.
+    """
+    path = device.storage / NAME
+    try:
+        left = _Left.parse(path.read_bytes())
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("%s cannot be read (%s): removed, fioconfig would stumble over it for ever", path, error)
+        remove(path)
+        return
+    if journal.rotation is None:
+        log.warning("taking over rotation %s, which fioconfig left after step %d", left.request.rotation_id, left.step)
+        device.open_store(left.request.key_ids, left.request.certificate_ids)
+        try:
+            state = _state(device, left)
+        except (RefusedError, ObjectMissingError, ValueError) as error:
+            log.warning("its key or certificate is not there (%s): it begins again", error)
+            state = None
+        if state is None:
+            journal.request(left.request)
+        else:
+            if state.old == NOWHERE and left.full_config:
+                state = _with_copy_aside(state, device, journal, steps, left)
+            journal.record(state)
+    remove(path)
+
+
+def _state(device: Device, left: _Left) -> RotationState | None:
+    """Say where that rotation stands, by evidence; None where there is nothing yet to go on from."""
+    if not left.new_key or not left.new_certificate:
+        return None
+    current = device.names_in_use()
+    if device.config.token is not None:
+        new = device.store.canonical(IdentityNames(left.new_key, left.new_certificate))
+        certificate = device.store.certificate(new.certificate)
+    else:
+        certificate = x509.load_pem_x509_certificate(left.new_certificate.encode())
+        new = current if _is_in_use(device, current, certificate) else _store_files(device.storage, left)
+    if device.store.find_key(new.key) is None:
+        return None
+    switched = current == new
+    return RotationState(
+        request=left.request,
+        old=NOWHERE if switched else current,
+        new=new,
+        step=SWITCHED if switched and left.step >= SWITCHED else min(left.step, LOCKED),
+        public_key=spki(device.store.key(new.key)),
+        certificate=certificate.public_bytes(serialization.Encoding.PEM).decode(),
+    )
+
+
+def _is_in_use(device: Device, current: IdentityNames, certificate: x509.Certificate) -> bool:
+    """Tell whether fioconfig has pointed sota.toml at the new identity already, under file names of its own."""
+    return device.store.certificate(current.certificate) == certificate
+
+
+def _store_files(storage: Path, left: _Left) -> IdentityNames:
+    """Give the new key and certificate their files, 0600."""
+    key = serialization.load_pem_private_key(left.new_key.encode(), None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise RefusedError(f"{NAME} holds a new key that is not an EC key")
+    number = hashlib.sha256(spki(key).encode()).hexdigest()[:10]
+    names = IdentityNames(str(storage / f"pkey.{number}.pem"), str(storage / f"client.{number}.pem"))
+    atomic_write(Path(names.key), left.new_key.encode(), mode=0o600)
+    atomic_write(Path(names.certificate), left.new_certificate.encode(), mode=0o600)
+    return names
+
+
+def _with_copy_aside(
+    state: RotationState, device: Device, journal: Journal, steps: Steps, left: _Left
+) -> RotationState:
+    """Put fioconfig's copy of config.encrypted aside: the old key may be unknown by now."""
+    if steps.local_config.is_readable(device.store.key(state.new.key)):
+        return state
+    make_folder(journal.folder)
+    atomic_write(journal.aside, left.full_config.encode(), mode=0o600)
+    return replace(state, config_digest=steps.local_config.digest())

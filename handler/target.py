@@ -1,0 +1,19 @@
+"""The Target that the device runs, for the events."""
+
+import re
+from pathlib import Path
+
+_ASSIGNMENT = re.compile(r"""^[ \t]*(\w+)[ \t]*=[ \t]*(["']?)([ !#-&(-~]*)\2[ \t]*\r?$""", re.MULTILINE)
+MAX_BYTES = 65536
+
+
+def current_target(storage: Path) -> tuple[str, str]:
+    """Give name and version from STORAGE_DIR/current-target; "" and "0", as fioconfig does, where it tells none."""
+    try:
+        with (storage / "current-target").open("rb") as file:
+            text = file.read(MAX_BYTES).decode("ascii", "replace")
+    except OSError:
+        return "", "0"
+    values = {match[1]: match[3] for match in _ASSIGNMENT.finditer(text)}
+    version = values.get("CUSTOM_VERSION", "")
+    return values.get("TARGET_NAME", ""), version if version.isdecimal() else "0"

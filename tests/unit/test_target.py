@@ -1,0 +1,26 @@
+"""The Target that events name."""
+
+import pytest
+
+from handler.target import current_target
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, ("", "0")),
+        ("", ("", "0")),
+        (
+            'TARGET_NAME="intel-corei7-64-lmp-290"\nCUSTOM_VERSION="290"\nLMP_MACHINE="x"\n',
+            ("intel-corei7-64-lmp-290", "290"),
+        ),
+        ("CUSTOM_VERSION='7'\r\nTARGET_NAME = lmp-7\r\n", ("lmp-7", "7")),
+        ('TARGET_NAME="lmp-7"\n', ("lmp-7", "0")),
+        ('TARGET_NAME="lmp-7\nCUSTOM_VERSION="seven"\n', ("", "0")),
+        ("\x00\xff\n# TARGET_NAME=x", ("", "0")),
+    ],
+)
+def test_name_and_version_are_read_or_what_the_reference_sends(tmp_path, content, expected):
+    if content is not None:
+        (tmp_path / "current-target").write_bytes(content.encode("latin-1"))
+    assert current_target(tmp_path) == expected
