@@ -146,7 +146,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
     request = None if withdrawn or options.command == "resume" else _request(options, settings, device)
     limits = Limits()
     with DeviceLock(device.storage).acquire(limits.lock_wait):
-        for folder in (device.storage, Journal(device.storage).folder):
+        for folder in (*device.folders, Journal(device.storage).folder):
             remove_leftovers(folder)
         rotator = Rotator(device, make_progress(), called_by_fioconfig=by_fioconfig, limits=limits)
         try:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from .certificates import holds_key
 from .errors import RequestRefusedError
 from .keystore import FileKeyStore, IdentityNames, KeyStore
 from .sota import DeviceConfig, SotaConfig, TokenConfig
@@ -37,6 +37,11 @@ class Device:
     def storage(self) -> Path:
         """The storage folder."""
         return self.config.storage
+
+    @property
+    def folders(self) -> set[Path]:
+        """Where files of this device may be replaced: the storage folder and those of the TOML files."""
+        return {self.storage, *(file.path.resolve().parent for file in self.sota.files)}
 
     @property
     def config_encrypted(self) -> Path:
@@ -104,7 +109,7 @@ class Device:
         """Load the key and certificate, which must belong together. Raises RefusedError, hsm.errors.TokenError."""
         certificate = self.store.certificate(names.certificate)
         key = self.store.key(names.key)
-        if spki(key) != certificate.public_key().public_bytes(*SPKI_PEM).decode():
+        if not holds_key(certificate, key.public_key()):
             raise RequestRefusedError(
                 f"key {names.key} and certificate {names.certificate} do not belong together: expected the "
                 "certificate to hold that key; look at what the configuration names"
@@ -122,11 +127,3 @@ class Device:
         return TokenKeyStore(
             self._token, [ObjectId.parse(text) for text in key_ids], [ObjectId.parse(text) for text in certificate_ids]
         )
-
-
-SPKI_PEM = (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-
-
-def spki(key: ec.EllipticCurvePrivateKey) -> str:
-    """Give the public half as SPKI, PEM."""
-    return key.public_key().public_bytes(*SPKI_PEM).decode()

@@ -70,14 +70,14 @@ class Ending:
 
     def _prove(self, state: RotationState) -> RotationState:
         """Report the completion over the new certificate: taken, it is proved; refused for good, all goes back."""
-        waiting = self._journal.undelivered()
-        if not any(event["eventType"]["id"] == COMPLETED and event["event"]["success"] for event in waiting):
+        if not state.reported:
+            state = replace(state, reported=True)
             self._journal.record(state, self.events(state.rotation_id).make(COMPLETED))
         try:
             deliver(self._journal, self._connections.gateway(state.new))
         except ServerRefusedError as error:
             if error.status in CERTIFICATE_REFUSALS:
-                state = replace(state, rollback=str(error))
+                state = replace(state, rollback=str(error), reported=False)
                 self._journal.record(state, without=COMPLETED)
                 self.roll_back(state)
             log.warning("the gateway takes the new certificate, but not the events: %s", error)

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import re
+import warnings
 from collections.abc import Callable
 
 from cryptography import x509
@@ -77,7 +78,10 @@ def certificates_of(answer: Answer) -> list[x509.Certificate]:
     text = re.sub(rb"-----(BEGIN|END) [A-Z0-9 #]+-----", b"", answer.body)
     try:
         der = base64.b64decode(b"".join(text.split()), validate=True)
-        found = pkcs7.load_der_pkcs7_certificates(der)
+        with warnings.catch_warnings():
+            # Of certificates that are not sorted, as DER wants a SET: no server sorts them.
+            warnings.filterwarnings("ignore", "PKCS#7", UserWarning)
+            found = pkcs7.load_der_pkcs7_certificates(der)
     except (ValueError, binascii.Error, RenewalError) as error:
         raise CertificateRefusedError(
             f"the EST server's answer ({len(answer.body)} bytes) is not base64 of a certs-only PKCS#7"

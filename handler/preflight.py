@@ -43,6 +43,6 @@ def check_before_anything_changes(device: Device, local_config: LocalConfig, con
 
 
 def _check_storage(device: Device) -> None:
-    if not os.access(device.storage, os.W_OK | os.X_OK):
+    if not os.access(device.storage, os.W_OK | os.X_OK, effective_ids=True):
         why = "run as root" if os.geteuid() else "the file system may be mounted read-only"
         raise RequestRefusedError(f"{device.storage} cannot be written to: expected to be allowed to; {why}")

@@ -50,6 +50,8 @@ class RotationState:
     """SHA-256 (hex) of the config.encrypted that the copy kept aside was made from."""
     fioconfig_stopped: bool = False
     """fioconfig.service was running and we stopped it: whoever goes on starts it again."""
+    reported: bool = False
+    """Its successful completion was journalled as an event: once that has left the journal, the gateway took it."""
     rollback: str | None = None
     """The gateway refused the new certificate, for this reason: everything goes back."""
     refused: str | None = None
@@ -142,11 +144,15 @@ class Journal:
     ) -> None:
         """Write the rotation as it is now (None: none is pending) and append events, in one atomic replacement.
 
-        `without` names an event type that is withdrawn from those not yet delivered; `taken`: it is the one that was
+        `without` names an event type whose undelivered successes are withdrawn; `taken`: the rotation is the one that was
         requested. Raises OSError.
         """
         with self._lock:
-            kept = [event for event in self._events if event["eventType"]["id"] != without]
+            kept = [
+                event
+                for event in self._events
+                if not (event["eventType"]["id"] == without and event["event"]["success"])
+            ]
             self._replace(rotation, None if taken else self._requested, [*kept, *events][-MAX_EVENTS:])
 
     def request(self, requested: RotationRequest | None) -> None:

@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from . import certificates, ecies, encrypted_config
+from .certificates import spki_pem
 from .connections import Connections
-from .device import Device, spki
+from .device import Device
 from .errors import CertificateRefusedError, RequestRefusedError, ServerRefusedError
 from .keystore import IdentityNames
 from .local_config import LocalConfig
@@ -82,11 +83,11 @@ class Steps:
         self._device.check_not_in_use(state.new)
         if state.public_key is not None and state.csr is not None:
             key = self._device.store.find_key(state.new.key)
-            if key is not None and spki(key) == state.public_key:
+            if key is not None and spki_pem(key.public_key()) == state.public_key:
                 return state, key
         key = self._device.store.generate(state.new.key, curve_of(current))
         csr = base64.b64encode(certificates.build_csr(current, key)).decode()
-        state = replace(state, public_key=spki(key), csr=csr, certificate=None)
+        state = replace(state, public_key=spki_pem(key.public_key()), csr=csr, certificate=None)
         self._journal.record(state)
         return state, key
 
@@ -162,7 +163,7 @@ class Steps:
         config = gateway.device_config()
         moved, changed = encrypted_config.reencrypt(config, self._key(old), self._key(new))
         if changed:
-            gateway.update_device_config(moved, spki(self._key(new)))
+            gateway.update_device_config(moved, spki_pem(self._key(new).public_key()))
 
     # Step 5
 

@@ -60,11 +60,9 @@ def remove(path: Path) -> None:
 
 def make_folder(path: Path) -> None:
     """Make the folder, for its owner only, if it is not there, durably. Raises OSError."""
-    try:
+    if not path.is_dir():
         path.mkdir(mode=0o700)
-    except FileExistsError:
-        return
-    _sync_folder(path.parent)
+        _sync_folder(path.parent)
 
 
 def remove_leftovers(folder: Path) -> list[Path]:

@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from hsm.errors import ObjectMissingError
 
-from .device import Device, spki
+from .certificates import spki_pem
+from .device import Device
 from .errors import RefusedError
 from .keystore import IdentityNames
 from .request import RotationRequest
@@ -111,7 +112,7 @@ def _state(device: Device, left: _Left) -> RotationState | None:
         old=NOWHERE if switched else current,
         new=new,
         step=SWITCHED if switched and left.step >= SWITCHED else min(left.step, LOCKED),
-        public_key=spki(device.store.key(new.key)),
+        public_key=spki_pem(device.store.key(new.key).public_key()),
         certificate=certificate.public_bytes(serialization.Encoding.PEM).decode(),
     )
 
@@ -126,7 +127,7 @@ def _store_files(storage: Path, left: _Left) -> IdentityNames:
     key = serialization.load_pem_private_key(left.new_key.encode(), None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise RefusedError(f"{NAME} holds a new key that is not an EC key")
-    number = hashlib.sha256(spki(key).encode()).hexdigest()[:10]
+    number = hashlib.sha256(spki_pem(key.public_key()).encode()).hexdigest()[:10]
     names = IdentityNames(str(storage / f"pkey.{number}.pem"), str(storage / f"client.{number}.pem"))
     atomic_write(Path(names.key), left.new_key.encode(), mode=0o600)
     atomic_write(Path(names.certificate), left.new_certificate.encode(), mode=0o600)

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -38,29 +37,29 @@ def load(path: str) -> "Module":
         return module
 
 
-@contextlib.contextmanager
-def calls() -> Iterator[None]:
-    """Hold the lock for calls into a module, and keep python-pkcs11's own complaints from standard error.
+class Calls:
+    """Holds the lock for calls into a module, and keeps python-pkcs11's own complaints from standard error.
 
     Where C_FindObjectsInit fails, a finalizer ends the search that was never begun, fails too, and has Python print it.
     The failure that counts is raised as well.
     """
-    with LOCK:
-        uncaught, unraisable = sys.excepthook, sys.unraisablehook
 
-        def excepthook(kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:
-            if not isinstance(value, p11.PKCS11Error):
-                uncaught(kind, value, traceback)
+    def __enter__(self) -> None:
+        LOCK.acquire()
+        self._uncaught, self._unraisable = sys.excepthook, sys.unraisablehook
+        sys.excepthook, sys.unraisablehook = self._excepthook, self._unraisablehook
 
-        def unraisablehook(event: "sys.UnraisableHookArgs") -> None:
-            if not isinstance(event.exc_value, p11.PKCS11Error):
-                unraisable(event)
+    def __exit__(self, *_error: object) -> None:
+        sys.excepthook, sys.unraisablehook = self._uncaught, self._unraisable
+        LOCK.release()
 
-        sys.excepthook, sys.unraisablehook = excepthook, unraisablehook
-        try:
-            yield
-        finally:
-            sys.excepthook, sys.unraisablehook = uncaught, unraisable
+    def _excepthook(self, kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:
+        if not isinstance(value, p11.PKCS11Error):
+            self._uncaught(kind, value, traceback)
+
+    def _unraisablehook(self, event: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(event.exc_value, p11.PKCS11Error):
+            self._unraisable(event)
 
 
 @dataclass
@@ -155,10 +154,9 @@ class Module:
         try:
             session = self._logged_in(token, pin)
         except p11.PKCS11Error as error:
-            failure = translated(error, "log in", token.label)
-            if isinstance(failure, PinError):
+            if isinstance(translated(error, "log in", token.label), PinError):
                 self._refused.add((token.label, pin))
-            raise failure from error
+            raise translated(error, "log in", token.label) from error
         self._logins[slot] = _Login(session, pin, 1)
 
     def _logged_in(self, token: pkcs11.Token, pin: str) -> pkcs11.Session:

@@ -61,8 +61,11 @@ def the_object(token: Token, session: pkcs11.Session, object_class: ObjectClass,
 
 
 def class_of(item: Any) -> ObjectClass | int:  # noqa: ANN401 - pkcs11 makes its classes as it runs
-    """Give an object's class; a vendor's own is a number."""
-    kind: ObjectClass | int = item[Attribute.CLASS]
+    """Give an object's class; a vendor's own is a number, and one that was left half written has none: -1."""
+    try:
+        kind: ObjectClass | int = item[Attribute.CLASS]
+    except p11.AttributeTypeInvalid:
+        return -1
     return kind
 
 
@@ -70,7 +73,7 @@ def class_name(object_class: ObjectClass | int) -> str:
     """Name a class for a message: "private key"."""
     if isinstance(object_class, ObjectClass):
         return object_class.name.lower().replace("_", " ")
-    return f"object of class {object_class:#x}"
+    return "object without a class" if object_class < 0 else f"object of class {object_class:#x}"
 
 
 def labels(objects: Sequence[Any]) -> str:

@@ -129,10 +129,10 @@ class _OpenSsl:
         """Give the address of the SSL_CTX of a Python context, once it is sure that it is one."""
         if not isinstance(context, ssl.SSLContext):
             raise TlsBindingError(f"expected an ssl.SSLContext, not {type(context).__name__}")
-        elsewhere = TlsBindingError(f"Python {sys.version.split()[0]} keeps its SSL_CTX in a place that is not known")
+        elsewhere = f"Python {sys.version.split()[0]} keeps its SSL_CTX in a place that is not known"
         address = c_void_p.from_address(id(context) + object.__basicsize__).value
         if address is None or address % ctypes.sizeof(c_void_p):
-            raise elsewhere
+            raise TlsBindingError(elsewhere)
         before = context.options
         try:
             # Equal options could be chance; that they follow a change cannot be.
@@ -140,7 +140,7 @@ class _OpenSsl:
                 context.options = options
                 # Python 3.11 passes options through a C long, which has a sign, and 32 bits on small devices.
                 if (self.c.SSL_CTX_get_options(address) ^ int(context.options)) & 0xFFFFFFFF:
-                    raise elsewhere
+                    raise TlsBindingError(elsewhere)
         finally:
             context.options = before
         return address

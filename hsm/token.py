@@ -10,7 +10,6 @@ well, or the login is gone, the module is started anew first, which is the only 
 """
 
 import contextlib
-from collections.abc import Iterator
 
 import pkcs11
 from pkcs11 import exceptions as p11
@@ -53,31 +52,12 @@ class Token:
         with self.session("open a session"):
             pass
 
-    @contextlib.contextmanager
-    def session(self, operation: str = "use a session") -> Iterator[pkcs11.Session]:
+    def session(self, operation: str = "use a session") -> contextlib.AbstractContextManager[pkcs11.Session]:
         """Hold the lock and give the open read/write session, for one operation, named as in "could not …".
 
         Raises TokenError and its subclasses for whatever the module raises. Can be nested.
         """
-        with modules.calls():
-            try:
-                yield self._current()
-            except p11.PKCS11Error as error:
-                self._drop()
-                failure = translated(error, operation, self.label)
-                self._failures += not failure.final
-                raise failure from error
-            except MixedHandlesError:
-                self._drop()
-                self._failures = _TOO_MANY
-                raise
-            except TokenError:
-                raise
-            except BaseException:
-                # An interrupted call may have left a search or signature half done.
-                self._drop()
-                raise
-            self._failures = 0
+        return _Use(self, operation)
 
     def objects_changed(self) -> None:
         """Note that objects were made or destroyed: OP-TEE gives a destroyed object's handle to the next one."""
@@ -103,7 +83,8 @@ class Token:
                     module.log_out(self._found.slot.slot_id)
                 self._found = None
 
-    def _current(self) -> pkcs11.Session:
+    def current(self) -> pkcs11.Session:
+        """Give the open session, or open one. Wants the lock held; raises what pkcs11 raises. For session()."""
         module = modules.load(self.module)
         try:
             if self._failures >= _TOO_MANY:
@@ -133,9 +114,55 @@ class Token:
         self._session = self._found.open(rw=True, attribute_mapper=TolerantMapper())
         return self._session
 
+    def note(self, operation: str, error: BaseException | None) -> None:
+        """Draw the conclusions from the end of an operation. Raises the TokenError for an error of pkcs11."""
+        if error is None:
+            self._failures = 0
+        elif isinstance(error, p11.PKCS11Error):
+            self._drop()
+            raise self._counted(translated(error, operation, self.label)) from error
+        elif isinstance(error, MixedHandlesError):
+            self._drop()
+            self._failures = _TOO_MANY
+        elif not isinstance(error, TokenError):
+            # An interrupted call may have left a search or signature half done.
+            self._drop()
+
+    def _counted(self, failure: TokenError) -> TokenError:
+        self._failures += not failure.final
+        return failure
+
     def _drop(self) -> None:
         session, self._session = self._session, None
         # A session of an earlier generation may share its number with somebody's new one.
         if session is not None and modules.load(self.module).generation == self._generation:
             with contextlib.suppress(p11.PKCS11Error):
                 session.close()
+
+
+class _Use:
+    """One use of a token's session.
+
+    A class, and errors kept out of variables, so that no frame and error refer to each other (they would with
+    contextlib.contextmanager in Python 3.13): a search that hangs in such a cycle is ended by the garbage collector, at
+    any time, in any thread, and takes with it the search of a session that has got its number by then.
+    """
+
+    def __init__(self, token: Token, operation: str) -> None:
+        self._token = token
+        self._operation = operation
+        self._calls = modules.Calls()
+
+    def __enter__(self) -> pkcs11.Session:
+        self._calls.__enter__()
+        try:
+            return self._token.current()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        try:
+            self._token.note(self._operation, error)
+        finally:
+            self._calls.__exit__()

@@ -1,9 +1,12 @@
 """Opening a token: found by label, logged in to once, and what is said when that fails."""
 
+import contextlib
+import gc
 import os
 import subprocess
 import sys
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +15,15 @@ import pytest
 from pkcs11 import Attribute, KeyType, ObjectClass
 
 from hsm import module as modules
-from hsm.errors import ModuleError, ObjectConflictError, PinError, TokenAbsentError, TokenError, UnsupportedError
+from hsm.errors import (
+    MixedHandlesError,
+    ModuleError,
+    ObjectConflictError,
+    PinError,
+    TokenAbsentError,
+    TokenError,
+    UnsupportedError,
+)
 from hsm.token import Token
 from hsm.translation import translated
 from tests.softhsm import MODULE, add_key_pair, make_token, objects, remove_token, softhsm_environment
@@ -232,6 +243,44 @@ def test_a_start_anew_under_other_tokens_is_noticed_by_them(fixture, token):
             assert session.token.label == client.label
     second.close()
     remove_token(other)
+
+
+def test_an_error_keeps_nothing_alive(token):
+    """A search in a cycle would be ended by the garbage collector, in the middle of somebody's next one."""
+
+    class Search:
+        pass
+
+    def fail():
+        search = Search()
+        with contextlib.suppress(TokenError), token.session():
+            raise pkcs11.exceptions.GeneralError
+        return weakref.ref(search)
+
+    gc.disable()
+    try:
+        assert fail()() is None
+    finally:
+        gc.enable()
+
+
+def test_objects_that_are_mixed_up_have_the_module_started_anew(token):
+    token.open()
+    before = modules.load(MODULE).generation
+    with pytest.raises(MixedHandlesError), token.session():
+        raise MixedHandlesError("another object than the one that was looked for")
+    with token.session() as session:
+        assert list(session.get_objects()) == []
+    assert modules.load(MODULE).generation == before + 1
+
+
+def test_pythons_own_hooks_are_back_after_an_operation(token):
+    hooks = sys.excepthook, sys.unraisablehook
+    with token.session():
+        pass
+    with pytest.raises(TokenError), token.session():
+        raise pkcs11.exceptions.GeneralError
+    assert (sys.excepthook, sys.unraisablehook) == hooks
 
 
 def test_a_closed_token_can_be_used_again(token):
