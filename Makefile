@@ -6,15 +6,19 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 # Debian packages and a file that each brings: real tokens, and what the tests look through.
-TOOLS := softhsm2:/usr/bin/softhsm2-util opensc:/usr/bin/pkcs11-tool
+TOOLS := softhsm2:/usr/bin/softhsm2-util opensc:/usr/bin/pkcs11-tool strace:/usr/bin/strace
 
-.PHONY: demo test check lint types format tools clean
+.PHONY: demo test test-crash check lint types format tools clean
 
 demo: $(INSTALLED) tools
 	$(BIN)/python -m tests.demo --keys $(KEYS)
 
 test: $(INSTALLED) tools
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests
+
+# Cuts a rotation off at every file-changing call and every request, in both key modes: some 20 minutes on 2 cores.
+test-crash: $(INSTALLED) tools
+	$(BIN)/python -m tests.crash.explorer
 
 check: lint types
 

@@ -108,21 +108,24 @@ def check_issued(
     *,
     issuers: Sequence[x509.Certificate],
     now: datetime,
+    tried: bool = False,
 ) -> list[str]:
     """Check the certificate issued for `public_key` in the place of `current`; give the warnings.
 
-    `issuers` are all the certificates at hand that may be its issuer's, `now` is an aware time. Raises
+    `issuers` are all the certificates at hand that may be its issuer's, `now` is an aware time. `tried`: the EST server
+    has taken it in a TLS handshake, so that an issuer that is not at hand is nothing to warn of. Raises
     CertificateRefusedError, and PendingError where the clock of the device is wrong.
     """
     try:
         if not holds_key(issued, public_key):
             raise CertificateRefusedError("the issued certificate is for another key than the one that was sent")
-        return [
+        warnings = [
             *_check_names(issued, current),
             *_check_usages(issued),
             *_check_validity(issued, current, now),
-            *_check_issuer(issued, issuers),
         ]
+        unknown_issuer = _check_issuer(issued, issuers)
+        return warnings if tried else [*warnings, *unknown_issuer]
     except _UNREADABLE as error:
         raise CertificateRefusedError(f"the issued certificate is malformed: {error}") from error
 

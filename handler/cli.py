@@ -69,12 +69,13 @@ class _Parser(argparse.ArgumentParser):
         self.exit(USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def _common_options() -> _Parser:
-    common = _Parser(add_help=False)
+def _common_options(default: str | None = argparse.SUPPRESS) -> _Parser:
+    """Options that stand before a command or behind it: there, only what is given counts."""
+    common = _Parser(add_help=False, argument_default=default)
     group = common.add_argument_group("where things are (each over the environment)")
     group.add_argument("--storage-dir", metavar="DIR", help="storage folder [STORAGE_DIR, storage.path]")
     group.add_argument("--sota", metavar="PATH[,PATH]", help="TOML files and folders of the configuration [SOTA_DIR]")
-    common.add_argument("-v", "--verbose", action="store_true", help="say what is done in between")
+    common.add_argument("-v", "--verbose", action="store_const", const=True, help="say what is done in between")
     return common
 
 
@@ -82,7 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = _Parser(
         prog="renew-client-cert",
-        parents=[_common_options()],
+        parents=[_common_options(None)],
         description="Rotates the TLS client certificate of this device: new key, EST enrolment, switch, report. "
         "Without a command it is the handler, as fioconfig calls it: it reads the file CONFIG_FILE.",
         epilog="exit status: 0 done or nothing to do, 64 usage, 75 pending (will be resumed), 78 refused, "

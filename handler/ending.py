@@ -97,8 +97,9 @@ class Ending:
             raise
         state = self._steps.hold_fioconfig(state)
         self._device.switch(state.old)
-        self._steps.settle_back(state)
-        self._steps.move_device_config(state.new, state.old, via=state.old)
+        if self._device.store.find_key(state.new.key) is not None:  # else a cut came after all that was done
+            self._steps.settle_back(state)
+            self._steps.move_device_config(state.new, state.old, via=state.old)
         self.rolled_back = True
         self._services.restart_aktualizr()
         state = self._steps.release_fioconfig(state)

@@ -121,10 +121,11 @@ class Steps:
                 raise CertificateRefusedError(
                     f"the EST server does not take the certificate it issued: {error}"
                 ) from error
+            tried = est.certificate_requested is True
             if est.certificate_requested is False:
                 log.warning("the EST server did not ask for a client certificate: the new one is not proved by it")
         chain = [x509.load_pem_x509_certificate(text.encode()) for text in state.chain]
-        for warning in self._check(issued, current, key, [*chain, *(authorities or [])]):
+        for warning in self._check(issued, current, key, [*chain, *(authorities or [])], tried=tried):
             log.warning("%s", warning)
 
     def _check(
@@ -133,10 +134,12 @@ class Steps:
         current: x509.Certificate,
         key: ec.EllipticCurvePrivateKey,
         authorities: list[x509.Certificate],
+        *,
+        tried: bool = False,
     ) -> list[str]:
         anchors = x509.load_pem_x509_certificates(self._device.config.ca_file.read_bytes())
         return certificates.check_issued(
-            issued, current, key.public_key(), issuers=[*authorities, *anchors], now=datetime.now(UTC)
+            issued, current, key.public_key(), issuers=[*authorities, *anchors], now=datetime.now(UTC), tried=tried
         )
 
     # Steps 2 to 4
