@@ -144,8 +144,8 @@ class Journal:
     ) -> None:
         """Write the rotation as it is now (None: none is pending) and append events, in one atomic replacement.
 
-        `without` names an event type whose undelivered successes are withdrawn; `taken`: the rotation is the one that was
-        requested. Raises OSError.
+        `without` names an event type whose undelivered successes are withdrawn; `taken`: the rotation is the one that
+        was requested. Raises OSError.
         """
         with self._lock:
             kept = [
