@@ -1,0 +1,81 @@
+"""What must hold of a device and its gateway however a rotation was cut off, once it has recovered."""
+
+from collections import Counter
+
+from handler.ecies import DecryptError
+from tests.simulators.pki import spki_pem
+
+EVENTS = (
+    "CertRotationStarted",
+    "Generate new certificate",
+    "Lock device configuration on server",
+    "Update local configuration with new key",
+    "Update device specific configuration on server with new key",
+    "Finalize aktualizr configuration",
+    "CertRotationCompleted",
+)
+
+
+def broken_invariants(factory, rotation_id, *, completed):
+    """List what does not hold. `completed`: the rotation had to end well; otherwise rolled back."""
+    return [
+        *_identity(factory, completed=completed),
+        *_readable(factory),
+        *_events(factory.gateway, rotation_id, completed=completed),
+        *_leftovers(factory.device),
+        *_keys(factory.device, completed=completed),
+    ]
+
+
+def _identity(factory, *, completed):
+    identity = factory.device.current_identity()
+    if not identity.whole:
+        yield "key and certificate that sota.toml names do not belong together"
+    if factory.gateway.current != identity.public_key:
+        yield "the gateway expects another key than the one that sota.toml names"
+    if (identity.public_key == spki_pem(factory.device.certificate.public_key())) == completed:
+        yield "the old identity is in use" if completed else "the new identity is in use"
+
+
+def _readable(factory):
+    try:
+        with factory.device.private_key() as key:
+            factory.gateway.files_readable_with(key)
+    except DecryptError as error:
+        yield f"the device's files on the server are not readable: {error}"
+    try:
+        factory.device.plaintexts()
+    except DecryptError as error:
+        yield f"config.encrypted is not readable: {error}"
+
+
+def _events(gateway, rotation_id, *, completed):
+    names = {name.removesuffix(" failed") for name in gateway.event_names(rotation_id)}
+    missing = [name for name in EVENTS if name not in names]
+    if missing:
+        yield f"events were not delivered: {missing}"
+    ends = [event["event"]["success"] for event in gateway.completed(rotation_id)]
+    if completed and ends.count(True) != 1:
+        yield f"its completion was reported as {ends}"
+    if not completed and (True in ends or False not in ends):
+        yield f"its failure was reported as {ends}"
+
+
+def _leftovers(device):
+    left = sorted(path.name for path in device.storage.rglob("*") if path.name.endswith(".tmp"))
+    left += sorted(path.name for path in (device.storage / "renew-client-cert").glob("*"))
+    if left:
+        yield f"left over: {left}"
+
+
+def _keys(device, *, completed):
+    if device.token:
+        # Without an id: what SoftHSM leaves when it is killed inside a call. It holds no key, and no search finds it.
+        counts = Counter(each.object_class for each in device.token_objects() if each.id)
+        if max(counts.values()) > (2 if completed else 1):
+            yield f"the token holds {dict(counts)}"
+        return
+    known = {device.current_identity().key, str(device.storage / "pkey.pem")}
+    unknown = [path.name for path in device.private_key_files() if str(path) not in known]
+    if unknown:
+        yield f"private keys that nothing refers to: {unknown}"

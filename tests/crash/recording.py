@@ -1,0 +1,102 @@
+"""What a process did to files, from strace; and the way to kill it at one of those calls.
+
+Calls are counted per thread and system call, as `strace --inject=...:when=N` counts them. Only calls of the main thread
+are used as places to kill at: a count alone cannot tell two threads apart. What the other thread writes goes through
+the same function, and stands in the recording from which the states after a power loss are made.
+"""
+
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+CHANGING = (
+    "openat", "write", "pwrite64", "ftruncate", "rename", "renameat", "renameat2", "unlink", "unlinkat", "mkdir",
+    "mkdirat", "rmdir", "chmod", "fchmod", "fchmodat", "fchown", "utimensat", "fsync", "fdatasync", "flock",
+)  # fmt: skip
+_LINE = re.compile(r"^(\d+\.\d+) (\w+)\((.*?)(?:\) += (-?\d+|\?).*)?$")
+_TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(?:\.\.\.)?')
+_DESCRIPTOR = re.compile(r"(\d+|AT_FDCWD)<((?:\\x[0-9a-f]{2})*)>")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One system call: `paths` are the files of its descriptors, then those of its arguments."""
+
+    time: float
+    main: bool
+    name: str
+    ordinal: int
+    """The how many-th call of that name in its thread, from 1."""
+    paths: tuple[str, ...]
+    data: bytes
+    arguments: str
+    done: bool
+
+    def changes(self, folders):
+        """Tell whether it changes (or makes durable) anything below the folders."""
+        if self.name == "openat" and not re.search(r"O_CREAT|O_TRUNC", self.arguments):
+            return False
+        return any(path == str(each) or path.startswith(f"{each}/") for path in self.paths for each in folders)
+
+    def __str__(self):
+        # Random parts of names would make two runs look different.
+        where = re.sub(r"[0-9a-f]{10,}", "*", Path(self.paths[-1]).name) if self.paths else ""
+        return f"{self.name} {where} (#{self.ordinal})"
+
+
+def strace(output, inject=None):
+    """Give the command that runs what follows it under strace, recording below `output` (a prefix)."""
+    command = ["strace", "-ff", "-f", "-ttt", "-y", "-xx", "-s", "1000000", "-qq", "-o", str(output)]
+    command += ["-e", "trace=" + ",".join(CHANGING), "-e", "signal=none"]
+    if inject is None:
+        command.append("--seccomp-bpf")  # faster, but strace 6.1 injects no signals with it
+    else:
+        command += ["-e", f"inject={inject.name}:signal=KILL:when={inject.ordinal}"]
+    return command
+
+
+def read(output):
+    """Read a recording: the calls of all threads, in the order of time."""
+    files = sorted(output.parent.glob(f"{output.name}.*"), key=lambda path: int(path.suffix[1:]))
+    calls = []
+    for path in files:
+        counts = {}
+        for line in path.read_text("ascii", "replace").splitlines():
+            match = _LINE.match(line)
+            if match is None:
+                continue
+            time, name, arguments, result = match.groups()
+            counts[name] = counts.get(name, 0) + 1
+            texts = [_bytes(each) for each in _TEXT.findall(arguments)]
+            descriptors = [_bytes(each) for number, each in _DESCRIPTOR.findall(arguments) if number != "AT_FDCWD"]
+            written = name in ("write", "pwrite64")
+            names = descriptors if written else [*descriptors, *texts]
+            calls.append(
+                Call(
+                    time=float(time),
+                    main=path == files[0],
+                    name=name,
+                    ordinal=counts[name],
+                    paths=tuple(each.decode("utf-8", "replace") for each in names),
+                    data=texts[0] if written and texts else b"",
+                    arguments=re.sub(_TEXT, "", arguments),
+                    done=result is not None and result not in ("-1", "?"),
+                )
+            )
+    return sorted(calls, key=lambda call: call.time)
+
+
+def remove(output):
+    """Remove the files of a recording."""
+    for path in output.parent.glob(f"{output.name}.*"):
+        path.unlink()
+
+
+def _bytes(text):
+    return bytes.fromhex(text.replace("\\x", ""))
+
+
+def version():
+    """Give strace's version line; raises where strace is missing."""
+    return subprocess.run(["strace", "-V"], check=True, capture_output=True, text=True).stdout.splitlines()[0]
