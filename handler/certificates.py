@@ -27,7 +27,7 @@ from .errors import CertificateRefusedError, PendingError, RequestRefusedError
 Kind = TypeVar("Kind", bound=x509.ExtensionType)
 
 CLOCK_SKEW = timedelta(minutes=5)
-_HASHES: dict[str, hashes.SHA256 | hashes.SHA384] = {"secp256r1": hashes.SHA256(), "secp384r1": hashes.SHA384()}
+_CURVES = {"secp256r1", "secp384r1"}
 _UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 _DIGITAL_SIGNATURE = x509.KeyUsage(
     digital_signature=True,
@@ -49,7 +49,7 @@ def build_csr(current: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> byt
     Subject and subjectAltName are those of `current` byte for byte (RFC 7030 §4.2.2); the usages are encoded as the
     reference client does. Raises RequestRefusedError where that cannot be done.
     """
-    if key.curve.name not in _HASHES:
+    if key.curve.name not in _CURVES:
         raise RequestRefusedError(f"the new key is on {key.curve.name}: expected P-256 or P-384")
     try:
         subject = current.subject
@@ -65,7 +65,8 @@ def build_csr(current: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> byt
     if alternative is not None:
         _check_kept(current, alternative.value.public_bytes(), "subjectAltName")
         builder = builder.add_extension(alternative.value, critical=alternative.critical)
-    return builder.sign(key, _HASHES[key.curve.name]).public_bytes(Encoding.DER)
+    # On P-384 too: estserver takes only the signature algorithm of its CA, ECDSA with SHA-256.
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
 
 
 def spki_pem(public_key: ec.EllipticCurvePublicKey) -> str:

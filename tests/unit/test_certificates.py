@@ -80,10 +80,10 @@ def test_alternative_names_are_repeated_with_their_criticality(critical):
     assert extension.critical is critical
 
 
-def test_csr_of_a_p384_key_is_signed_with_sha384():
+def test_csr_of_a_p384_key_is_signed_with_sha256_as_the_est_server_asks():
     key = ec.generate_private_key(ec.SECP384R1())
     csr = x509.load_der_x509_csr(build_csr(CURRENT, key))
-    assert isinstance(csr.signature_hash_algorithm, hashes.SHA384)
+    assert isinstance(csr.signature_hash_algorithm, hashes.SHA256)
     assert csr.is_signature_valid
 
 
