@@ -131,6 +131,18 @@ def check_issued(
         raise CertificateRefusedError(f"the issued certificate is malformed: {error}") from error
 
 
+def check_clock(issued: x509.Certificate, *, now: datetime, server_time: datetime | None) -> None:
+    """Raise PendingError where the certificate is valid by the clock of the server that issued it, but not by ours."""
+    if server_time is None:
+        return
+    begin, end = issued.not_valid_before_utc - CLOCK_SKEW, issued.not_valid_after_utc
+    if begin <= server_time < end and not begin <= now < end:
+        raise PendingError(
+            f"the clock of this device is wrong: it says {_clock(now)}, the EST server says {_clock(server_time)}; "
+            "set it, or wait for network time"
+        )
+
+
 def _extension(certificate: x509.Certificate, kind: type[Kind]) -> x509.Extension[Kind] | None:
     try:
         return certificate.extensions.get_extension_for_class(kind)

@@ -5,6 +5,7 @@ import binascii
 import re
 import warnings
 from collections.abc import Callable
+from datetime import datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import pkcs7
@@ -24,6 +25,8 @@ class EstClient:
     def __init__(self, url: str, http: HttpClient) -> None:
         self._url = url.rstrip("/")
         self._http = http
+        self.server_time: datetime | None = None
+        """The server's clock when it issued the certificate, where it says."""
 
     @property
     def certificate_requested(self) -> bool | None:
@@ -43,6 +46,7 @@ class EstClient:
                 "POST", f"{self._url}/simplereenroll", content_type="application/pkcs10", body=body
             )
             if answer.status in ISSUED_STATUSES:
+                self.server_time = answer.date
                 return certificates_of(answer)
             if answer.status != 202:  # noqa: PLR2004
                 raise _refusal(answer)

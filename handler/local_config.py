@@ -72,9 +72,8 @@ class LocalConfig:
         if prepared_from == hashlib.sha256(data).hexdigest() and self._aside.exists():
             content, changed = self._aside.read_bytes(), True
         else:
-            config = self._parse(data)
-            changed = False
-            if encrypted_config.has_encrypted_values(config):
+            config, changed = self._parse(data), False
+            if encrypted_config.has_encrypted_values(config) and not self.is_readable(new()):
                 config, changed = encrypted_config.reencrypt(config, old(), new(), prefer_new=True)
             content = encrypted_config.dump_config(config)
         if changed:

@@ -19,7 +19,7 @@ from . import certificates, ecies, encrypted_config
 from .certificates import spki_pem
 from .connections import Connections
 from .device import Device
-from .errors import CertificateRefusedError, RequestRefusedError, ServerRefusedError
+from .errors import CertificateRefusedError, PendingError, RequestRefusedError, ServerRefusedError
 from .keystore import IdentityNames
 from .local_config import LocalConfig
 from .services import FIOCONFIG, Services
@@ -97,6 +97,7 @@ class Steps:
         with self._connections.est(state.request.est_server, state.old) as est:
             answer = est.reenroll(base64.b64decode(state.csr or ""))
         issued = certificates.pick_issued(answer, key.public_key())
+        certificates.check_clock(issued, now=datetime.now(UTC), server_time=est.server_time)
         self._check(issued, current, key, answer)
         pem = issued.public_bytes(serialization.Encoding.PEM).decode()
         state = replace(state, certificate=pem, chain=tuple(_pem(each) for each in answer if each != issued))
@@ -118,6 +119,9 @@ class Steps:
             try:
                 authorities = est.cacerts()
             except ServerRefusedError as error:
+                begin = issued.not_valid_before_utc
+                if begin > datetime.now(UTC):
+                    raise PendingError(f"the issued certificate is valid from {begin:%H:%M:%S} UTC", begin) from error
                 raise CertificateRefusedError(
                     f"the EST server does not take the certificate it issued: {error}"
                 ) from error

@@ -87,7 +87,7 @@ def take_over(device: Device, journal: Journal, steps: Steps) -> None:
         if state is None:
             journal.request(left.request)
         else:
-            if state.old == NOWHERE and left.full_config:
+            if state.old != device.names_in_use() and left.full_config:
                 state = _with_copy_aside(state, device, journal, steps, left)
             journal.record(state)
     remove(path)
@@ -109,12 +109,21 @@ def _state(device: Device, left: _Left) -> RotationState | None:
     switched = current == new
     return RotationState(
         request=left.request,
-        old=NOWHERE if switched else current,
+        old=_other(device, left, new) if switched else current,
         new=new,
         step=SWITCHED if switched and left.step >= SWITCHED else min(left.step, LOCKED),
         public_key=spki_pem(device.store.key(new.key).public_key()),
         certificate=certificate.public_bytes(serialization.Encoding.PEM).decode(),
     )
+
+
+def _other(device: Device, left: _Left, new: IdentityNames) -> IdentityNames:
+    """Give the old identity's names where sota.toml has the new ones already: the other ids of a token."""
+    if device.config.token is None:
+        return NOWHERE
+    pairs = zip(left.request.key_ids, left.request.certificate_ids, strict=False)
+    candidates = [device.store.canonical(IdentityNames(*pair)) for pair in pairs]
+    return next((each for each in candidates if each.key != new.key and each.certificate != new.certificate), new)
 
 
 def _is_in_use(device: Device, current: IdentityNames, certificate: x509.Certificate) -> bool:

@@ -1,0 +1,79 @@
+"""Calls of the program inside the test's process, with time limits that a test can wait for."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from handler.cli import PENDING, REFUSED, SWITCHED
+from handler.device import Device
+from handler.errors import RenewalError, describe, is_final
+from handler.http import Limits
+from handler.request import Overrides, read_request
+from handler.rotation import Rotator
+from handler.services import Services
+from handler.storage import DeviceLock
+from hsm.errors import TokenError
+
+LIMITS = Limits(total=4.0, connect=1.0, read=0.4, retry_delays=(0.01, 0.01, 0.01))
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def step_started(self, number, name):
+        pass
+
+    def step_done(self):
+        pass
+
+    def step_failed(self, reason):
+        pass
+
+    def completed(self, rotation_id, names, certificate):
+        pass
+
+
+@dataclass
+class Outcome:
+    """How a call ended: its exit status and what it said."""
+
+    status: int
+    said: str = ""
+    worked: bool = field(default=True)
+
+
+def call(device, command=None, limits=LIMITS, services=None):
+    """Call the handler (None), "rotate", "resume", "offline" or "withdraw" on a simulated device."""
+    environment = device.environment()
+    paths = [Path(each) for each in environment["SOTA_DIR"].split(",")]
+    configured = Device(paths, device.storage)
+    by_fioconfig = command in (None, "withdraw")
+    with DeviceLock(device.storage).acquire(5.0):
+        rotator = Rotator(
+            configured,
+            Silent(),
+            called_by_fioconfig=by_fioconfig,
+            limits=limits,
+            services=services or Services(Path("/nowhere")),
+        )
+        try:
+            if command in (None, "rotate"):
+                request = read_request(
+                    device.request_file, Overrides(), token=device.token is not None, default_rotation_id=None
+                )
+                worked = rotator.rotate(request)
+            else:
+                worked = {
+                    "resume": rotator.resume,
+                    "offline": rotator.resume_offline,
+                    "withdraw": rotator.withdraw,
+                }[command]()
+            outcome = Outcome(0, "", worked)
+        except (RenewalError, TokenError, OSError) as error:
+            logging.getLogger(__name__).info("ended by", exc_info=error)
+            outcome = Outcome(REFUSED if is_final(error) else PENDING, describe(error))
+        finally:
+            rotator.close()
+        if by_fioconfig and rotator.switched:
+            outcome.status = SWITCHED
+        return outcome
