@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 # Debian packages and a file that each brings: real tokens, and what the tests look through.
-TOOLS := softhsm2:/usr/bin/softhsm2-util opensc:/usr/bin/pkcs11-tool strace:/usr/bin/strace
+TOOLS := softhsm2:/usr/bin/softhsm2-util opensc:/usr/bin/pkcs11-tool strace:/usr/bin/strace \
+    faketime:/usr/bin/faketime gcc:/usr/bin/cc
 
 .PHONY: demo test test-crash check lint types format tools clean
 

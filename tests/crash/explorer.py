@@ -9,6 +9,8 @@ the request arrives, or when the server has done the work but not answered). Wha
   configuration that it fetched before the rotation, encrypted to the old key.
 * `lost`, `torn`: a power loss, see powerloss.py. The device boots: `resume --offline`, then the handler is called.
 * `twice`: a kill, and another one during the recovery.
+* `ENOSPC`, `EIO`: no cut, but the call fails so, once.
+* `module`: no cut, but that call of the PKCS#11 module fails.
 
 Ends with one line: places tried, recovered, invariants broken; exit status 1 where any is.
 """
@@ -20,6 +22,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -32,10 +35,12 @@ from tests.crash.invariants import broken_invariants
 from tests.simulators.factory import running_factory
 
 from . import powerloss, recording
+from .faulty_module import RETURN_VALUES, FaultyModule
 
 ROTATION = "certs-crash"
-CUTS = ("kill", "lost", "torn", "twice", "before", "after")
-DONE, REFUSED, SWITCHED = 0, 78, 123
+ERRORS = ("ENOSPC", "EIO")
+CUTS = ("kill", "lost", "torn", "twice", "before", "after", *ERRORS, "module")
+DONE, PENDING, REFUSED, SWITCHED = 0, 75, 78, 123
 
 
 @dataclass(frozen=True)
@@ -48,10 +53,11 @@ class Place:
     cut: str
     call: recording.Call | None = None
     exchange: int = 0
-    """For `before` and `after`: the how many-th request to both servers, from 1."""
+    """For `before` and `after`: the how many-th request to both servers, from 1; for `module` the how many-th call."""
 
     def __str__(self):
-        where = f"request {self.exchange}" if self.call is None else str(self.call)
+        what = "call" if self.cut == "module" else "request"
+        where = f"{what} {self.exchange}" if self.call is None else str(self.call)
         return f"{self.keys}{', rolled back' if self.refused else ''}, {self.cut} at {where}"
 
 
@@ -102,11 +108,11 @@ def record(keys, refused):
         return [call for call in calls if call.main and call.changes(folders)], requests
 
 
-def run_recorded(factory, output, inject=None, *arguments):
+def run_recorded(factory, output, inject=None, *arguments, fault="signal=KILL"):
     """Run the program under strace; give its status (None: killed) and what it did."""
     device = factory.device
     done = subprocess.run(
-        [*recording.strace(output, inject), *device.command(*arguments)],
+        [*recording.strace(output, inject, fault), *device.command(*arguments)],
         env=device.environment() | {"PYTHONDONTWRITEBYTECODE": "1"},
         cwd=Path(__file__).resolve().parents[2],
         capture_output=True,
@@ -122,6 +128,17 @@ def try_place(place):
     """Cut a rotation off there, recover, and give what is broken."""
     with factory_for(place.keys, place.refused) as factory, tempfile.TemporaryDirectory() as folder:
         before = powerloss.snapshot(factory.device.storage)
+        if place.cut in ERRORS:
+            status, _ = run_recorded(factory, Path(folder, "calls"), place.call, fault=f"error={place.cut}")
+            return Finding(str(place), tuple(failed_softly(factory, status, refused=place.refused)))
+        if place.cut == "module":
+            module = FaultyModule(factory.device, folder)
+            value = list(RETURN_VALUES.values())[place.exchange % len(RETURN_VALUES)]
+            done = factory.device.run(environment=module.environment(place.exchange, value))
+            broken = ["it ended with a traceback"] if "Traceback" in done.stderr else []
+            with plain_module(factory.device):
+                broken += failed_softly(factory, done.returncode, refused=place.refused)
+            return Finding(str(place), tuple(broken))
         if place.call is None:
             happened = killed_at_exchange(factory, place)
         else:
@@ -144,6 +161,39 @@ def try_place(place):
             broken.append(f"recovery ended with statuses {statuses}")
         broken += broken_invariants(factory, ROTATION, completed=not place.refused)
         return Finding(str(place), tuple(broken), happened)
+
+
+def module_calls(keys, refused):
+    """Count the calls of the PKCS#11 module in one whole rotation."""
+    if keys != "token":
+        return 0
+    with factory_for(keys, refused) as factory, tempfile.TemporaryDirectory() as folder:
+        module = FaultyModule(factory.device, folder)
+        factory.device.run(environment=module.environment())
+        return module.calls
+
+
+@contextlib.contextmanager
+def plain_module(device):
+    """Let the device use its real module again."""
+    configuration = device.folder / "usr/lib/sota/conf.d/40-hsm.toml"
+    text = configuration.read_text()
+    configuration.write_text(re.sub(r'module = ".*"', f'module = "{device.token.module}"', text))
+    yield
+    configuration.write_text(text)
+
+
+def failed_softly(factory, status, *, refused):
+    """Ask after a call that met an error: how it ended, and whether the next calls finish what it left."""
+    broken = []
+    if status not in (DONE, PENDING, REFUSED, SWITCHED):
+        broken.append(f"it ended with status {status}")
+    if not factory.device.current_identity().whole:
+        broken.append("the identity in use was not whole after it")
+    statuses = recover(factory)
+    if statuses[-1] != DONE:
+        broken.append(f"recovery ended with statuses {statuses}")
+    return [*broken, *broken_invariants(factory, ROTATION, completed=not refused)]
 
 
 SECOND_CUTS = [
@@ -217,10 +267,12 @@ def places(keys, refused, cuts, every):
     calls, requests = record(keys, refused)
     numbers = range(1, requests + 1)
     exchanges = [Place(keys, refused, cut, exchange=number) for number in numbers for cut in ("before", "after")]
-    at_calls = [Place(keys, refused, cut, call) for call in calls for cut in ("kill", "lost", "torn", "twice")]
+    at_calls = [Place(keys, refused, cut, call) for call in calls for cut in ("kill", "lost", "torn", "twice", *ERRORS)]
     # The token's own files are not replayed: a power loss there is the module's business.
-    at_calls = [each for each in at_calls if each.cut in ("kill", "twice") or _in_storage(each.call)]
-    found = [each for each in [*at_calls, *exchanges] if each.cut in cuts]
+    at_calls = [each for each in at_calls if each.cut not in ("lost", "torn") or _in_storage(each.call)]
+    calls_of_module = range(1, module_calls(keys, refused) + 1 if "module" in cuts else 0)
+    in_module = [Place(keys, refused, "module", exchange=number) for number in calls_of_module]
+    found = [each for each in [*at_calls, *exchanges, *in_module] if each.cut in cuts]
     return found[:: max(1, every)]
 
 

@@ -45,14 +45,17 @@ class Call:
         return f"{self.name} {where} (#{self.ordinal})"
 
 
-def strace(output, inject=None):
-    """Give the command that runs what follows it under strace, recording below `output` (a prefix)."""
+def strace(output, inject=None, fault="signal=KILL"):
+    """Give the command that runs what follows it under strace, recording below `output` (a prefix).
+
+    At the call `inject` it meets the fault: a signal, or an error such as `error=ENOSPC`.
+    """
     command = ["strace", "-ff", "-f", "-ttt", "-y", "-xx", "-s", "1000000", "-qq", "-o", str(output)]
     command += ["-e", "trace=" + ",".join(CHANGING), "-e", "signal=none"]
     if inject is None:
         command.append("--seccomp-bpf")  # faster, but strace 6.1 injects no signals with it
     else:
-        command += ["-e", f"inject={inject.name}:signal=KILL:when={inject.ordinal}"]
+        command += ["-e", f"inject={inject.name}:{fault}:when={inject.ordinal}"]
     return command
 
 
