@@ -1,12 +1,15 @@
 """Server x request x misbehaviour: how a rotation ends, and that the device is whole however it does."""
 
+import threading
+from dataclasses import replace
+
 import pytest
 
 from tests.crash.invariants import broken_invariants
 from tests.simulators.factory import running_factory
 from tests.simulators.issuing import MISISSUED
 
-from .in_process import call
+from .in_process import LIMITS, call
 
 DONE, PENDING, REFUSED, SWITCHED = 0, 75, 78, 123
 ID = "certs-fault"
@@ -240,5 +243,28 @@ def test_a_corrected_est_server_is_used_under_the_same_id(factory):
     assert call(factory.device).status in (PENDING, REFUSED)
     factory.device.write_request(ID)
     assert call(factory.device).status == SWITCHED
+    assert call(factory.device).status == DONE
+    assert broken_invariants(factory, ID, completed=True) == []
+
+
+def test_an_event_that_hangs_does_not_hold_up_the_rotation(factory):
+    release = threading.Event()
+    factory.gateway.faults.add("POST", "/events", times=1, hang=release)
+    seen = []
+
+    def watch():
+        for _ in range(400):
+            if ("PATCH", "/config") in factory.gateway.calls():
+                seen.append(True)
+                break
+            threading.Event().wait(0.01)
+        release.set()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    outcome = call(factory.device, limits=replace(LIMITS, read=10.0, total=30.0))
+    watcher.join()
+    assert seen
+    assert outcome.status == SWITCHED
     assert call(factory.device).status == DONE
     assert broken_invariants(factory, ID, completed=True) == []
