@@ -44,10 +44,12 @@ class Settings:
     search_paths: tuple[Path, ...]
     storage: Path | None
     config_url: str | None
+    token_wait: float
+    """Seconds that a token that is not there yet is waited for."""
 
     @classmethod
     def of(cls, options: argparse.Namespace, environment: Mapping[str, str]) -> "Settings":
-        """Merge the options with the environment. An empty variable counts as none."""
+        """Merge the options with the environment. An empty variable counts as none. Raises RequestRefusedError."""
         from .device import DEFAULT_SEARCH_PATHS  # noqa: PLC0415
 
         named = getattr(options, "config_file", None)
@@ -60,7 +62,19 @@ class Settings:
             search_paths=tuple(Path(part.strip()) for part in sota.split(",") if part.strip()),
             storage=Path(storage) if storage else None,
             config_url=environment.get("CONFIG_URL") or None,
+            token_wait=_seconds("HSM_WAIT", environment.get("HSM_WAIT") or "0"),
         )
+
+
+def _seconds(name: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    # Not (a < b): neither holds for "nan".
+    if not 0 <= seconds < float("inf"):
+        raise RequestRefusedError(f"{name} in the environment is {text!r}: expected a number of seconds, such as 60")
+    return seconds
 
 
 class _Parser(argparse.ArgumentParser):
@@ -140,7 +154,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
     from .state import Journal  # noqa: PLC0415
     from .storage import DeviceLock, remove_leftovers  # noqa: PLC0415
 
-    device = Device(settings.search_paths, settings.storage, settings.config_url)
+    device = Device(settings.search_paths, settings.storage, settings.config_url, token_wait=settings.token_wait)
     if withdrawn and not Journal(device.storage).exists():
         _tell(f"nothing to do: {settings.request_file} is not there, no rotation is asked for")
         return DONE

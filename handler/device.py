@@ -20,14 +20,23 @@ COMPLETED = "cert-rotation.state.completed"
 
 
 class Device:
-    """The configuration (read anew after every change) and the key store that it asks for."""
+    """The configuration (read anew after every change) and the key store that it asks for.
+
+    `token_wait`: seconds that a token that is not there yet is waited for when its store is opened.
+    """
 
     def __init__(
-        self, search_paths: Sequence[Path], storage: Path | None = None, config_url: str | None = None
+        self,
+        search_paths: Sequence[Path],
+        storage: Path | None = None,
+        config_url: str | None = None,
+        *,
+        token_wait: float = 0.0,
     ) -> None:
         self._search_paths = search_paths
         self._storage = storage
         self._config_url = config_url
+        self._token_wait = token_wait
         self._store: KeyStore | None = None
         self._token: Token | None = None
         self.sota = SotaConfig.load(search_paths)
@@ -123,7 +132,12 @@ class Device:
         from hsm.token import Token  # noqa: PLC0415
 
         if self._token is None:
-            self._token = Token(config.module, config.label, config.pin)
+            token = Token(config.module, config.label, config.pin)
+            if self._token_wait > 0:
+                from hsm.presence import wait_for_token  # noqa: PLC0415
+
+                wait_for_token(token, self._token_wait)
+            self._token = token
         return TokenKeyStore(
             self._token, [ObjectId.parse(text) for text in key_ids], [ObjectId.parse(text) for text in certificate_ids]
         )

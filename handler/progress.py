@@ -1,5 +1,6 @@
 """What a person sees of a rotation: a line per step on a terminal, plain lines for a log."""
 
+import logging
 import sys
 import time
 from typing import Protocol, TextIO
@@ -27,9 +28,18 @@ class Progress(Protocol):
 
 
 def make_progress(stream: TextIO | None = None) -> Progress:
-    """Choose by what the stream is (standard output where not given)."""
+    """Choose by what the stream is (standard output where not given).
+
+    On a terminal, log messages that go to one as well no longer run into the line of a step.
+    """
     stream = stream or sys.stdout
-    return TerminalProgress(stream) if stream.isatty() else LogProgress(stream)
+    if not stream.isatty():
+        return LogProgress(stream)
+    progress = TerminalProgress(stream)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream.isatty():
+            handler.addFilter(progress.make_room)
+    return progress
 
 
 class LogProgress:
@@ -66,20 +76,39 @@ class LogProgress:
 
 
 class TerminalProgress(LogProgress):
-    """The step's name when it begins, its end on the same line."""
+    """The step's name when it begins, its end on the same line; on a line of its own after a message in between."""
+
+    _line_open = False
 
     def step_started(self, number: int, name: str) -> None:
         """Begin the step's line."""
         super().step_started(number, name)
-        self._write(f"{self._step} {self._dots()} ")
+        self._begin_line()
 
     def step_done(self) -> None:
         """End the step's line."""
-        self._write(f"ok, {self._seconds()}\n")
+        self._end_line(f"ok, {self._seconds()}\n")
 
     def step_failed(self, reason: str) -> None:
         """End the step's line, with the reason below it."""
-        self._write(f"failed, {self._seconds()}\n      {reason}\n")
+        self._end_line(f"failed, {self._seconds()}\n      {reason}\n")
+
+    def make_room(self, _message: logging.LogRecord) -> bool:
+        """Leave the step's line for a message that is about to be written (a logging filter: lets all pass)."""
+        if self._line_open:
+            self._line_open = False
+            self._write("\n")
+        return True
+
+    def _begin_line(self) -> None:
+        self._write(f"{self._step} {self._dots()} ")
+        self._line_open = True
+
+    def _end_line(self, text: str) -> None:
+        if not self._line_open:
+            self._begin_line()
+        self._line_open = False
+        self._write(text)
 
     def completed(self, rotation_id: str, names: IdentityNames, certificate: x509.Certificate) -> None:
         """Say what is in use now and until when."""

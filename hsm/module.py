@@ -154,7 +154,9 @@ class Module:
         try:
             session = self._logged_in(token, pin)
         except p11.PKCS11Error as error:
-            if isinstance(translated(error, "log in", token.label), PinError):
+            # A token without a user PIN has refused none: somebody is about to set it.
+            no_pin_yet = isinstance(error, p11.UserPinNotInitialized)
+            if isinstance(translated(error, "log in", token.label), PinError) and not no_pin_yet:
                 self._refused.add((token.label, pin))
             raise translated(error, "log in", token.label) from error
         self._logins[slot] = _Login(session, pin, 1)

@@ -1,0 +1,66 @@
+"""Factories with one registered device, and what every test of a refusal compares."""
+
+import threading
+import time
+
+import pytest
+
+from tests.simulators.factory import running_factory
+
+REFUSED = 78
+
+
+@pytest.fixture(params=["file", "token"])
+def factory(request, tmp_path):
+    """Run a factory whose device has its keys in files, then one with a token."""
+    with running_factory(tmp_path / "device", request.param) as running:
+        yield running
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Run a factory whose device has its keys in files."""
+    with running_factory(tmp_path / "device", "file") as running:
+        yield running
+
+
+@pytest.fixture
+def token(tmp_path):
+    """Run a factory whose device has its keys in a token."""
+    with running_factory(tmp_path / "device", "token") as running:
+        yield running
+
+
+@pytest.fixture
+def refused():
+    """Give a call of the program that has to be refused, with nothing changed, and that gives the program's words.
+
+    `reported`: whether the gateway may be told that a rotation was refused; nothing else is ever sent.
+    """
+
+    def call(factory, *arguments, environment=None, reported=False):
+        before = factory.device.snapshot()
+        done = factory.device.run(*arguments, environment=environment)
+        assert done.returncode == REFUSED, done.stdout + done.stderr
+        assert done.stderr.startswith("renew-client-cert: refused: ")
+        assert "Traceback" not in done.stderr
+        assert done.stdout == ""
+        assert factory.device.snapshot() == before
+        assert factory.est.requests == []
+        assert {each.path for each in factory.gateway.requests} <= ({"/events"} if reported else set())
+        return done.stderr
+
+    return call
+
+
+@pytest.fixture
+def until():
+    """Give a function that waits until its condition holds, at most so many seconds."""
+
+    def wait(condition, seconds=20.0):
+        end, pause = time.monotonic() + seconds, threading.Event()
+        while not condition():
+            assert time.monotonic() < end, "it does not happen"
+            pause.wait(0.01)
+
+    return wait

@@ -1,0 +1,300 @@
+"""What a rotation leaves of everything else, and what it costs: whole rotations by the real program."""
+
+import os
+import re
+import threading
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from handler.services import Services
+from tests import softhsm
+from tests.simulators.client import Client
+from tests.simulators.device_config import FACTORY_FILES, PlainFile
+from tests.simulators.factory import running_factory
+
+from .in_process import call
+
+DONE, SWITCHED = 0, 123
+EVENTS = [
+    "CertRotationStarted",
+    "Generate new certificate",
+    "Lock device configuration on server",
+    "Update local configuration with new key",
+    "Update device specific configuration on server with new key",
+    "Finalize aktualizr configuration",
+    "CertRotationCompleted",
+]
+(SPY,) = (str(path) for path in Path("/usr/lib").glob("*/pkcs11/pkcs11-spy.so"))
+
+
+def rotate(factory, rotation_id="certs-1", environment=None):
+    factory.device.write_request(rotation_id)
+    done = factory.device.run(environment=environment)
+    assert done.returncode == SWITCHED, done.stderr
+    return done
+
+
+def spied(device, log):
+    """Put pkcs11-spy in front of the device's module; give the environment that it wants."""
+    hsm = device.folder / "usr/lib/sota/conf.d/40-hsm.toml"
+    hsm.write_text(hsm.read_text().replace(device.token.module, SPY))
+    return {"PKCS11SPY": device.token.module, "PKCS11SPY_OUTPUT": str(log)}
+
+
+def spied_calls(log, name):
+    """Count the calls of a function that were more than a question for the length of its answer.
+
+    python-pkcs11 asks that first, with NULL in the place of the buffer (PKCS#11 v2.40 §5.2): no signature is made.
+    """
+    calls = re.findall(rf"^\d+: {name}\n(.*?)^Returned:", log.read_text(), re.MULTILINE | re.DOTALL)
+    return sum("NULL [size" not in each for each in calls)
+
+
+# The key and its certificate
+
+
+@pytest.mark.parametrize("keys", ["file", "token"])
+def test_the_new_certificate_names_the_same_device_in_every_way(tmp_path, keys):
+    names = ["device-1.example", "192.0.2.7"]
+    with running_factory(tmp_path / "device", keys, san=names) as factory:
+        rotate(factory)
+        old, new = factory.device.certificate, factory.device.current_identity().certificate
+        assert new.subject.public_bytes() == old.subject.public_bytes()
+        san = [each.extensions.get_extension_for_class(x509.SubjectAlternativeName).value for each in (old, new)]
+        assert san[0] == san[1]
+        assert new.serial_number != old.serial_number
+
+
+def test_new_files_are_private_and_in_the_storage_folder_and_the_factory_provisioned_ones_stay(files):
+    device = files.device
+    provisioned = {name: (device.storage / name).read_bytes() for name in ("pkey.pem", "client.pem")}
+    seen = set()
+    for number in range(3):
+        rotate(files, f"certs-{number}")
+        names = device.current_identity()
+        for path in (Path(names.key), Path(names.certificate_name)):
+            assert path.parent == device.storage
+            assert path.stat().st_mode & 0o777 == 0o600
+            assert path not in seen
+            seen.add(path)
+    assert {name: (device.storage / name).read_bytes() for name in provisioned} == provisioned
+    assert [path.name for path in device.private_key_files() if path.suffix != ".pem"] == []
+
+
+def test_the_identity_that_was_in_use_stays_in_its_slots_until_the_next_rotation(token):
+    device = token.device
+    first = device.token_objects()
+    rotate(token, "certs-1")
+    second = device.token_objects()
+    assert set(first) <= set(second)
+    rotate(token, "certs-2")
+    third = device.token_objects()
+    in_use = [each for each in second if each.id in ("07", "09")]
+    assert set(in_use) <= set(third)
+    # Of a private key nothing can be read that would tell it from another one.
+    assert {each.value for each in first if each.value}.isdisjoint(each.value for each in third)
+    assert sorted((each.object_class, each.id, each.label) for each in third) == [
+        ("CERTIFICATE", "03", "client"),
+        ("CERTIFICATE", "09", "client"),
+        ("PRIVATE_KEY", "01", "tls"),
+        ("PRIVATE_KEY", "07", "tls"),
+        ("PUBLIC_KEY", "01", "tls"),
+        ("PUBLIC_KEY", "07", "tls"),
+    ]
+
+
+def test_what_other_software_keeps_in_the_token_is_left_alone(token):
+    device = token.device
+    softhsm.add_key_pair(device.token, 4, label="edgelock")
+    softhsm.add_certificate(device.token, 5, device.certificate, label="cloud")
+    softhsm.add_secret(device.token, 6, label="disk")
+    strangers = {each for each in device.token_objects() if each.id in ("04", "05", "06")}
+    rotate(token)
+    assert strangers <= set(device.token_objects())
+
+
+def test_six_signatures_one_log_in_and_five_connections_are_enough(token, tmp_path):
+    log = tmp_path / "spy.log"
+    rotate(token, environment=spied(token.device, log))
+    assert spied_calls(log, "C_Login") == 1
+    assert log.read_text().count(": C_SignInit\n") == spied_calls(log, "C_Sign")
+    assert 0 < spied_calls(log, "C_Sign") <= 6
+    assert token.est.connections + token.gateway.connections <= 5
+
+
+def test_the_request_may_be_written_in_any_layout(files):
+    device = files.device
+    lines = ["# by hand", "", " ESTSERVER = " + device.est_url, "ROTATIONID=certs-1\t", "ROTATIONID=certs-1", ""]
+    device.request_file.write_bytes("\r\n".join(lines).encode())
+    assert device.run().returncode == SWITCHED
+    assert files.gateway.event_names("certs-1") == EVENTS
+
+
+# The configuration of the device
+
+
+def test_configuration_files_keep_everything_but_their_encryption(tmp_path):
+    own = {**FACTORY_FILES, "own": PlainFile(b"mine", on_changed=["/usr/share/fioconfig/handlers/own"])}
+    with running_factory(tmp_path / "device", "token", config_device=own) as factory:
+        device, gateway = factory.device, factory.gateway
+        before = {"here": device.encrypted_config(), "server": dict(gateway.config_device)}
+        plaintexts = device.plaintexts()
+        rotate(factory)
+        after = {"here": device.encrypted_config(), "server": gateway.config_device}
+        assert device.plaintexts() == plaintexts
+        with device.private_key() as key:
+            assert gateway.files_readable_with(key)["own"] == b"mine"
+        for place, old in before.items():
+            assert list(after[place]) == list(old)
+            for name, entry in old.items():
+                changed = bool(entry["Value"]) and not entry["Unencrypted"]
+                assert (after[place][name]["Value"] != entry["Value"]) == changed
+                assert without_value(after[place][name]) == without_value(entry), (place, name)
+
+
+def without_value(entry):
+    """Give the rest of an entry; the gateway's form does not tell an empty list of commands from none."""
+    return {name: value for name, value in entry.items() if name != "Value" and value != []}
+
+
+def test_sota_toml_changes_in_its_two_names_only(factory):
+    path = factory.device.sota_toml
+    path.chmod(0o604)
+    path.write_text(path.read_text().replace("[uptane]", "# who polls\n[uptane] # often"))
+    before = path.read_text().splitlines()
+    rotate(factory)
+    after = path.read_text().splitlines()
+    assert len(after) == len(before)
+    changed = [old.partition(" ")[0] for old, new in zip(before, after, strict=True) if old != new]
+    names = ["tls_pkey_id", "tls_clientcert_id"] if factory.device.token else ["tls_pkey_path", "tls_clientcert_path"]
+    assert changed == names
+    assert path.stat().st_mode & 0o777 == 0o604
+
+
+def test_fioconfigs_next_check_in_gets_the_change_that_came_with_the_rotation(files):
+    """The stock handler moves the time of config.encrypted to now: its next check-in is answered with 304."""
+    files.gateway.set_file("news", b"just set")
+    rotate(files)
+    client = Client(files.pki, certificate=files.device.current_identity().certificate)
+    since = formatdate(files.device.config_encrypted.stat().st_mtime, usegmt=True)
+    with files.device.private_key() as client.key:
+        reply = client.ask(files.gateway_server, "GET", "/config", headers={"If-Modified-Since": since})
+    assert reply.status == 200
+    assert b'"news"' in reply.body
+
+
+def test_a_device_without_files_of_its_own_sends_none(tmp_path):
+    with running_factory(tmp_path / "device", "file", config_device=None) as factory:
+        rotate(factory)
+        assert ("PATCH", "/config") not in factory.gateway.calls()
+        assert factory.gateway.event_names("certs-1") == EVENTS
+
+
+# What the EST server may answer
+
+
+@pytest.mark.parametrize("answer", ["200 with line breaks", "PEM armour", "issuer and root before", "issuer after"])
+def test_the_certificate_is_found_in_every_form_of_answer(tmp_path, answer):
+    with running_factory(tmp_path / "device", "file") as factory:
+        issuer, root = factory.pki.device_ca.certificate, factory.pki.root.certificate
+        forms = {
+            "200 with line breaks": {"status": 200, "line_breaks": True},
+            "PEM armour": {"pem_armour": True},
+            "issuer and root before": {"before": [issuer, root]},
+            "issuer after": {"after": [issuer], "content_type": "application/pkcs7-mime; smime-type=certs-only"},
+        }
+        for name, value in forms[answer].items():
+            setattr(factory.est, name, value)
+        rotate(factory)
+        assert factory.device.current_identity().certificate == factory.est.issued[0]
+
+
+# Events beside the rotation
+
+
+def test_a_gateway_that_takes_no_events_delays_nothing_and_gets_them_later(files, until):
+    device, gateway = files.device, files.gateway
+    refusing = gateway.faults.add("POST", "/events", times=None, status=500)
+    device.write_request("certs-1")
+    first = device.current_identity().key
+    with device.start() as process:
+        until(lambda: device.sota()["import"]["tls_pkey_path"] != first, seconds=4.0)
+        # Between the first try and its repetition after one second, or the next one after two.
+        assert 1 <= refusing.used <= 4
+        assert gateway.events == []
+        gateway.faults.clear()
+        process.communicate(timeout=30)
+    assert process.returncode == SWITCHED
+    assert gateway.event_names("certs-1") == EVENTS
+    (completed,) = gateway.completed("certs-1")
+    assert set(gateway.delivered_with(completed)) == {device.current_identity().public_key}
+
+
+def test_a_gateway_that_is_slow_with_events_does_not_hold_the_steps_up(files, until):
+    device, gateway, free = files.device, files.gateway, threading.Event()
+    gateway.faults.add("POST", "/events", hang=free)
+    device.write_request("certs-1")
+    with device.start() as process:
+        until(lambda: ("PATCH", "/config") in gateway.calls(), seconds=4.0)
+        assert gateway.events == []
+        free.set()
+        process.communicate(timeout=30)
+    assert process.returncode == SWITCHED
+    assert gateway.event_names("certs-1") == EVENTS
+
+
+def test_the_proof_stays_pending_until_a_gateway_takes_it(factory):
+    device, gateway = factory.device, factory.gateway
+    gateway.faults.add("POST", "/events", times=None, status=500)
+    device.write_request("certs-1")
+    assert call(device).status == SWITCHED
+    assert gateway.events == []
+    assert gateway.current != device.current_identity().public_key
+    assert not (device.storage / "cert-rotation.state.completed").exists()
+    gateway.faults.clear()
+    done = device.run("resume")
+    assert (done.returncode, done.stderr.count("pending")) == (DONE, 0)
+    assert gateway.event_names("certs-1") == EVENTS
+    assert gateway.current == device.current_identity().public_key
+    assert (device.storage / "cert-rotation.state.completed").exists()
+
+
+# The services that use the key
+
+
+@pytest.fixture
+def systemd(tmp_path):
+    """Give services of a system on which everything runs; calls of its systemctl are written down."""
+    log, program = tmp_path / "systemctl.log", tmp_path / "systemctl"
+    log.touch()
+    program.write_text(f'#!/bin/sh\necho "$*" >> "{log}"\n[ "$1" != show ] || echo active\n')
+    program.chmod(0o755)
+    return Services(tmp_path, str(program)), lambda: [
+        line for line in log.read_text().splitlines() if not line.startswith("show")
+    ]
+
+
+def test_called_by_fioconfig_only_aktualizr_is_restarted(files, systemd):
+    services, calls = systemd
+    files.device.write_request("certs-1")
+    assert call(files.device, services=services).status == SWITCHED
+    assert calls() == ["reset-failed aktualizr-lite.service", "try-restart aktualizr-lite.service"]
+
+
+def test_by_hand_fioconfig_is_stopped_before_and_started_again(files, systemd):
+    services, calls = systemd
+    files.device.write_request("certs-1")
+    assert call(files.device, "rotate", services=services).status == DONE
+    fioconfig = [line for line in calls() if "fioconfig" in line]
+    assert fioconfig[0] == "stop fioconfig.service"
+    assert fioconfig[-1] == "start fioconfig.service"
+    assert "try-restart aktualizr-lite.service" in calls()
+
+
+def test_without_systemd_a_warning_says_what_to_do(files):
+    done = rotate(files)
+    booted = os.path.isdir("/run/systemd/system")  # noqa: PTH112 - as sd_booted(3) asks
+    assert ("restart aktualizr-lite yourself" in done.stderr) != booted
