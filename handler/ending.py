@@ -16,6 +16,7 @@ from .progress import Progress
 from .services import Services
 from .state import ANNOUNCED, PROVED, Journal, RotationState
 from .steps import Steps
+from .takeover import NOWHERE
 from .target import current_target
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,16 @@ class Ending:
         return state
 
     def roll_back(self, state: RotationState) -> NoReturn:
-        """Return to the old identity. Raises ServerRefusedError with the gateway's reason once that is done."""
+        """Return to the old identity. Raises ServerRefusedError with the gateway's reason once that is done.
+
+        Raises PendingError where there is no way back: then the new one is tried again.
+        """
+        if state.old == NOWHERE:
+            self._journal.record(replace(state, rollback=None))
+            raise PendingError(
+                f"the gateway refuses the new certificate ({state.rollback}), and the old one is not known: fioconfig "
+                "itself had switched to the new one. It is tried again; have the gateway accept it"
+            )
         try:
             self._connections.gateway(state.old).device_config()
         except ServerRefusedError as error:

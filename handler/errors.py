@@ -3,9 +3,18 @@
 Every message says what was expected, what was found and what to do next. No message holds a secret.
 """
 
+import errno
 from datetime import datetime
 
 from hsm.errors import TokenError
+
+_DISK = "look for its disk's errors in the kernel's log"
+_ADVICE = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there",
+    errno.EROFS: f"expected a file system that is mounted writable; {_DISK}",
+    errno.EIO: _DISK,
+}
 
 
 class RenewalError(Exception):
@@ -56,7 +65,9 @@ def is_final(error: Exception) -> bool:
 
 
 def describe(error: Exception) -> str:
-    """Say for a person what an error says; for an OSError, what failed and on which file."""
+    """Say for a person what an error says; for an OSError, what failed, on which file, and what to do."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        said = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        advice = _ADVICE.get(error.errno or 0)
+        return f"{said} ({advice})" if advice else said
     return str(error)

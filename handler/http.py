@@ -248,7 +248,8 @@ class HttpClient:
             if len(content) > self._limits.answer:
                 raise ServerRefusedError(
                     f"{urlsplit(url).netloc} sends an answer of more than {self._limits.answer} bytes: "
-                    "expected some kilobytes; look at the server"
+                    "expected some kilobytes; look at the server",
+                    response.status_code,  # none at all would mean that it refused the certificate
                 )
             if not self._deadline.remaining:
                 raise PendingError(f"{urlsplit(url).netloc} takes too long to send its answer")

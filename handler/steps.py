@@ -175,10 +175,12 @@ class Steps:
     # Step 5
 
     def _switch(self, state: RotationState) -> RotationState:
-        if self._device.names_in_use() != state.new and self.local_config.digest() != state.config_digest:
-            # fioconfig has stored a new configuration since step 3 (a rotation that was pending meanwhile).
-            state = self._prepare_local_config(state)
-            self._journal.record(state)
+        if self._device.names_in_use() != state.new:
+            if self.local_config.digest() != state.config_digest:
+                # fioconfig has stored a new configuration since step 3 (a rotation that was pending meanwhile).
+                state = self._prepare_local_config(state)
+                self._journal.record(state)
+            self._device.identity(state.new)  # nothing is switched to that is not there, whole
         if self._device.switch(state.new):
             self.switched = True
         self.settle(state)

@@ -28,11 +28,18 @@ def atomic_write(path: Path, data: bytes, *, mode: int | None = None, mtime_ns: 
     """Replace `path` by `data` as a whole, durably. A symlink stays one: the file that it names is replaced.
 
     The file gets `mode`, else the mode of what it replaces, else 0600; the owner of what it replaces; and the
-    modification time `mtime_ns` (nanoseconds since 1970) where given. On failure OSError is raised and no temporary
-    file is left.
+    modification time `mtime_ns` (nanoseconds since 1970) where given. On failure OSError is raised, which names `path`,
+    and no temporary file is left.
     """
     path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.renew-client-cert.tmp")
+    try:
+        _write_durably(path, temporary, data, mode, mtime_ns)
+    except OSError as error:  # of a descriptor it names no file, else the temporary one, which nobody knows
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _write_durably(path: Path, temporary: Path, data: bytes, mode: int | None, mtime_ns: int | None) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from hsm.errors import ObjectMissingError
 
-from .certificates import spki_pem
+from .certificates import holds_key, spki_pem
 from .device import Device
 from .errors import RefusedError
 from .keystore import IdentityNames
@@ -51,7 +51,9 @@ class _Left:
     @classmethod
     def parse(cls, data: bytes) -> "_Left":
         """Read fioconfig's JSON. Raises ValueError, KeyError, TypeError."""
-        content: dict[str, Any] = json.loads(data)
+        content: Any = json.loads(data)
+        if not isinstance(content, dict):
+            raise TypeError("expected a JSON object")
         ids = [tuple(str(each) for each in content.get(name) or ()) for name in ("PkeySlotIds", "CertSlotIds")]
         return cls(
             request=RotationRequest(str(content["RotationId"]), str(content["EstServer"]).rstrip("/"), ids[0], ids[1]),
@@ -84,6 +86,8 @@ def take_over(device: Device, journal: Journal, steps: Steps) -> None:
         except (RefusedError, ObjectMissingError, ValueError) as error:
             log.warning("its key or certificate is not there (%s): it begins again", error)
             state = None
+        if device.config.token is None:
+            _remove_copies(device, left, state)
         if state is None:
             journal.request(left.request)
         else:
@@ -103,8 +107,11 @@ def _state(device: Device, left: _Left) -> RotationState | None:
         certificate = device.store.certificate(new.certificate)
     else:
         certificate = x509.load_pem_x509_certificate(left.new_certificate.encode())
-        new = current if _is_in_use(device, current, certificate) else _store_files(device.storage, left)
-    if device.store.find_key(new.key) is None:
+        new = current
+        if not _is_in_use(device, current, certificate):
+            new = device.store.canonical(_store_files(device.storage, left, certificate))
+    key = device.store.find_key(new.key)
+    if key is None or not holds_key(certificate, key.public_key()):
         return None
     switched = current == new
     return RotationState(
@@ -112,7 +119,7 @@ def _state(device: Device, left: _Left) -> RotationState | None:
         old=_other(device, left, new) if switched else current,
         new=new,
         step=SWITCHED if switched and left.step >= SWITCHED else min(left.step, LOCKED),
-        public_key=spki_pem(device.store.key(new.key).public_key()),
+        public_key=spki_pem(key.public_key()),
         certificate=certificate.public_bytes(serialization.Encoding.PEM).decode(),
     )
 
@@ -131,16 +138,31 @@ def _is_in_use(device: Device, current: IdentityNames, certificate: x509.Certifi
     return device.store.certificate(current.certificate) == certificate
 
 
-def _store_files(storage: Path, left: _Left) -> IdentityNames:
-    """Give the new key and certificate their files, 0600."""
+def _store_files(storage: Path, left: _Left, certificate: x509.Certificate) -> IdentityNames:
+    """Give the new key and certificate their files, 0600. Raises RefusedError where they do not belong together."""
     key = serialization.load_pem_private_key(left.new_key.encode(), None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise RefusedError(f"{NAME} holds a new key that is not an EC key")
+    if not holds_key(certificate, key.public_key()):
+        raise RefusedError(f"{NAME} holds a new certificate that is for another key than the new one")
     number = hashlib.sha256(spki_pem(key.public_key()).encode()).hexdigest()[:10]
     names = IdentityNames(str(storage / f"pkey.{number}.pem"), str(storage / f"client.{number}.pem"))
     atomic_write(Path(names.key), left.new_key.encode(), mode=0o600)
     atomic_write(Path(names.certificate), left.new_certificate.encode(), mode=0o600)
     return names
+
+
+def _remove_copies(device: Device, left: _Left, state: RotationState | None) -> None:
+    """Remove the files that fioconfig wrote the new key to, whole or in part, and then did not use.
+
+    Each of its attempts at the last step writes it to a file of a new name before sota.toml names that file.
+    """
+    used = [device.names_in_use(), *([] if state is None else [state.old, state.new])]
+    kept = {Path(name).resolve() for names in used for name in (names.key, names.certificate)}
+    for pattern, text in (("pkey.*.pem", left.new_key), ("client.*.pem", left.new_certificate)):
+        for path in device.storage.glob(pattern) if text else ():
+            if path.resolve() not in kept and path.is_file() and text.encode().startswith(path.read_bytes()):
+                remove(path)
 
 
 def _with_copy_aside(

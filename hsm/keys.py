@@ -17,7 +17,7 @@ from pkcs11.constants import DEFAULT
 from pkcs11.mechanisms import KDF
 
 from hsm.errors import ObjectMissingError, UnsupportedError
-from hsm.objects import octets, public_key_under, the_object
+from hsm.objects import believed, octets, public_key_under, the_object
 from hsm.slots import ObjectId
 from hsm.token import Token
 
@@ -58,15 +58,19 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
         """Sign: the DER form of r and s. Data or, with Prehashed, a digest. Raises ValueError, TokenError."""
         digest = _digest(bytes(data), signature_algorithm)
         size = octets(self.curve)
+        # Of a longer digest ECDSA takes the leftmost bits; not every token does that itself.
+        raw = believed(self._token, lambda: self._sign(digest[:size]))
+        if len(raw) != 2 * size:
+            raise UnsupportedError(f"token {self._token.label!r} signed with {len(raw)} bytes, expected {2 * size}")
+        return utils.encode_dss_signature(int.from_bytes(raw[:size]), int.from_bytes(raw[size:]))
+
+    def _sign(self, digest: bytes) -> bytes:
         with self._token.session(f"sign with key {self._id}") as session:
             private = self._private(session)
             if not hasattr(private, "sign"):
                 raise UnsupportedError(f"key {self._id} of token {self._token.label!r} was made without leave to sign")
-            # Of a longer digest ECDSA takes the leftmost bits; not every token does that itself.
-            raw: bytes = private.sign(digest[:size], mechanism=Mechanism.ECDSA)
-        if len(raw) != 2 * size:
-            raise UnsupportedError(f"token {self._token.label!r} signed with {len(raw)} bytes, expected {2 * size}")
-        return utils.encode_dss_signature(int.from_bytes(raw[:size]), int.from_bytes(raw[size:]))
+            raw: bytes = private.sign(digest, mechanism=Mechanism.ECDSA)
+            return raw
 
     def exchange(self, algorithm: ec.ECDH, peer_public_key: ec.EllipticCurvePublicKey) -> bytes:
         """Agree on a secret in the token (CKM_ECDH1_DERIVE, no KDF): the x coordinate, in full length.
@@ -78,6 +82,9 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
                 f"expected ECDH with a public key on {self.curve.name}, not on {peer_public_key.curve.name}"
             )
         point = peer_public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+        return believed(self._token, lambda: self._exchange(point))
+
+    def _exchange(self, point: bytes) -> bytes:
         with self._token.session(f"agree on a secret with key {self._id}") as session:
             private = self._private(session)
             if not hasattr(private, "derive_key"):
@@ -155,9 +162,13 @@ def load_private_key(token: Token, object_id: ObjectId) -> TokenPrivateKey:
 
     Raises ObjectMissingError, ObjectConflictError (several), UnsupportedError (RSA, another curve), TokenError.
     """
-    with token.session(f"load key {object_id}") as session:
-        the_object(token, session, ObjectClass.PRIVATE_KEY, object_id)
-        return TokenPrivateKey(token, object_id, public_key_under(token, session, object_id))
+
+    def load() -> TokenPrivateKey:
+        with token.session(f"load key {object_id}") as session:
+            the_object(token, session, ObjectClass.PRIVATE_KEY, object_id)
+            return TokenPrivateKey(token, object_id, public_key_under(token, session, object_id))
+
+    return believed(token, load)
 
 
 def _wrapped(point: bytes) -> bytes:

@@ -29,7 +29,7 @@ from hsm import tls
 from hsm.errors import MixedHandlesError, ObjectConflictError, ObjectMissingError, TokenError, UnsupportedError
 from hsm.keys import TokenPrivateKey, load_private_key
 from hsm.names import N, Names, id_of, ids_of, with_ids
-from hsm.objects import EC_PARAMS, class_name, class_of, label_of, labels, objects_under, the_object
+from hsm.objects import EC_PARAMS, believed, class_name, class_of, label_of, labels, objects_under, the_object
 from hsm.slots import ObjectId, alternate
 from hsm.templates import CERTIFICATE_LABEL, KEY_LABEL, create_certificate, generate_pair
 from hsm.token import Token
@@ -123,14 +123,18 @@ class TokenKeyStore:
     def certificate(self, name: str) -> x509.Certificate:
         """Load a certificate."""
         object_id = id_of(name)
-        with self._token.session(f"read certificate {object_id}") as session:
-            der = the_object(self._token, session, ObjectClass.CERTIFICATE, object_id)[Attribute.VALUE]
+        der = believed(self._token, lambda: self._the_certificate(object_id))
         try:
             return x509.load_der_x509_certificate(der)
         except ValueError as error:
             raise ObjectConflictError(
                 f"certificate {object_id} in token {self._token.label!r} is no X.509 certificate ({error}): remove it"
             ) from error
+
+    def _the_certificate(self, object_id: ObjectId) -> bytes:
+        with self._token.session(f"read certificate {object_id}") as session:
+            value: bytes = the_object(self._token, session, ObjectClass.CERTIFICATE, object_id)[Attribute.VALUE]
+            return value
 
     def generate(self, name: str, curve: ec.EllipticCurve) -> TokenPrivateKey:
         """Make a key pair after destroying what is ours under that id; tried again while the token is busy.

@@ -1,7 +1,8 @@
 """Finding objects in a token, and reading a public key there."""
 
-from collections.abc import Sequence
-from typing import Any
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import pkcs11
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -21,6 +22,10 @@ _CURVES: dict[bytes, type[ec.EllipticCurve]] = {
     EC_PARAMS["secp256r1"]: ec.SECP256R1,
     EC_PARAMS["secp384r1"]: ec.SECP384R1,
 }
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 def octets(curve: ec.EllipticCurve) -> int:
@@ -45,6 +50,20 @@ def objects_under(session: pkcs11.Session, object_id: ObjectId, object_class: Ob
                 f"token {session.token.label!r} gives another object than the one under id {object_id}: try again"
             )
     return found
+
+
+def believed(token: Token, look: Callable[[], T]) -> T:
+    """Look, and look again in a module started anew before it is believed that an object is missing.
+
+    In a token that was taken away SoftHSM finds nothing, without any error, and still nothing once it is back. Not to
+    be called while a session of the token is in use. Raises TokenAbsentError where the token is what is missing.
+    """
+    try:
+        return look()
+    except ObjectMissingError as error:
+        _log.info("%s", error)
+    token.reinitialize()
+    return look()
 
 
 def the_object(token: Token, session: pkcs11.Session, object_class: ObjectClass, object_id: ObjectId) -> Any:  # noqa: ANN401

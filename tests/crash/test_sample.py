@@ -1,4 +1,4 @@
-"""A sample of what `make test-crash` explores as a whole: a place or two of every kind."""
+"""A sample of what `make test-crash` explores as a whole: a place of every kind."""
 
 import random
 

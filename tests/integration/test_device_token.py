@@ -14,14 +14,14 @@ import pytest
 from handler.cli import DONE, PENDING, REFUSED, SWITCHED
 from tests.crash.explorer import plain_module
 from tests.crash.faulty_module import RETURN_VALUES, FaultyModule
-from tests.crash.invariants import broken_invariants
+from tests.invariants import broken_invariants
 from tests.simulators.factory import running_factory
 
 from .in_process import call
 
 ID = "certs-token"
 EVERYTHING = bool(os.environ.get("TRY_EVERYTHING"))
-SHARES, SAMPLE = 4, 36
+SHARES, SAMPLE = 2, 26
 CKR_PIN_INCORRECT, CKR_PIN_LOCKED = 0xA0, 0xA4
 (SPY,) = map(str, Path("/usr/lib").glob("*/pkcs11/pkcs11-spy.so"))
 
@@ -69,7 +69,7 @@ def finish(factory, rotation_id=ID):
 # The PIN
 
 
-@pytest.mark.parametrize("arguments", [(), ("rotate",), ("resume",), ("resume", "--offline")], ids=" ".join)
+@pytest.mark.parametrize("arguments", [(), ("rotate",), ("resume",)], ids=" ".join)
 def test_a_wrong_pin_is_tried_once_by_a_call(factory, arguments):
     device = factory.device
     factory.gateway.faults.add("PATCH", "/config", times=None, status=400)
@@ -86,8 +86,8 @@ def test_a_wrong_pin_is_tried_once_by_a_call(factory, arguments):
     assert finish(factory) == []
 
 
-@pytest.mark.parametrize(("value", "word"), [(CKR_PIN_INCORRECT, "corrected"), (CKR_PIN_LOCKED, "locked")])
-def test_a_refused_or_locked_pin_is_tried_once_and_the_token_left_as_it_was(factory, tmp_path, value, word):
+@pytest.mark.parametrize(("value", "words"), [(CKR_PIN_INCORRECT, "not tried again"), (CKR_PIN_LOCKED, "is locked")])
+def test_a_refused_or_locked_pin_is_tried_once_and_the_token_left_as_it_was(factory, tmp_path, value, words):
     device = factory.device
     module = FaultyModule(device, tmp_path)
     watched = Watched(device)
@@ -98,7 +98,7 @@ def test_a_refused_or_locked_pin_is_tried_once_and_the_token_left_as_it_was(fact
     done = device.run(environment=module.environment(login, value) | watched.environment())
     assert done.returncode == REFUSED, done.stderr
     assert watched.calls.count("C_Login") == 1
-    assert {"corrected": "PinIncorrect", "locked": "PIN is locked"}[word] in done.stderr
+    assert words in done.stderr
     assert device.token_objects() == before
     with plain_module(device):
         assert finish(factory, "certs-again") == []
@@ -172,7 +172,7 @@ def test_a_module_that_fails_in_any_one_call_leaves_the_identity_in_use_alone(fa
 
 
 def points(device, module):
-    """Choose calls of one rotation, counted from 1, and the name of what each returns: a few of every function."""
+    """Choose calls of one rotation, counted from 1, and the name of what each returns: some of every function."""
     faulty = configuration(device).read_text()
     watched = Watched(device)
     done = device.run(environment=module.environment() | watched.environment())
@@ -186,7 +186,7 @@ def points(device, module):
     for place in places:
         by_function.setdefault(watched.calls[place - 1], []).append(place)
     choice = random.Random(len(places))
-    chosen = [each for found in by_function.values() for each in {found[0], found[-1]}]
+    chosen = [choice.choice(found) for found in by_function.values()]
     chosen += choice.sample(places, max(0, SAMPLE - len(chosen)))
     return [(place, choice.choice(list(RETURN_VALUES))) for place in sorted(chosen)]
 

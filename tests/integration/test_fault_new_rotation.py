@@ -1,0 +1,276 @@
+"""What is asked changes in the middle: another ROTATIONID, the same again, none any more, another ESTSERVER.
+
+The places in which a rotation is stopped, in their order, and what becomes of it when another one is asked for:
+
+| stopped at | the gateway knows | the first rotation |
+| --- | --- | --- |
+| enrol, trial, announce | nothing | is dropped |
+| fetch files, store files | the next key | is finished |
+| prove | sota.toml names the new key | is finished |
+"""
+
+import json
+
+import pytest
+
+from tests.invariants import broken_invariants, secrets_in_journal
+from tests.simulators.factory import running_factory
+
+from .in_process import call
+
+DONE, PENDING, REFUSED, SWITCHED = 0, 75, 78, 123
+FIRST, SECOND = "certs-first", "certs-second"
+
+PLACES = {
+    "enrol": ("est", "POST", "/simplereenroll"),
+    "trial": ("est", "GET", "/cacerts"),
+    "announce": ("gateway", "PATCH", "/device"),
+    "fetch files": ("gateway", "GET", "/config-device"),
+    "store files": ("gateway", "PATCH", "/config"),
+    "prove": ("gateway", "POST", "/events"),
+}
+DROPPED = ("enrol", "trial", "announce")
+FINISHED = tuple(set(PLACES) - set(DROPPED))
+
+
+@pytest.fixture(params=["file", "token"])
+def factory(request, tmp_path):
+    with running_factory(tmp_path / "device", request.param) as running:
+        running.device.write_request(FIRST)
+        yield running
+
+
+@pytest.fixture
+def files(tmp_path):
+    with running_factory(tmp_path / "device", "file") as running:
+        running.device.write_request(FIRST)
+        yield running
+
+
+def stop(factory, place, *, keep=False):
+    """Let the first rotation come so far; `keep` the fault that stopped it."""
+    server, method, path = PLACES[place]
+    faults = getattr(factory, server).faults
+    faults.add(method, path, times=None, status=500)
+    assert call(factory.device).status == (SWITCHED if place == "prove" else PENDING)
+    assert secrets_in_journal(factory.device) == []
+    if not keep:
+        faults.clear()
+
+
+def ends(factory, rotation_id):
+    return [each["event"]["success"] for each in factory.gateway.completed(rotation_id)]
+
+
+def finish(factory):
+    """Call as often as fioconfig and a boot do; the last call has nothing left to do."""
+    statuses = [call(factory.device).status, call(factory.device).status, call(factory.device, "resume").status]
+    assert statuses[0] in (SWITCHED, DONE)
+    assert statuses[1:] == [DONE, DONE]
+
+
+# Another ROTATIONID
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_another_rotation_that_arrives_in_the_middle_is_done_in_the_end(factory, place):
+    stop(factory, place)
+    factory.device.write_request(SECOND)
+    finish(factory)
+    assert ends(factory, FIRST) == [place not in DROPPED]
+    if place in DROPPED:
+        (end,) = factory.gateway.completed(FIRST)
+        assert end["event"]["details"] == f"superseded by {SECOND}"
+    assert broken_invariants(factory, SECOND, completed=True) == []
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_another_rotation_that_arrives_while_the_first_cannot_go_on_is_not_forgotten(files, place):
+    stop(files, place, keep=True)
+    files.device.write_request(SECOND)
+    call(files.device)
+    files.device.request_file.unlink()  # the tmpfs is empty after a boot: what is asked stands in the journal
+    for server in (files.est, files.gateway):
+        server.faults.clear()
+    assert call(files.device, "resume").status == DONE
+    assert ends(files, FIRST) == [place not in DROPPED]
+    assert broken_invariants(files, SECOND, completed=True) == []
+
+
+def test_a_third_rotation_takes_the_place_of_a_second_that_has_not_begun(files):
+    stop(files, "store files", keep=True)
+    for rotation in (SECOND, "certs-third"):
+        files.device.write_request(rotation)
+        assert call(files.device).status == PENDING
+    files.gateway.faults.clear()
+    finish(files)
+    assert ends(files, FIRST) == [True]
+    assert files.gateway.event_names(SECOND) == []
+    assert broken_invariants(files, "certs-third", completed=True) == []
+
+
+def test_going_back_to_the_first_id_drops_the_second(files):
+    stop(files, "enrol", keep=True)
+    for rotation in (SECOND, FIRST):
+        files.device.write_request(rotation)
+        assert call(files.device).status == PENDING
+    files.est.faults.clear()
+    finish(files)
+    assert ends(files, SECOND) == [False]
+    assert ends(files, FIRST) == [False, True]  # dropped for the second one, then asked for again
+
+
+@pytest.mark.parametrize("place", sorted(DROPPED))
+def test_a_rotation_that_is_dropped_leaves_no_key_behind(factory, place):
+    stop(factory, place)
+    factory.device.write_request(SECOND)
+    server, method, path = PLACES["enrol"]
+    getattr(factory, server).faults.add(method, path, times=None, status=403)
+    assert call(factory.device).status == REFUSED
+    assert ends(factory, SECOND) == [False]
+    if factory.device.token:
+        assert sorted(each.id for each in factory.device.token_objects()) == ["01", "01", "03"]
+    assert len(factory.device.private_key_files()) == (0 if factory.device.token else 1)
+
+
+@pytest.mark.parametrize("place", sorted(FINISHED))
+def test_a_rotation_that_was_refused_after_the_gateway_knew_is_finished_before_another(factory, place):
+    if place == "prove":
+        return stop_and_finish_proof(factory)
+    server, method, path = PLACES[place]
+    faults = getattr(factory, server).faults
+    faults.add(method, path, times=None, status=403)
+    assert call(factory.device).status == REFUSED
+    faults.clear()
+    factory.device.write_request(SECOND)
+    finish(factory)
+    # It failed, was said to have failed, and then was done after all: the last word is the true one.
+    assert ends(factory, FIRST) == [False, True]
+    assert broken_invariants(factory, SECOND, completed=True) == []
+    return None
+
+
+def stop_and_finish_proof(factory):
+    factory.gateway.refuse_new_certificate = 403
+    assert call(factory.device).status == REFUSED
+    factory.gateway.refuse_new_certificate = None
+    factory.device.write_request(SECOND)
+    finish(factory)
+    assert ends(factory, FIRST) == [False]
+    assert broken_invariants(factory, SECOND, completed=True) == []
+
+
+# The same one again
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_same_rotation_again_goes_on_where_it_was(factory, place):
+    stop(factory, place, keep=True)
+    second = call(factory.device)
+    assert second.status == PENDING
+    for server in (factory.est, factory.gateway):
+        server.faults.clear()
+    finish(factory)
+    asked = [each.body for each in factory.est.requests if each.path.endswith("/simplereenroll")]
+    assert len(set(asked)) == 1
+    assert ends(factory, FIRST) == [True]
+    assert broken_invariants(factory, FIRST, completed=True) == []
+
+
+def test_a_rotation_that_is_complete_is_not_done_again(factory):
+    finish(factory)
+    asked = len(factory.est.requests) + len(factory.gateway.requests)
+    before = factory.device.snapshot()
+    assert call(factory.device).status == DONE
+    assert factory.device.snapshot() == before
+    assert len(factory.est.requests) + len(factory.gateway.requests) == asked
+
+
+# The file removed
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_request_that_is_removed_is_dropped_or_finished(factory, place):
+    stop(factory, place)
+    factory.device.request_file.unlink()
+    outcome = call(factory.device, "withdraw")
+    if place in DROPPED:
+        assert outcome.status == DONE
+        assert ends(factory, FIRST) == [False]
+        assert not (factory.device.storage / "renew-client-cert/rotation.json").exists()
+    else:
+        assert outcome.status in (SWITCHED, DONE)
+    assert call(factory.device, "resume").status == DONE
+    if place not in DROPPED:
+        assert broken_invariants(factory, FIRST, completed=True) == []
+    assert call(factory.device, "withdraw").status == DONE
+
+
+def test_a_request_that_waits_is_forgotten_when_it_is_removed(files):
+    stop(files, "store files", keep=True)
+    files.device.write_request(SECOND)
+    assert call(files.device).status == PENDING
+    files.device.request_file.unlink()
+    assert call(files.device, "withdraw").status == PENDING
+    files.gateway.faults.clear()
+    assert call(files.device, "resume").status == DONE
+    assert files.gateway.event_names(SECOND) == []
+    assert broken_invariants(files, FIRST, completed=True) == []
+
+
+# ESTSERVER corrected under the same ROTATIONID
+
+
+def wrong_server(factory):
+    """Name a place of the EST server that only ever fails."""
+    return factory.device.est_url + "/wrong"
+
+
+def asked_at_wrong(factory):
+    return [each for each in factory.est.requests if "/wrong/" in each.path]
+
+
+@pytest.mark.parametrize(("status", "how"), [(500, PENDING), (404, REFUSED), (403, REFUSED), (401, REFUSED)])
+def test_a_corrected_est_server_is_asked_from_then_on(factory, status, how):
+    factory.device.write_request(FIRST, estserver=wrong_server(factory))
+    factory.est.faults.add("POST", "/wrong/simplereenroll", times=None, status=status)
+    assert call(factory.device).status == how
+    asked = asked_at_wrong(factory)
+    assert asked
+    factory.device.write_request(FIRST)
+    finish(factory)
+    assert asked_at_wrong(factory) == asked
+    if how == PENDING:  # the same key and the same CSR, to the server that is right
+        assert len({each.body for each in factory.est.requests if each.method == "POST"}) == 1
+    assert broken_invariants(factory, FIRST, completed=True) == []
+
+
+def test_a_corrected_est_server_is_used_by_whoever_resumes(files):
+    files.device.write_request(FIRST, estserver="https://127.0.0.1:1/.well-known/est")
+    refused = call(files.device)
+    assert refused.status == PENDING
+    assert "127.0.0.1:1" in refused.said
+    files.device.write_request(FIRST)
+    files.est.faults.add("POST", "/simplereenroll", times=None, status=503)
+    assert call(files.device).status == PENDING
+    files.est.faults.clear()
+    files.device.request_file.unlink()
+    assert call(files.device, "resume").status == DONE
+    assert broken_invariants(files, FIRST, completed=True) == []
+
+
+def test_an_est_server_that_is_corrected_too_late_changes_nothing(files):
+    stop(files, "store files")
+    files.device.write_request(FIRST, estserver=wrong_server(files))
+    finish(files)
+    assert asked_at_wrong(files) == []
+    assert broken_invariants(files, FIRST, completed=True) == []
+
+
+def test_the_corrected_est_server_is_in_the_completed_state(files):
+    files.device.write_request(FIRST, estserver="https://127.0.0.1:1/.well-known/est")
+    assert call(files.device).status == PENDING
+    files.device.write_request(FIRST)
+    finish(files)
+    completed = json.loads((files.device.storage / "cert-rotation.state.completed").read_bytes())
+    assert completed["EstServer"] == files.device.est_url

@@ -1,0 +1,293 @@
+"""Server x request x misbehaviour beyond the plain statuses: the trial, events, handshakes, waiting, and tokens."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from tests.invariants import broken_files, broken_invariants, secrets_in_journal
+from tests.simulators.factory import running_factory
+
+from .in_process import call
+
+DONE, PENDING, REFUSED, SWITCHED = 0, 75, 78, 123
+ID = "certs-fault"
+
+REQUESTS = {
+    "enrol": ("est", "POST", "/simplereenroll"),
+    "trial": ("est", "GET", "/cacerts"),
+    "announce": ("gateway", "PATCH", "/device"),
+    "fetch files": ("gateway", "GET", "/config-device"),
+    "store files": ("gateway", "PATCH", "/config"),
+}
+LOST = {
+    "500": {"status": 500},
+    "the answer is lost": {"drop": "after"},
+    "reset after the work": {"drop": "after", "reset": True},
+}
+PORTAL = {"status": 200, "headers": {"Content-Type": "text/html; charset=utf-8"}, "body": "<html>Welcome</html>"}
+EVENT_FAULTS = {
+    **{str(status): {"status": status} for status in (400, 401, 403, 404, 405, 413, 429, 500, 503)},
+    "lost": {"drop": "after"},
+    "dropped": {"drop": "before"},
+    "reset": {"reset": True},
+    "portal": PORTAL,
+    "silent": {"hang": 1.0},
+    "cut short": {"cut": 0},
+    "huge": {"huge": 64_000_000},
+}
+
+
+@pytest.fixture(params=["file", "token"])
+def factory(request, tmp_path):
+    with running_factory(tmp_path / "device", request.param) as running:
+        running.device.write_request(ID)
+        yield running
+
+
+@pytest.fixture
+def files(tmp_path):
+    with running_factory(tmp_path / "device", "file") as running:
+        running.device.write_request(ID)
+        yield running
+
+
+def spoil(factory, request_name, **fault):
+    server, method, path = REQUESTS[request_name]
+    return getattr(factory, server).faults.add(method, path, **fault)
+
+
+def heal(factory):
+    factory.est.faults.clear()
+    factory.gateway.faults.clear()
+
+
+def pending(factory):
+    """Call, and find the old identity in use and whole, and the way to go on in the journal, without a secret."""
+    identity = factory.device.current_identity()
+    outcome = call(factory.device)
+    assert outcome.status == PENDING, outcome
+    assert outcome.said
+    assert factory.device.current_identity() == identity
+    factory.device.plaintexts()
+    assert secrets_in_journal(factory.device) == []
+    return outcome
+
+
+def goes_on(factory):
+    heal(factory)
+    assert call(factory.device, "resume").status == DONE
+    asked = [each.body for each in factory.est.requests if each.method == "POST"]
+    assert len(set(asked)) == 1  # the same key, the same CSR
+    assert broken_invariants(factory, ID, completed=True) == []
+
+
+def waits_until(factory):
+    return json.loads((factory.device.storage / "renew-client-cert/rotation.json").read_bytes())["rotation"][
+        "not_before"
+    ]
+
+
+# What lasts
+
+
+@pytest.mark.parametrize("request_name", REQUESTS)
+@pytest.mark.parametrize("what", LOST)
+def test_work_that_is_done_while_its_answer_is_lost_is_not_lost(factory, request_name, what):
+    fault = spoil(factory, request_name, times=None, **LOST[what])
+    pending(factory)
+    assert fault.used > 1
+    stored = list(factory.gateway.updates)
+    goes_on(factory)
+    if stored:  # seen by what is there, and not sent again
+        assert factory.gateway.updates == stored
+
+
+@pytest.mark.parametrize("request_name", REQUESTS)
+def test_a_captive_portal_is_named_and_waited_out(files, request_name):
+    spoil(files, request_name, times=None, **PORTAL)
+    assert "captive portal" in pending(files).said
+    goes_on(files)
+
+
+@pytest.mark.parametrize("request_name", REQUESTS)
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_captive_portal_that_goes_away_is_waited_for_within_the_call(files, request_name, times):
+    spoil(files, request_name, times=times, **PORTAL)
+    assert call(files.device).status == SWITCHED
+    assert call(files.device).status == DONE
+    assert broken_invariants(files, ID, completed=True) == []
+
+
+# Connections
+
+
+@pytest.mark.parametrize("server", ["est", "gateway"])
+@pytest.mark.parametrize("fault", [{}, {"reset": True}, {"hang": 1.0}], ids=["closed", "reset", "silent"])
+def test_a_server_that_ends_connections_before_tls_is_pending(files, server, fault):
+    getattr(files, server).faults.add_connection(times=None, **fault)
+    netloc = getattr(files, f"{server}_server").netloc
+    assert netloc in pending(files).said
+    goes_on(files)
+
+
+@pytest.mark.parametrize("server", ["est", "gateway"])
+def test_a_refused_connection_is_pending(files, server):
+    running = getattr(files, f"{server}_server")
+    running.stop()
+    outcome = pending(files)
+    assert running.netloc in outcome.said
+    assert "refused" in outcome.said.lower()
+    running.start()
+    goes_on(files)
+
+
+@pytest.mark.parametrize("server", ["est", "gateway"])
+def test_the_certificate_in_use_that_a_server_refuses_by_an_alert_is_refused(factory, server):
+    getattr(factory, server).faults.refuse_certificate(factory.device.certificate)
+    identity = factory.device.current_identity()
+    outcome = call(factory.device)
+    assert outcome.status == REFUSED
+    assert "certificate revoked" in outcome.said
+    assert factory.device.current_identity() == identity
+    assert len(factory.device.private_key_files()) == (0 if factory.device.token else 1)
+    assert broken_files(factory) == []
+    heal(factory)
+    assert call(factory.device).status == SWITCHED
+    assert call(factory.device).status == DONE
+    assert broken_invariants(factory, ID, completed=True) == []
+
+
+# Asked to wait
+
+
+@pytest.mark.parametrize("request_name", REQUESTS)
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_a_server_that_asks_to_come_back_in_an_hour_is_not_asked_before(files, request_name, form):
+    hour = datetime.now(UTC) + timedelta(hours=1)
+    value = "3600" if form == "seconds" else format_datetime(hour, usegmt=True)
+    fault = spoil(files, request_name, times=None, status=503, headers={"Retry-After": value})
+    pending(files)
+    assert fault.used == 1
+    assert abs(datetime.fromisoformat(waits_until(files)) - hour) < timedelta(minutes=1)
+    goes_on(files)
+
+
+def test_an_enrolment_that_is_postponed_again_and_again_is_pending_with_its_time(factory):
+    factory.est.postpone(7200)
+    pending(factory)
+    assert datetime.fromisoformat(waits_until(factory)) > datetime.now(UTC) + timedelta(minutes=119)
+    goes_on(factory)
+
+
+@pytest.mark.parametrize("value", ["", "soon", "-5", "9" * 400])
+def test_an_absurd_time_to_wait_is_no_reason_to_stop_for_ever(files, value):
+    spoil(files, "announce", times=None, status=503, headers={"Retry-After": value})
+    pending(files)
+    until = waits_until(files)
+    assert until is None or datetime.fromisoformat(until) < datetime.now(UTC) + timedelta(hours=25)
+    goes_on(files)
+
+
+# A final answer after the gateway knows the next key
+
+
+@pytest.mark.parametrize("request_name", ["fetch files", "store files"])
+@pytest.mark.parametrize("status", [400, 403])
+def test_a_final_answer_in_the_middle_keeps_the_new_key_for_whoever_is_asked_to_look(factory, request_name, status):
+    spoil(factory, request_name, times=None, status=status, body="ask the operator\x07")
+    identity = factory.device.current_identity()
+    outcome = call(factory.device)
+    assert outcome.status == REFUSED
+    assert outcome.said.endswith(f"answered HTTP {status}: ask the operator")
+    assert factory.device.current_identity() == identity
+    assert broken_files(factory) == []
+    (end,) = factory.gateway.completed(ID)
+    assert end["event"]["success"] is False
+    assert outcome.said in end["event"]["details"]
+    heal(factory)
+    csrs = list(factory.est.csrs)
+    assert call(factory.device).status == SWITCHED
+    assert call(factory.device).status == DONE
+    assert factory.est.csrs == csrs
+    assert broken_invariants(factory, ID, completed=True) == []
+
+
+@pytest.mark.parametrize(
+    "body", ["<html>", "[]", '{"a": 1}', '{"a": {"Value": 5}}', "\x00" * 100, '{"a": {"Value": "AAAA"}}', ""]
+)
+def test_a_configuration_that_is_none_stops_the_rotation_before_the_switch(files, body):
+    spoil(files, "fetch files", times=None, status=200, headers={"Content-Type": "application/json"}, body=body)
+    identity = files.device.current_identity()
+    outcome = call(files.device)
+    assert outcome.status == REFUSED
+    assert files.device.current_identity() == identity
+    assert files.gateway.updates == []
+    heal(files)
+    assert call(files.device).status == SWITCHED
+    assert call(files.device).status == DONE
+    assert broken_invariants(files, ID, completed=True) == []
+
+
+# A gateway that does not rotate
+
+
+@pytest.mark.parametrize("keys", ["file", "token"])
+@pytest.mark.parametrize("status", [404, 405])
+def test_a_gateway_without_rotation_is_found_out_before_anything_is_switched(tmp_path, keys, status):
+    gateway = {"supports_rotation": False, "unknown_status": status}
+    with running_factory(tmp_path / "device", keys, gateway=gateway) as factory:
+        factory.device.write_request(ID)
+        before = factory.device.current_identity()
+        for _ in range(2):
+            outcome = call(factory.device)
+            assert outcome.status == REFUSED
+            assert "does not support key rotation" in outcome.said
+            assert factory.device.current_identity() == before
+        assert sorted(each.id for each in factory.device.token_objects()) == (
+            ["01", "01", "03"] if keys == "token" else []
+        )
+        assert broken_files(factory) == []
+
+
+# Events
+
+
+@pytest.mark.parametrize("what", EVENT_FAULTS)
+def test_events_that_are_not_taken_before_the_switch_stop_nothing(files, what):
+    fault = files.gateway.faults.add("POST", "/events", times=1, **EVENT_FAULTS[what])
+    assert call(files.device).status == SWITCHED
+    assert fault.used == 1
+    assert call(files.device).status == DONE
+    assert broken_invariants(files, ID, completed=True) == []
+
+
+@pytest.mark.parametrize("what", ["500", "403", "lost", "silent"])
+def test_a_refusal_whose_events_are_not_taken_is_reported_later(files, what):
+    files.est.faults.add("POST", "/simplereenroll", times=None, status=403, body="not you")
+    files.gateway.faults.add("POST", "/events", times=None, **EVENT_FAULTS[what])
+    assert call(files.device).status == REFUSED
+    files.gateway.faults.clear()
+    assert call(files.device, "resume").status == DONE
+    assert files.gateway.event_names(ID) == [
+        "CertRotationStarted",
+        "Generate new certificate failed",
+        "CertRotationCompleted failed",
+    ]
+    assert not (files.device.storage / "renew-client-cert/rotation.json").exists()
+
+
+# As a process
+
+
+def test_a_final_answer_is_said_in_the_servers_words_without_a_traceback(files):
+    spoil(
+        files, "enrol", times=None, status=403, body="this device is \x1b[31mnot\x1b[0m enrolled here\r\n" + "x" * 5000
+    )
+    done = files.device.run()
+    assert done.returncode == REFUSED
+    assert "Traceback" not in done.stderr
+    assert "\x1b" not in done.stderr
+    assert "this device is [31mnot [0m enrolled here" in done.stderr
+    assert len(done.stderr) < 2000
