@@ -52,7 +52,9 @@ def parse_ids(text: str, name: str) -> tuple[ObjectId, ...]:
         except ValueError as error:
             raise ValueError(f"{name}={text}: {error}, separated by commas, such as 01,07") from None
         if object_id in ids:
-            raise ValueError(f"{name}={text}: {item.strip()!r} is there twice (1 and 01 are the same id)")
+            raise ValueError(
+                f"{name}={text}: {item.strip()!r} is there twice: expected distinct ids (1 and 01 are one)"
+            )
         ids.append(object_id)
     if len(ids) < 2:  # noqa: PLR2004 - one in use, one for the next
         raise ValueError(f"{name}={text}: expected two ids or more, so that one is free while the other is in use")

@@ -1,13 +1,14 @@
 """The gateway refuses the new certificate after the switch: everything goes back, however often that is interrupted."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from tests.invariants import broken_invariants, secrets_in_journal
 from tests.simulators.factory import running_factory
 
-from .in_process import call
+from .in_process import LIMITS, call
 
 DONE, PENDING, REFUSED, SWITCHED = 0, 75, 78, 123
 ID = "certs-rollback"
@@ -107,7 +108,7 @@ def test_a_gateway_that_cannot_be_reached_after_the_switch_is_no_refusal(files, 
 )
 def test_a_gateway_that_takes_the_certificate_but_not_the_events_is_no_refusal(files, answer):
     fault = files.gateway.faults.add("POST", "/events", times=None, **answer)
-    outcome = call(files.device)
+    outcome = call(files.device, limits=replace(LIMITS, read=10.0, total=30.0))
     assert outcome.status == SWITCHED
     assert fault.used
     new = files.device.current_identity()

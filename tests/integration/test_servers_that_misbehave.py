@@ -143,7 +143,7 @@ def test_an_answer_without_the_certificate_is_refused(factory, answer):
 
 def test_an_answer_of_64_megabytes_is_not_read(factory):
     factory.est.faults.add("POST", "/simplereenroll", times=None, huge=64_000_000)
-    outcome = call(factory.device)
+    outcome = call(factory.device, limits=replace(LIMITS, read=10.0, total=30.0))
     assert outcome.status == REFUSED
     assert "1000000 bytes" in outcome.said
 
