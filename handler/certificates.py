@@ -233,6 +233,12 @@ def _signed_by(issued: x509.Certificate, issuer: x509.Certificate) -> bool:
     return True
 
 
+def device_id(certificate: x509.Certificate) -> str:
+    """Give the id of the device that a certificate names: its common name; empty where it has none."""
+    names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    return str(names[0].value) if names else ""
+
+
 def _subject(certificate: x509.Certificate) -> x509.Name | None:
     try:
         return certificate.subject

@@ -13,6 +13,7 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -50,7 +51,7 @@ class Settings:
     @classmethod
     def of(cls, options: argparse.Namespace, environment: Mapping[str, str]) -> "Settings":
         """Merge the options with the environment. An empty variable counts as none. Raises RequestRefusedError."""
-        from .device import DEFAULT_SEARCH_PATHS  # noqa: PLC0415
+        from .sota import DEFAULT_SEARCH_PATHS  # noqa: PLC0415
 
         named = getattr(options, "config_file", None)
         request_file = named or environment.get("CONFIG_FILE") or DEFAULT_REQUEST
@@ -116,6 +117,11 @@ def make_parser() -> argparse.ArgumentParser:
     resume.add_argument(
         "--offline", action="store_true", help="only make a half-switched device whole, without any network"
     )
+    resume.add_argument("--unattended", action="store_true", help="leave a rotation that was refused alone")
+    commands.add_parser(
+        "abort", parents=[_common_options()], help="give up a pending rotation, if that is possible still"
+    )
+    commands.add_parser("daemon", parents=[_common_options()], help="finish what is pending, then end (for systemd)")
     return parser
 
 
@@ -126,16 +132,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser.parse_args(arguments)
     except SystemExit as stop:  # argparse has said why
         return stop.code if isinstance(stop.code, int) else USAGE
+    quiet = logging.INFO if options.command == "daemon" else logging.WARNING
     logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.DEBUG if options.verbose else logging.WARNING,
-        format="%(levelname)s: %(message)s",
+        stream=sys.stderr, level=logging.DEBUG if options.verbose else quiet, format="%(levelname)s: %(message)s"
     )
     logging.addLevelName(logging.WARNING, "warning")
+    logging.addLevelName(logging.INFO, "info")
     for noisy in ("urllib3", "pkcs11"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        return _run(options, Settings.of(options, os.environ))
+        settings = Settings.of(options, os.environ)
+        if options.command == "daemon":
+            return _wait_and_finish(options, settings)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl+C does
+        return _run(options, settings)
     except (RenewalError, TokenError, OSError) as error:
         return _explain(error)
     except KeyboardInterrupt:
@@ -143,8 +153,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return PENDING
 
 
+def _wait_and_finish(options: argparse.Namespace, settings: Settings) -> int:
+    """Be the daemon, which loads next to nothing: its child, this program anew, does the work."""
+    from .daemon import Daemon  # noqa: PLC0415
+    from .notify import Notifier  # noqa: PLC0415
+    from .sota import SotaConfig  # noqa: PLC0415
+
+    storage = settings.storage or Path(SotaConfig.load(settings.search_paths).require("storage.path"))
+    this_program = [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]]
+    places = [f"--storage-dir={storage}", *([f"--sota={options.sota}"] if options.sota else [])]
+    Daemon(storage, [*this_program, "resume", "--unattended", *places], Notifier()).run()
+    return DONE
+
+
 def _run(options: argparse.Namespace, settings: Settings) -> int:
     by_fioconfig = options.command is None
+    asks = by_fioconfig or options.command == "rotate"
     withdrawn = by_fioconfig and not settings.request_file.exists()
     # Loaded only now, so that --help and a wrong option answer at once.
     from .device import Device  # noqa: PLC0415
@@ -158,7 +182,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
     if withdrawn and not Journal(device.storage).exists():
         _tell(f"nothing to do: {settings.request_file} is not there, no rotation is asked for")
         return DONE
-    request = None if withdrawn or options.command == "resume" else _request(options, settings, device)
+    request = _request(options, settings, device) if asks and not withdrawn else None
     limits = Limits()
     with DeviceLock(device.storage).acquire(limits.lock_wait):
         for folder in (*device.folders, Journal(device.storage).folder):
@@ -170,9 +194,11 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
                     _tell(f"nothing to do: rotation {request.rotation_id} is complete already")
             elif withdrawn:
                 rotator.withdraw()
+            elif options.command == "abort":
+                _tell("given up" if rotator.abort() else "nothing to do: no rotation is pending")
             elif options.offline:
                 _tell("made whole" if rotator.resume_offline() else "nothing to do without a network")
-            elif not rotator.resume():
+            elif not rotator.resume(unattended=options.unattended):
                 _tell("nothing to do: no rotation is pending")
             status = DONE
         except (RenewalError, TokenError, OSError) as error:

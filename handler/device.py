@@ -8,14 +8,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from .certificates import holds_key
+from .device_config import DeviceConfig, TokenConfig
 from .errors import RequestRefusedError
 from .keystore import FileKeyStore, IdentityNames, KeyStore
-from .sota import DeviceConfig, SotaConfig, TokenConfig
+from .sota import SotaConfig
 
 if TYPE_CHECKING:
     from hsm.token import Token
 
-DEFAULT_SEARCH_PATHS = ("/usr/lib/sota/conf.d", "/var/sota/sota.toml", "/etc/sota/conf.d/")
 COMPLETED = "cert-rotation.state.completed"
 
 

@@ -78,7 +78,7 @@ class Ending:
             deliver(self._journal, self._connections.gateway(state.new))
         except ServerRefusedError as error:
             if error.status in CERTIFICATE_REFUSALS:
-                state = replace(state, rollback=str(error), reported=False)
+                state = replace(state, rollback=f"the gateway refused the new certificate: {error}", reported=False)
                 self._journal.record(state, without=COMPLETED)
                 self.roll_back(state)
             log.warning("the gateway takes the new certificate, but not the events: %s", error)
@@ -87,15 +87,19 @@ class Ending:
         return state
 
     def roll_back(self, state: RotationState) -> NoReturn:
-        """Return to the old identity. Raises ServerRefusedError with the gateway's reason once that is done.
+        """Return to the old identity, then raise ServerRefusedError with the reason. Raises like `go_back`."""
+        raise ServerRefusedError(self.go_back(state))
+
+    def go_back(self, state: RotationState) -> str:
+        """Return to the old identity: sota.toml, config.encrypted, the files on the server; give the reason, reported.
 
         Raises PendingError where there is no way back: then the new one is tried again.
         """
         if state.old == NOWHERE:
             self._journal.record(replace(state, rollback=None))
             raise PendingError(
-                f"the gateway refuses the new certificate ({state.rollback}), and the old one is not known: fioconfig "
-                "itself had switched to the new one. It is tried again; have the gateway accept it"
+                f"there is no way back ({state.rollback}): fioconfig itself had switched to the new certificate, and "
+                "the old one is not known. The new one is tried again; have the gateway accept it"
             )
         try:
             self._connections.gateway(state.old).device_config()
@@ -103,7 +107,9 @@ class Ending:
             if error.status in CERTIFICATE_REFUSALS:
                 # The way back is closed as well: stay where we are, and try the new one again later.
                 self._journal.record(replace(state, rollback=None))
-                raise PendingError(f"the gateway refuses the new certificate and the old one: {error}") from error
+                raise PendingError(
+                    f"there is no way back ({state.rollback}): the gateway refuses the old certificate too: {error}"
+                ) from error
             raise
         state = self._steps.hold_fioconfig(state)
         self._device.switch(state.old)
@@ -113,10 +119,10 @@ class Ending:
         self.rolled_back = True
         self._services.restart_aktualizr()
         state = self._steps.release_fioconfig(state)
-        reason = f"rolled back, the gateway refused the new certificate: {state.rollback}"
+        reason = f"rolled back, {state.rollback}"
         self.drop(state, reason)
         self.deliver_now()
-        raise ServerRefusedError(reason)
+        return reason
 
     def tidy(self, state: RotationState) -> None:
         """Remove what only a cut would still have needed."""
@@ -160,3 +166,4 @@ class Ending:
             deliver(self._journal, self._connections.gateway(self._device.names_in_use()))
         except (RenewalError, TokenError, OSError) as error:
             log.info("events are kept for later: %s", describe(error))
+            self._journal.wait(error)

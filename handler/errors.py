@@ -64,6 +64,12 @@ def is_final(error: Exception) -> bool:
     return isinstance(error, RefusedError) or (isinstance(error, TokenError) and error.final)
 
 
+def until(error: Exception) -> str | None:
+    """Give the time (RFC 3339) before which it is in vain to come back, where a server or the clock says one."""
+    when = error.not_before if isinstance(error, PendingError) else None
+    return None if when is None else when.isoformat(timespec="seconds")
+
+
 def describe(error: Exception) -> str:
     """Say for a person what an error says; for an OSError, what failed, on which file, and what to do."""
     if isinstance(error, OSError) and error.strerror:

@@ -29,7 +29,8 @@ def check_before_anything_changes(device: Device, local_config: LocalConfig, con
         raise PendingError(
             f"the clock shows {now:%Y-%m-%d %H:%M} UTC, but the current certificate is valid from "
             f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC: expected the right time, so this waits "
-            "for the clock to be set"
+            "for the clock to be set",
+            certificate.not_valid_before_utc,
         )
     new = device.store.unused(names)
     if device.store.can_derive():

@@ -21,29 +21,34 @@ asked to look; everything else, and everything after the switch, is pending. The
 gateway has taken the new one.
 """
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 
 from hsm.errors import TokenError
 
 from . import completed
+from .certificates import device_id
 from .connections import Connections
 from .device import Device
 from .ending import Ending
-from .errors import OfflineError, PendingError, RenewalError, describe, is_final
+from .errors import OfflineError, RenewalError, RequestRefusedError, describe, is_final, until
 from .events import COMPLETED, STARTED, Delivery, Event
 from .http import Deadline, Limits
+from .pending import LOCKED
 from .preflight import check_before_anything_changes
 from .progress import Progress
 from .request import RotationRequest
 from .services import Services
-from .state import ANNOUNCED, LOCKED, SWITCHED, Journal, RotationState
+from .state import ANNOUNCED, PROVED, SWITCHED, Journal, RotationState
 from .steps import Step, Steps
 from .takeover import take_over
 
 log = logging.getLogger(__name__)
 
 REPORT_LIMITS = Limits(total=10.0, connect=5.0, read=5.0, retry_delays=())
+BY_HAND = "given up by hand"
 IN_FLIGHT = 5.0
 """Seconds that the switch waits for an event already on its way, and the end of a call for events not yet sent."""
 
@@ -104,12 +109,43 @@ class Rotator:
                 self._journal.request(request)
         return self._work(wanted)
 
-    def resume(self) -> bool:
-        """Go on with what is pending, if anything; tell whether there was anything. Raises like `rotate`."""
+    def resume(self, *, unattended: bool = False) -> bool:
+        """Go on with what is pending, if anything; tell whether there was anything. Raises like `rotate`.
+
+        `unattended`: nobody asks, so what was refused is not tried again.
+        """
         state = self._load()
-        if state is not None and not _starts_over(state):
-            self._journal.record(replace(state, refused=None))
+        if state is not None and state.refused is not None:
+            if unattended:
+                return self._leave_refused(state, state.refused)
+            if not _starts_over(state):
+                self._journal.record(replace(state, refused=None))
         return self._work(self._journal.requested)
+
+    def abort(self) -> bool:
+        """Give up what is pending and return to the old identity; tell whether there was anything.
+
+        Raises RefusedError where that is no longer possible, and like `rotate`.
+        """
+        state = self._load()
+        requested = self._journal.requested
+        self._journal.request(None)
+        if state is None:
+            return requested is not None
+        if state.step >= PROVED:
+            raise RequestRefusedError(
+                f"rotation {state.rotation_id} is past the point of no return: the gateway has taken the new "
+                "certificate and refuses the old one; `renew-client-cert resume` finishes it"
+            )
+        self._open(state)
+        if state.step < LOCKED and state.rollback is None and self._device.names_in_use() == state.old:
+            self._ending.drop(state, BY_HAND)
+            self._ending.deliver_now()
+            return True
+        state = replace(state, rollback=BY_HAND, refused=None, reported=False)
+        self._journal.record(state, without=COMPLETED)
+        self._ending.go_back(state)
+        return True
 
     def withdraw(self) -> bool:
         """Heed that the request was removed from the configuration; tell whether there was anything to do.
@@ -151,6 +187,10 @@ class Rotator:
 
     def _work(self, request: RotationRequest | None) -> bool:
         """Finish the rotation that is pending, then begin the one that is requested, then deliver what is left."""
+        with self._remembering():
+            return self._worked(request)
+
+    def _worked(self, request: RotationRequest | None) -> bool:
         state = self._journal.rotation
         worked = state is not None or request is not None
         if state is not None:
@@ -180,6 +220,7 @@ class Rotator:
                 self._report_refusal([events.make(STARTED), events.make(COMPLETED, failure=describe(error))])
             raise
         state = RotationState(request, old, new)
+        self._journal.device = device_id(self._device.store.certificate(old.certificate))
         self._journal.record(state, events.make(STARTED), taken=True)
         return state
 
@@ -223,7 +264,7 @@ class Rotator:
     def _run_step(self, step: Step, state: RotationState) -> RotationState:
         self._progress.step_started(step.number, step.name)
         try:
-            state = replace(step.run(state), step=step.number, not_before=None)
+            state = replace(step.run(state), step=step.number)
             self._journal.record(state, self._ending.events(state.rotation_id).make(step.name))
         except (RenewalError, TokenError, OSError) as error:
             self._progress.step_failed(describe(error))
@@ -240,10 +281,13 @@ class Rotator:
         if state is None:
             return
         events = self._ending.events(state.rotation_id)
-        reported = [] if isinstance(error, OfflineError) else [events.make(step.name, failure=reason)]
+        waiting = self._journal.waiting
+        # That a server asks to come back later is reported once, that there is no network not at all.
+        known = isinstance(error, OfflineError) or (waiting is not None and None not in (waiting.until, until(error)))
+        reported = [] if known else [events.make(step.name, failure=reason)]
         try:
             if not is_final(error) or self._device.names_in_use() == state.new:
-                self._journal.record(replace(state, not_before=not_before(error)), *reported)
+                self._journal.record(state, *reported)
             elif state.step < LOCKED:
                 self._journal.record(replace(state, refused=reason), *reported)
                 self._ending.drop(state, reason)
@@ -256,6 +300,29 @@ class Rotator:
             self._delivery.drain(IN_FLIGHT)
 
     # Small parts
+
+    @contextlib.contextmanager
+    def _remembering(self) -> Iterator[None]:
+        """Have the journal say why a call could not go on: the daemon and people want to know."""
+        try:
+            yield
+        except (RenewalError, TokenError, OSError) as error:
+            if not is_final(error):
+                try:
+                    self._journal.wait(error)
+                except OSError as second:
+                    log.warning("after that failure: %s", describe(second))
+            raise
+
+    def _leave_refused(self, state: RotationState, reason: str) -> bool:
+        """Leave a refused rotation to whoever is asked to look; clean up and deliver what can be."""
+        if state.step < LOCKED:
+            self._open(state)
+            self._ending.drop(state, reason)
+        if not self._journal.undelivered():
+            return False
+        self._ending.deliver_now()
+        return True
 
     def _load(self) -> RotationState | None:
         self._journal.load()
@@ -282,12 +349,6 @@ class Rotator:
             log.info("the refusal was not reported: %s", describe(error))
         finally:
             connections.close()
-
-
-def not_before(error: Exception) -> str | None:
-    """Give the time (RFC 3339) before which a server asks not to come back."""
-    when = error.not_before if isinstance(error, PendingError) else None
-    return None if when is None else when.isoformat(timespec="seconds")
 
 
 def _starts_over(state: RotationState) -> bool:

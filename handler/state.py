@@ -3,6 +3,9 @@
 `STORAGE_DIR/renew-client-cert/rotation.json` exists exactly while something is pending: a rotation, a request for one,
 or events that the gateway has not taken. One atomic replacement holds them all, so that a step and its event are never
 out of step. No private key and no PIN is ever in it.
+
+Beside it, `pending` (empty) exists while the daemon has something to do: not for a rotation that was refused, which
+stays in the journal until somebody asks for it. `history.jsonl` keeps what happened, for people.
 """
 
 import json
@@ -13,18 +16,21 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from hsm.errors import TokenError
+
+from .errors import describe, until
 from .events import Event
+from .history import History
 from .keystore import IdentityNames
+from .pending import FOLDER, JOURNAL, MARKER, VERSION, Waiting, is_due
 from .request import RotationRequest
 from .storage import atomic_write, make_folder, remove
 
 log = logging.getLogger(__name__)
 
-FOLDER = "renew-client-cert"
-VERSION = 1
-LOCKED, SWITCHED, PROVED, ANNOUNCED = 2, 5, 6, 7
-"""Values of `RotationState.step`: the gateway knows the next key; sota.toml names it; the gateway has taken it; its
-users were told, and only tidying up is left."""
+SWITCHED, PROVED, ANNOUNCED = 5, 6, 7
+"""Values of `RotationState.step` (and LOCKED): sota.toml names the new key; the gateway has taken it; its users were
+told, and only tidying up is left."""
 MAX_EVENTS = 200
 """A gateway that takes no events for months must not fill the disk: the oldest go first."""
 
@@ -56,8 +62,6 @@ class RotationState:
     """The gateway refused the new certificate, for this reason: everything goes back."""
     refused: str | None = None
     """Ended in a refusal that somebody has to look at: not retried without being asked."""
-    not_before: str | None = None
-    """A server asked not to come back before this time (RFC 3339)."""
 
     @property
     def rotation_id(self) -> str:
@@ -87,11 +91,16 @@ class Journal:
 
     def __init__(self, storage: Path) -> None:
         self._folder = storage / FOLDER
-        self._path = self._folder / "rotation.json"
+        self._path = self._folder / JOURNAL
+        self._marker = self._folder / MARKER
+        self._history = History(self._folder)
         self._lock = threading.Lock()
         self._rotation: RotationState | None = None
         self._requested: RotationRequest | None = None
         self._events: list[Event] = []
+        self._waiting: Waiting | None = None
+        self.device = ""
+        """The device's id, for the daemon's jitter; kept with the next change."""
 
     @property
     def aside(self) -> Path:
@@ -117,6 +126,16 @@ class Journal:
         """The rotation that is to begin once nothing else is pending, if any."""
         return self._requested
 
+    @property
+    def waiting(self) -> Waiting | None:
+        """Why the last call could not go on, if it could not."""
+        return self._waiting
+
+    @property
+    def due(self) -> bool:
+        """Whether there is something that can be done without being asked."""
+        return _is_due(self._rotation, self._requested, self._events)
+
     def load(self) -> None:
         """Read the journal. One that cannot be read is set aside: sota.toml still names a whole identity.
 
@@ -129,6 +148,8 @@ class Journal:
             wanted = data["requested"]
             requested = None if wanted is None else _request(wanted)
             events = list(data["events"])
+            waiting = None if data.get("waiting") is None else Waiting(**data["waiting"])
+            self.device = str(data.get("device", ""))
         except FileNotFoundError:
             return
         except (ValueError, KeyError, TypeError) as error:
@@ -137,7 +158,7 @@ class Journal:
             self._path.replace(broken)
             return
         with self._lock:
-            self._rotation, self._requested, self._events = state, requested, events
+            self._rotation, self._requested, self._events, self._waiting = state, requested, events, waiting
 
     def record(
         self, rotation: RotationState | None, *events: Event, without: str | None = None, taken: bool = False
@@ -153,13 +174,32 @@ class Journal:
                 for event in self._events
                 if not (event["eventType"]["id"] == without and event["event"]["success"])
             ]
+            if rotation is None or self._rotation is None or rotation.step != self._rotation.step:
+                self._waiting = None  # it came further
             self._replace(rotation, None if taken else self._requested, [*kept, *events][-MAX_EVENTS:])
+        self._history.append(events)
 
     def request(self, requested: RotationRequest | None) -> None:
         """Remember the rotation that is to begin once nothing else is pending. Raises OSError."""
         with self._lock:
             if requested != self._requested:
                 self._replace(self._rotation, requested, self._events)
+
+    def wait(self, error: Exception) -> None:
+        """Remember why this call could not go on, if there is something to go on with. Raises OSError."""
+        with self._lock:
+            if self.due:
+                attempts = 1 + (self._waiting.attempts if self._waiting else 0)
+                self._waiting = Waiting(describe(error), until(error), attempts, isinstance(error, TokenError))
+                self._replace(self._rotation, self._requested, self._events)
+
+    def settle_marker(self) -> None:
+        """Make the marker for the daemon say what is true. A cut can have left it behind. Raises OSError."""
+        if not self.due:
+            remove(self._marker)
+        elif not self._marker.exists():
+            make_folder(self._folder)
+            self._marker.touch(0o600)
 
     def undelivered(self) -> list[Event]:
         """Give the events that the gateway has not taken yet, oldest first."""
@@ -174,15 +214,29 @@ class Journal:
             self._replace(self._rotation, self._requested, left)
 
     def _replace(self, rotation: RotationState | None, requested: RotationRequest | None, events: list[Event]) -> None:
+        due = _is_due(rotation, requested, events)
+        if due and not self._marker.exists():  # first: a marker too many wakes the daemon in vain, one too few never
+            make_folder(self._folder)
+            self._marker.touch(0o600)
         if rotation is None and requested is None and not events:
+            self._waiting = None
             remove(self._path)
         else:
             make_folder(self._folder)
             content = {
                 "version": VERSION,
+                "device": self.device,
                 "rotation": None if rotation is None else asdict(rotation),
                 "requested": None if requested is None else asdict(requested),
+                "waiting": None if self._waiting is None else asdict(self._waiting),
                 "events": events,
             }
             atomic_write(self._path, json.dumps(content, indent=1).encode(), mode=0o600)
+        if not due:
+            remove(self._marker)
         self._rotation, self._requested, self._events = rotation, requested, events
+
+
+def _is_due(rotation: RotationState | None, requested: RotationRequest | None, events: Sequence[Event]) -> bool:
+    unfinished = rotation is not None and is_due(rotation.step, rotation.refused)
+    return unfinished or requested is not None or bool(events)

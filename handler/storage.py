@@ -9,7 +9,6 @@ import errno
 import fcntl
 import os
 import re
-import secrets
 import stat
 import threading
 import time
@@ -32,7 +31,7 @@ def atomic_write(path: Path, data: bytes, *, mode: int | None = None, mtime_ns: 
     and no temporary file is left.
     """
     path = Path(os.path.realpath(path))
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.renew-client-cert.tmp")
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.renew-client-cert.tmp")
     try:
         _write_durably(path, temporary, data, mode, mtime_ns)
     except OSError as error:  # of a descriptor it names no file, else the temporary one, which nobody knows

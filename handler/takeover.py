@@ -26,8 +26,9 @@ from .certificates import holds_key, spki_pem
 from .device import Device
 from .errors import RefusedError
 from .keystore import IdentityNames
+from .pending import LOCKED
 from .request import RotationRequest
-from .state import LOCKED, SWITCHED, Journal, RotationState
+from .state import SWITCHED, Journal, RotationState
 from .steps import Steps
 from .storage import atomic_write, make_folder, remove
 

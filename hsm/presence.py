@@ -21,8 +21,6 @@ from pkcs11 import exceptions as p11
 from hsm.errors import TokenError
 from hsm.token import Token
 
-SUBSYSTEMS = ("tpm", "tpmrm", "tee", "usb", "hidraw")
-"""What a token's device is to the kernel: TPM 2.0 (and its resource manager), OP-TEE, USB tokens."""
 LOOK_EVERY = 5.0
 """Seconds between two looks without any event."""
 
@@ -68,23 +66,9 @@ def _is_there(token: Token, *, last: bool) -> bool:
 def _listen() -> Callable[[float], object]:
     """Give what waits, so many seconds at most, for a device that may bring a token."""
     try:
-        import pyudev  # noqa: PLC0415 - 20 ms that only who waits has to spend
+        from hsm.devices import Devices  # noqa: PLC0415 - 20 ms that only who waits has to spend
 
-        monitor = pyudev.Monitor.from_netlink(pyudev.Context())  # type: ignore[no-untyped-call]
-        for subsystem in SUBSYSTEMS:
-            monitor.filter_by(subsystem)
-        monitor.start()
+        return Devices().appeared
     except (ImportError, OSError) as error:
         _log.warning("Events of udev cannot be had (%s): the token is looked for every few seconds only.", error)
         return threading.Event().wait
-
-    def wait(seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while (remaining := deadline - time.monotonic()) > 0:
-            with contextlib.suppress(InterruptedError):
-                device = monitor.poll(remaining)
-                if device is not None and device.action == "add":
-                    _log.debug("A device was added: %s", device.device_path)
-                    return
-
-    return wait

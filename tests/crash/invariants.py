@@ -63,7 +63,9 @@ def _events(gateway, rotation_id, *, completed):
 
 def _leftovers(device):
     left = sorted(path.name for path in device.storage.rglob("*") if path.name.endswith(".tmp"))
-    left += sorted(path.name for path in (device.storage / "renew-client-cert").glob("*"))
+    left += sorted(
+        path.name for path in (device.storage / "renew-client-cert").glob("*") if path.name != "history.jsonl"
+    )
     if left:
         yield f"left over: {left}"
 

@@ -84,9 +84,7 @@ def goes_on(factory):
 
 
 def waits_until(factory):
-    return json.loads((factory.device.storage / "renew-client-cert/rotation.json").read_bytes())["rotation"][
-        "not_before"
-    ]
+    return json.loads((factory.device.storage / "renew-client-cert/rotation.json").read_bytes())["waiting"]["until"]
 
 
 # What lasts

@@ -294,7 +294,7 @@ def test_one_that_is_switched_in_files_cannot_go_back_and_keeps_trying(in_files)
     for _ in range(2):
         outcome = call(in_files.device)
         assert outcome.status == PENDING
-        assert "the gateway refuses the new certificate" in outcome.said
+        assert "there is no way back (the gateway refused the new certificate" in outcome.said
         assert "the old one is not known" in outcome.said
         assert with_its_key(in_files)
         assert broken_files(in_files.factory) == []

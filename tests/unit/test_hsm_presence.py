@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from hsm.devices import SUBSYSTEMS
 from hsm.errors import ModuleError, PinError, TokenAbsentError
-from hsm.presence import SUBSYSTEMS, wait_for_token
+from hsm.presence import wait_for_token
 from hsm.token import Token
 from tests.softhsm import MODULE, SO_PIN, make_token, remove_token, softhsm_environment
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from handler.device_config import DeviceConfig, TokenConfig
 from handler.errors import RequestRefusedError
 from handler.keystore import IdentityNames
-from handler.sota import DeviceConfig, SotaConfig, TokenConfig
+from handler.sota import SotaConfig
 from tests.authority import Authority
 from tests.privileges import NOBODY, reachable_folder, unprivileged
 

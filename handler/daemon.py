@@ -1,0 +1,291 @@
+"""The daemon: finishes what is pending, then ends.
+
+It only waits; the rotation itself runs in a child process (`resume --unattended`). So while it waits it holds neither
+the lock nor a token session nor a connection, and little memory: nothing here may load cryptography, requests or a
+PKCS#11 module (pyudev only while a token is waited for).
+
+    nothing due ─▶ remove the marker, end with 0
+    due ─▶ wait (back-off, Retry-After, the clock, the token, whoever holds the lock) ─▶ child ─▶ look again
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+
+from . import backoff
+from .errors import BusyError
+from .notify import Notifier
+from .pending import FOLDER, JOURNAL, Pending, marker, read_pending
+from .storage import DeviceLock, remove
+
+log = logging.getLogger(__name__)
+
+CHILD_LIMIT = 600.0
+"""Seconds that a child may take: two minutes of its own, a wait for the lock, a slow token. Then it hangs."""
+STOP_LIMIT = 1.5
+"""Seconds between SIGTERM and the end of a child that does not come to a safe point."""
+TICK = 10.0
+"""Seconds between two looks at the clock while something waits for a time of day: it may be set meanwhile."""
+LOCK_TICK = 1.0
+CLOCK_JUMP = 60.0
+
+
+@dataclass(frozen=True)
+class _Wake:
+    """When to try again, and what made it so."""
+
+    at: float
+    """On the monotonic clock."""
+    journal: tuple[int, int] | None
+    clock: float
+    """How far the wall clock was ahead of the monotonic one."""
+
+
+class Daemon:
+    """Waits below one storage folder. `child` is the command that goes on with what is pending.
+
+    `backoff_delay` gives the seconds to wait: handler.backoff.delay's arguments.
+    """
+
+    def __init__(
+        self,
+        storage: Path,
+        child: Sequence[str],
+        notifier: Notifier,
+        backoff_delay: Callable[[str, str, int, float | None], float] = backoff.delay,
+    ) -> None:
+        self._storage = storage
+        self._child = child
+        self._notifier = notifier
+        self._delay = backoff_delay
+        self._selector = selectors.DefaultSelector()
+        self._stopping = False
+        self._failures = 0
+        self._status = ""
+        self._listening = False
+        self._device_came = False
+
+    def run(self) -> None:
+        """Return once nothing is due, or after SIGTERM. Raises OSError (the journal cannot be read)."""
+        with self._signals(), self._watched_folder():
+            pending = self._look()
+            self._tell(READY=1, STATUS="looking at what is pending")
+            wake = self._schedule(pending) if pending else None
+            while pending and wake and not self._stopping:
+                if self._wait(pending, wake):
+                    self._work(pending)
+                pending = self._look()
+                wake = self._schedule(pending) if pending else None
+            self._tell(STOPPING=1, STATUS="stopped" if self._stopping else "nothing is pending")
+
+    # What is pending
+
+    def _look(self) -> Pending | None:
+        """Read the journal. Where nothing is due, remove the marker, unless somebody rotates just now."""
+        while not self._stopping:
+            pending = read_pending(self._storage)
+            if pending and pending.due:
+                return pending
+            try:
+                with DeviceLock(self._storage).acquire(0.0):
+                    pending = read_pending(self._storage)
+                    if not (pending and pending.due):
+                        remove(marker(self._storage))
+                        return None
+            except BusyError:
+                self._say("another process rotates")
+                self._sleep(LOCK_TICK)
+        return None
+
+    def _schedule(self, pending: Pending) -> _Wake:
+        now, clock = time.monotonic(), _clock()
+        waiting = pending.waiting
+        attempts = max(self._failures, waiting.attempts if waiting else 0)
+        if attempts == 0:
+            return _Wake(now, self._signature(), clock)
+        asked = _seconds_until(waiting.until) if waiting else None
+        delay = self._delay(pending.device or _machine_id(), pending.rotation_id or "", attempts, asked)
+        return _Wake(now + delay, self._signature(), clock)
+
+    def _signature(self) -> tuple[int, int] | None:
+        """Give what changes with every change of the journal."""
+        try:
+            status = (self._storage / FOLDER / JOURNAL).stat()
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+    # Waiting
+
+    def _wait(self, pending: Pending, wake: _Wake) -> bool:
+        """Wait until it is time to try; tell whether it is. False: the journal has changed, or we are to stop."""
+        reason = pending.waiting.reason if pending.waiting else "going on"
+        for_a_time = pending.waiting is not None and pending.waiting.until is not None
+        next_attempt = f"next attempt at {_time_of_day(wake.at)}: {reason}"
+        self._listen(for_token=pending.waiting is not None and pending.waiting.token)
+        while not self._stopping:
+            if self._signature() != wake.journal:
+                self._failures = 0
+                return False
+            remaining = wake.at - time.monotonic()
+            if remaining <= 0 or self._device_came or (for_a_time and _clock() - wake.clock > CLOCK_JUMP):
+                self._device_came = False
+                if self._is_free():
+                    return True
+                self._say("another process rotates")
+                self._sleep(LOCK_TICK)
+                continue
+            self._say(next_attempt)
+            self._sleep(min(remaining, TICK) if for_a_time else remaining)
+        return False
+
+    def _is_free(self) -> bool:
+        try:
+            DeviceLock(self._storage).acquire(0.0).release()
+        except BusyError:
+            return False
+        return True
+
+    def _sleep(self, seconds: float) -> None:
+        """Sleep so long, or until something happens, and say to the watchdog that this loop turns."""
+        if self._notifier.watchdog is not None:
+            self._tell(WATCHDOG=1)
+            seconds = min(seconds, self._notifier.watchdog / 3)
+        for key, _ in self._selector.select(max(0.0, seconds)):
+            key.data()
+
+    def _listen(self, *, for_token: bool) -> None:
+        """Listen to udev while a token is waited for."""
+        if self._listening or not for_token:
+            return
+        try:
+            from hsm.devices import Devices  # noqa: PLC0415 - only who waits for a token needs it
+
+            devices = Devices()
+        except (ImportError, OSError) as error:
+            log.info("events of udev cannot be had: %s", error)
+            return
+
+        def heard() -> None:
+            while path := devices.appeared():
+                log.info("a device appeared: %s", path)
+                self._device_came = True
+
+        self._listening = True
+        self._selector.register(devices, selectors.EVENT_READ, heard)
+
+    @contextlib.contextmanager
+    def _watched_folder(self) -> Iterator[None]:
+        """Have SIGIO come when the journal's folder changes (fcntl(2), F_NOTIFY)."""
+        descriptor = -1
+        try:
+            descriptor = os.open(self._storage / FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            changes = fcntl.DN_CREATE | fcntl.DN_DELETE | fcntl.DN_RENAME | fcntl.DN_MULTISHOT
+            fcntl.fcntl(descriptor, fcntl.F_NOTIFY, changes)
+        except OSError as error:
+            log.info("changes of the journal are noticed by the next look only: %s", error)
+        try:
+            yield
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    # Working
+
+    def _work(self, pending: Pending) -> None:
+        """Run the child, and wait for its end."""
+        self._say(f"rotation {pending.rotation_id}: working" if pending.rotation_id else "delivering events")
+        before = self._signature()
+        child = subprocess.Popen(self._child)
+        end = time.monotonic() + CHILD_LIMIT
+        while child.poll() is None and not self._stopping:
+            remaining = end - time.monotonic()
+            if remaining <= 0:
+                log.warning("the rotation hangs: process %d is killed after %.0f s", child.pid, CHILD_LIMIT)
+                child.kill()
+            self._sleep(max(remaining, 0.1))
+        if self._stopping:
+            self._stop(child)
+        status = child.wait()
+        log.info("the child ended with status %d", status)
+        after = read_pending(self._storage)
+        # A call that left the journal as it was, or without a word why it is not done, is counted here.
+        self._failures = self._failures + 1 if after and (not after.waiting or self._signature() == before) else 0
+
+    def _stop(self, child: subprocess.Popen[bytes]) -> None:
+        """End the child at a safe point: any is one, but a token is better not left in the middle of an operation."""
+        self._tell(STOPPING=1, STATUS="stopping", EXTEND_TIMEOUT_USEC=int(2e6 * STOP_LIMIT))
+        child.terminate()
+        try:
+            child.wait(STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            child.kill()
+
+    # Small parts
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Have signals wake the loop: SIGTERM and SIGINT end it, SIGCHLD and SIGIO have it look again."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            theirs.setblocking(False)
+            self._selector.register(ours, selectors.EVENT_READ, lambda: ours.recv(4096))
+            before = {
+                number: signal.signal(number, self._heard)
+                for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGIO)
+            }
+            wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+            try:
+                yield
+            finally:
+                signal.set_wakeup_fd(wakeup)
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+                self._selector.close()
+
+    def _heard(self, number: int, _frame: FrameType | None) -> None:
+        self._stopping |= number in {signal.SIGTERM, signal.SIGINT}
+
+    def _say(self, status: str) -> None:
+        if status != self._status:
+            self._status = status
+            log.info("%s", status)
+            self._tell(STATUS=status)
+
+    def _tell(self, **variables: str | int) -> None:
+        self._notifier.tell(**variables)
+
+
+def _seconds_until(text: str | None) -> float | None:
+    """Give the seconds until a time (RFC 3339); None where none is given or it has passed."""
+    if text is None:
+        return None
+    seconds = datetime.fromisoformat(text).timestamp() - time.time()
+    return seconds if seconds > 0 else None
+
+
+def _clock() -> float:
+    return time.time() - time.monotonic()
+
+
+def _time_of_day(moment: float) -> str:
+    """Say when a moment of the monotonic clock is."""
+    return time.strftime("%H:%M:%S", time.localtime(moment + _clock()))
+
+
+def _machine_id() -> str:
+    with contextlib.suppress(OSError):
+        return Path("/etc/machine-id").read_text("ascii").strip()
+    return ""
