@@ -10,7 +10,7 @@ the request arrives, or when the server has done the work but not answered). Wha
 * `lost`, `torn`: a power loss, see powerloss.py. The device boots: `resume --offline`, then the handler is called.
 * `twice`: a kill, and another one during the recovery.
 * `ENOSPC`, `EIO`: no cut, but the call fails so, once.
-* `module`: no cut, but that call of the PKCS#11 module fails.
+* `module` (only where asked for): no cut, but that call of the PKCS#11 module fails.
 
 Ends with one line: places tried, recovered, invariants broken; exit status 1 where any is.
 """
@@ -100,12 +100,18 @@ def watched_folders(factory):
 def record(keys, refused):
     """Give the file-changing calls of the main thread in one whole rotation, and the number of requests it made."""
     with factory_for(keys, refused) as factory, tempfile.TemporaryDirectory() as folder:
+        folders = watched_folders(factory)
+        existing = {str(path) for each in folders for path in each.rglob("*")}
         status, calls = run_recorded(factory, Path(folder, "calls"))
         if status != (REFUSED if refused else SWITCHED):
             raise UncutError(f"without any cut it ended with status {status}")
-        folders = watched_folders(factory)
         requests = len(factory.est.requests) + len(factory.gateway.requests)
-        return [call for call in calls if call.main and call.changes(folders)], requests
+        changing = []
+        for call in calls:
+            if call.changes(folders, existing):
+                changing += [call] if call.main else []
+                existing.update(call.paths)
+        return changing, requests
 
 
 def run_recorded(factory, output, inject=None, *arguments, fault="signal=KILL"):
@@ -267,7 +273,10 @@ def places(keys, refused, cuts, every):
     calls, requests = record(keys, refused)
     numbers = range(1, requests + 1)
     exchanges = [Place(keys, refused, cut, exchange=number) for number in numbers for cut in ("before", "after")]
-    at_calls = [Place(keys, refused, cut, call) for call in calls for cut in ("kill", "lost", "torn", "twice", *ERRORS)]
+    at_calls = [Place(keys, refused, cut, call) for call in calls for cut in ("lost", "torn", *ERRORS)]
+    # A kill leaves what the call before left: where that was nothing to be seen, it leads to no new state.
+    seen = [call for before, call in itertools.pairwise([None, *calls]) if before is None or before.visible]
+    at_calls += [Place(keys, refused, cut, call) for call in seen for cut in ("kill", "twice")]
     # The token's own files are not replayed: a power loss there is the module's business.
     at_calls = [each for each in at_calls if each.cut not in ("lost", "torn") or _in_storage(each.call)]
     calls_of_module = range(1, module_calls(keys, refused) + 1 if "module" in cuts else 0)
@@ -306,7 +315,7 @@ def main(arguments=None):
     parser.add_argument("--keys", choices=("file", "token"))
     parser.add_argument("--every", type=int, default=1, help="try each N-th place only")
     parser.add_argument("--seconds", type=float, help="stop after so many")
-    parser.add_argument("--cuts", default=",".join(CUTS))
+    parser.add_argument("--cuts", default=",".join(CUTS[:-1]))
     options = parser.parse_args(arguments)
     tried = broken = missed = 0
     modes = [options.keys] if options.keys else ["file", "token"]

@@ -33,10 +33,17 @@ class Call:
     arguments: str
     done: bool
 
-    def changes(self, folders):
-        """Tell whether it changes (or makes durable) anything below the folders."""
-        if self.name == "openat" and not re.search(r"O_CREAT|O_TRUNC", self.arguments):
-            return False
+    @property
+    def visible(self):
+        """Whether a process that looks at files afterwards sees a difference; making durable makes none."""
+        return self.name not in ("fsync", "fdatasync", "flock")
+
+    def changes(self, folders, existing):
+        """Tell whether it changes (or makes durable) anything below the folders; files in `existing` are not made."""
+        if self.name == "openat":
+            makes = "O_CREAT" in self.arguments and self.paths[-1] not in existing
+            if not makes and "O_TRUNC" not in self.arguments:
+                return False
         return any(path == str(each) or path.startswith(f"{each}/") for path in self.paths for each in folders)
 
     def __str__(self):
