@@ -55,7 +55,7 @@ class Disk:
     def play(self, calls):
         """Play recorded calls."""
         for call in calls:
-            if call.done and call.changes([self._folder]):
+            if call.done and call.changes([self._folder], ()):
                 getattr(self, f"_{call.name}", self._other)(call)
 
     def lost(self):
