@@ -4,24 +4,36 @@ The jitter is drawn from the device's id and the ROTATIONID: devices spread, and
 """
 
 import random
+from dataclasses import dataclass
 
-FIRST = 30.0
-LONGEST = 3600.0
 MAX_ASKED = 24 * 3600.0
 """No server has this device wait longer than a day."""
 
 
-def delay(device: str, rotation_id: str, attempt: int, asked: float | None = None) -> float:
-    """Give the seconds to wait after the `attempt`-th call in a row (from 1) that came no further.
+@dataclass(frozen=True)
+class Backoff:
+    """Waits (seconds) between attempts, from `first` to `longest`."""
 
-    The wait is drawn between 30 s and a bound that doubles from one minute to one hour. `asked`: the seconds that a
-    server asks to wait (Retry-After): kept, and spread by the same bound, because every device was told the same.
-    """
-    bound = min(LONGEST, 2 * FIRST * 2.0 ** min(attempt - 1, 10))
-    drawn = _share(device, rotation_id, attempt)
-    if asked is not None:
-        return min(max(FIRST, asked), MAX_ASKED) + drawn * bound
-    return FIRST + drawn * (bound - FIRST)
+    first: float = 30.0
+    longest: float = 3600.0
+
+    def delay(self, device: str, rotation_id: str, attempt: int, asked: float | None = None) -> float:
+        """Give the seconds to wait after the `attempt`-th call in a row (from 1) that came no further.
+
+        The wait is drawn between `first` and a bound that doubles from twice that to `longest`. `asked`: the seconds
+        that a server asks to wait (Retry-After): kept, and spread by that bound, because every device was told the
+        same.
+        """
+        bound = min(self.longest, 2 * self.first * 2.0 ** min(attempt - 1, 30))
+        drawn = _share(device, rotation_id, attempt)
+        if asked is not None:
+            return min(max(self.first, asked), MAX_ASKED) + drawn * bound
+        return self.first + drawn * max(0.0, bound - self.first)
+
+
+def delay(device: str, rotation_id: str, attempt: int, asked: float | None = None) -> float:
+    """Give the wait of the policy as it is shipped."""
+    return Backoff().delay(device, rotation_id, attempt, asked)
 
 
 def _share(device: str, rotation_id: str, attempt: int) -> float:

@@ -17,13 +17,13 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
-from . import backoff
+from .backoff import Backoff
 from .errors import BusyError
 from .notify import Notifier
 from .pending import FOLDER, JOURNAL, Pending, marker, read_pending
@@ -53,22 +53,19 @@ class _Wake:
 
 
 class Daemon:
-    """Waits below one storage folder. `child` is the command that goes on with what is pending.
-
-    `backoff_delay` gives the seconds to wait: handler.backoff.delay's arguments.
-    """
+    """Waits below one storage folder. `child` is the command that goes on with what is pending."""
 
     def __init__(
         self,
         storage: Path,
         child: Sequence[str],
         notifier: Notifier,
-        backoff_delay: Callable[[str, str, int, float | None], float] = backoff.delay,
+        backoff: Backoff,
     ) -> None:
         self._storage = storage
         self._child = child
         self._notifier = notifier
-        self._delay = backoff_delay
+        self._backoff = backoff
         self._selector = selectors.DefaultSelector()
         self._stopping = False
         self._failures = 0
@@ -115,7 +112,7 @@ class Daemon:
         if attempts == 0:
             return _Wake(now, self._signature(), clock)
         asked = _seconds_until(waiting.until) if waiting else None
-        delay = self._delay(pending.device or _machine_id(), pending.rotation_id or "", attempts, asked)
+        delay = self._backoff.delay(pending.device or _machine_id(), pending.rotation_id or "", attempts, asked)
         return _Wake(now + delay, self._signature(), clock)
 
     def _signature(self) -> tuple[int, int] | None:

@@ -95,22 +95,10 @@ class Ending:
 
         Raises PendingError where there is no way back: then the new one is tried again.
         """
-        if state.old == NOWHERE:
+        closed = self.way_back_closed(state)
+        if closed:
             self._journal.record(replace(state, rollback=None))
-            raise PendingError(
-                f"there is no way back ({state.rollback}): fioconfig itself had switched to the new certificate, and "
-                "the old one is not known. The new one is tried again; have the gateway accept it"
-            )
-        try:
-            self._connections.gateway(state.old).device_config()
-        except ServerRefusedError as error:
-            if error.status in CERTIFICATE_REFUSALS:
-                # The way back is closed as well: stay where we are, and try the new one again later.
-                self._journal.record(replace(state, rollback=None))
-                raise PendingError(
-                    f"there is no way back ({state.rollback}): the gateway refuses the old certificate too: {error}"
-                ) from error
-            raise
+            raise PendingError(f"there is no way back ({state.rollback}): {closed}. The new one is tried again")
         state = self._steps.hold_fioconfig(state)
         self._device.switch(state.old)
         if self._device.store.find_key(state.new.key) is not None:  # else a cut came after all that was done
@@ -123,6 +111,18 @@ class Ending:
         self.drop(state, reason)
         self.deliver_now()
         return reason
+
+    def way_back_closed(self, state: RotationState) -> str | None:
+        """Say why the old identity cannot be used any more, if that is so. Raises what asking the gateway raises."""
+        if state.old == NOWHERE:
+            return "fioconfig itself had switched to the new certificate, and the old one is not known"
+        try:
+            self._connections.gateway(state.old).device_config()
+        except ServerRefusedError as error:
+            if error.status in CERTIFICATE_REFUSALS:
+                return f"the gateway refuses the old certificate: {error}"
+            raise
+        return None
 
     def tidy(self, state: RotationState) -> None:
         """Remove what only a cut would still have needed."""

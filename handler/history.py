@@ -6,7 +6,7 @@ Nothing depends on it. It is not synced to the disk, and a line that a power los
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,20 @@ class History:
             except (ValueError, TypeError):
                 continue
         return entries
+
+
+def timeline(entries: Sequence[Entry]) -> Iterator[str]:
+    """Give the lines of a timeline: a paragraph per rotation, a line per event."""
+    width = max((len(entry.event) for entry in entries), default=0)
+    rotation_id = None
+    for entry in entries:
+        if entry.rotation_id != rotation_id:
+            rotation_id = entry.rotation_id
+            yield f"rotation {rotation_id}"
+        time = entry.time.replace("T", " ").removesuffix("Z")
+        yield f"  {time}  {entry.event:{width}}  {'ok' if entry.success else 'failed'}"
+        if entry.details:
+            yield f"  {'':19}  {entry.details}"
 
 
 def _for_its_owner(path: str, flags: int) -> int:

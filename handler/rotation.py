@@ -132,16 +132,17 @@ class Rotator:
         self._journal.request(None)
         if state is None:
             return requested is not None
-        if state.step >= PROVED:
-            raise RequestRefusedError(
-                f"rotation {state.rotation_id} is past the point of no return: the gateway has taken the new "
-                "certificate and refuses the old one; `renew-client-cert resume` finishes it"
-            )
         self._open(state)
         if state.step < LOCKED and state.rollback is None and self._device.names_in_use() == state.old:
             self._ending.drop(state, BY_HAND)
             self._ending.deliver_now()
             return True
+        closed = "the gateway has taken the new certificate" if state.step >= PROVED else None
+        if closed := closed or self._ending.way_back_closed(state):
+            raise RequestRefusedError(
+                f"rotation {state.rotation_id} is past the point of no return: {closed}; "
+                "`renew-client-cert resume` finishes it"
+            )
         state = replace(state, rollback=BY_HAND, refused=None, reported=False)
         self._journal.record(state, without=COMPLETED)
         self._ending.go_back(state)

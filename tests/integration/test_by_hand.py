@@ -1,0 +1,242 @@
+"""What a person asks beside a rotation: a dry run, a rotation that is due, giving one up, the history, silence."""
+
+from pathlib import Path
+
+import pytest
+
+from handler.cli import DONE, PENDING, REFUSED, SWITCHED
+from handler.pending import read_pending
+from tests.invariants import broken_invariants
+
+from .in_process import call
+
+ID = "certs-hand"
+(FAKETIME,) = map(str, Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+
+
+def left_after(factory, method, path, status=503):
+    """Leave a rotation that stopped at a request: with 75, or refused."""
+    factory.device.write_request(ID)
+    headers = {"Retry-After": "3000"} if status == 503 else {}
+    server = factory.est if path in ("/simplereenroll", "/cacerts") else factory.gateway
+    server.faults.add(method, path, times=None, status=status, headers=headers)
+    done = factory.device.run()
+    server.faults.clear()
+    assert done.returncode in (PENDING, REFUSED, SWITCHED), done.stderr
+    return done
+
+
+# rotate --dry-run
+
+
+def test_a_dry_run_names_slots_files_and_requests_and_touches_nothing(factory):
+    device = factory.device
+    device.write_request(ID)
+    before = device.snapshot()
+    done = device.run("rotate", "--dry-run")
+    assert done.returncode == DONE, done.stderr
+    assert device.snapshot() == before
+    assert factory.gateway.requests == factory.est.requests == []
+    for named in (
+        ID,
+        f"{device.est_url}/simplereenroll",
+        str(device.sota_toml),
+        "/device",
+        "/config-device",
+        "/events",
+    ):
+        assert named in done.stdout
+    assert ("01 -> 07" in done.stdout) == bool(device.token)
+    assert ("03 -> 09" in done.stdout) == bool(device.token)
+
+
+def test_a_dry_run_says_what_the_rotation_would_be_refused_for(token):
+    token.device.write_request(ID, pkeyids="01,1")
+    before = token.device.snapshot()
+    done = token.device.run("rotate", "--dry-run")
+    assert done.returncode == REFUSED
+    assert "PKEYIDS" in done.stderr
+    assert token.device.snapshot() == before
+    assert token.gateway.requests == []
+
+
+def test_a_dry_run_tells_of_a_rotation_that_is_pending_or_complete(files):
+    left_after(files, "PATCH", "/device")
+    before = files.device.snapshot()
+    assert "is pending after step 1" in files.device.run("rotate", "--dry-run").stdout
+    assert files.device.snapshot() == before
+    assert files.device.run("resume").returncode == DONE
+    assert "complete already" in files.device.run("rotate", "--dry-run").stdout
+
+
+# rotate --if-due
+
+
+@pytest.mark.parametrize(("clock", "due"), [("+100d", False), ("+300d", True)])
+def test_a_rotation_is_begun_only_where_it_is_due(factory, clock, due):
+    device = factory.device
+    device.write_request("certs-asked-long-ago")
+    identity = device.current_identity()
+    # 365 days long: at the tenth month a third is no longer left. The servers' certificates last longer.
+    environment = {"FAKETIME": clock, "LD_PRELOAD": FAKETIME}
+    done = device.run("rotate", "--if-due", "0.33", environment=environment)
+    if due:
+        # The servers have another time, so it comes no further than to what a wrong clock looks like.
+        assert "the clock of this device is wrong" in done.stderr or done.returncode in (DONE, PENDING)
+        assert factory.est.requests
+    else:
+        assert (done.returncode, factory.est.requests) == (DONE, [])
+        assert "% of the certificate's life is left" in done.stdout
+    assert device.current_identity() == identity or done.returncode == DONE
+
+
+def test_a_rotation_that_is_due_gets_an_id_of_its_own(files):
+    files.device.write_request("certs-asked-long-ago")
+    assert files.device.run("rotate", "--if-due", "0.999999999").returncode == DONE
+    assert {each["event"]["correlationId"] for each in files.gateway.events} != {"certs-asked-long-ago"}
+    assert len(files.gateway.event_names()) == 7
+
+
+def test_a_rotation_that_is_pending_is_left_to_the_daemon(files):
+    left_after(files, "PATCH", "/device")
+    asked = len(files.gateway.requests)
+    done = files.device.run("rotate", "--if-due", "0.999999999")
+    assert done.returncode == DONE
+    assert f"{ID} is pending already" in done.stdout
+    assert len(files.gateway.requests) == asked
+
+
+@pytest.mark.parametrize("share", ["0", "1", "a third", "-0.5", "nan"])
+def test_a_share_that_is_none_is_wrong_usage(files, share):
+    done = files.device.run("rotate", f"--if-due={share}")
+    assert done.returncode == 64
+    assert "--if-due" in done.stderr
+
+
+# abort
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/simplereenroll"),
+        ("GET", "/cacerts"),
+        ("PATCH", "/device"),
+        ("GET", "/config-device"),
+        ("PATCH", "/config"),
+    ],
+)
+def test_a_rotation_is_given_up_before_the_point_of_no_return(factory, method, path):
+    device = factory.device
+    identity = device.current_identity()
+    left_after(factory, method, path)
+    done = device.run("abort")
+    assert done.returncode == DONE, done.stderr
+    assert "given up" in done.stdout
+    assert device.current_identity() == identity
+    (end,) = factory.gateway.completed(ID)
+    assert end["event"]["success"] is False
+    assert "given up by hand" in end["event"]["details"]
+    assert read_pending(device.storage) is None
+    if device.token:
+        assert sorted(each.id for each in device.token_objects()) == ["01", "01", "03"]
+    else:
+        assert len(device.private_key_files()) == 1
+    # The same request runs again: giving up is not completing.
+    assert device.run().returncode == SWITCHED
+    assert device.run("resume").returncode == DONE
+    assert device.current_identity().public_key == factory.gateway.current
+
+
+def test_a_rotation_that_is_switched_but_not_proved_goes_back(factory):
+    device = factory.device
+    identity = device.current_identity()
+    device.write_request(ID)
+    fault = factory.gateway.faults.add("POST", "/events", times=None, status=503, headers={"Retry-After": "3000"})
+    assert device.run().returncode == SWITCHED
+    assert fault.used
+    assert device.current_identity() != identity
+    factory.gateway.faults.clear()
+    done = device.run("abort")
+    assert done.returncode == DONE, done.stderr
+    assert device.current_identity() == identity
+    assert broken_invariants(factory, ID, completed=False) == []
+
+
+def test_past_the_point_of_no_return_it_is_explained_why_not(factory):
+    factory.device.write_request(ID)
+    assert factory.device.run().returncode == SWITCHED  # tidying up is pending
+    before = factory.device.snapshot()
+    done = factory.device.run("abort")
+    assert done.returncode == REFUSED
+    assert "point of no return" in done.stderr
+    assert "resume" in done.stderr
+    assert factory.device.snapshot() == before
+
+
+def test_a_rotation_whose_proof_was_taken_without_an_answer_cannot_be_given_up(factory):
+    device = factory.device
+    device.write_request(ID)
+    factory.gateway.faults.add("POST", "/events", skip=1, times=None, drop="after")
+    assert call(device).status == SWITCHED
+    assert factory.gateway.current == device.current_identity().public_key
+    factory.gateway.faults.clear()
+    done = device.run("abort")
+    assert done.returncode == REFUSED, done.stdout
+    assert "past the point of no return: the gateway refuses the old certificate" in done.stderr
+    assert device.run("resume").returncode == DONE
+    assert broken_invariants(factory, ID, completed=True) == []
+
+
+def test_without_anything_pending_there_is_nothing_to_give_up(files):
+    before = files.device.snapshot()
+    done = files.device.run("abort")
+    assert (done.returncode, done.stdout) == (DONE, "nothing to do: no rotation is pending\n")
+    assert files.device.snapshot() == before
+
+
+# log
+
+
+def test_the_log_shows_rotations_as_a_timeline(files):
+    left_after(files, "POST", "/simplereenroll")
+    assert files.device.run("resume").returncode == DONE
+    files.device.write_request("certs-next")
+    assert files.device.run().returncode == SWITCHED
+    done = files.device.run("log")
+    assert done.returncode == DONE
+    lines = done.stdout.splitlines()
+    assert [each for each in lines if each.startswith("rotation ")] == [f"rotation {ID}", "rotation certs-next"]
+    assert len([each for each in lines if each.endswith("  ok")]) == 14
+    (failed,) = [number for number, each in enumerate(lines) if each.endswith("  failed")]
+    assert "Generate new certificate" in lines[failed]
+    assert "HTTP 503" in lines[failed + 1]
+
+
+def test_the_log_says_what_is_waited_for(files):
+    left_after(files, "POST", "/simplereenroll")
+    assert files.device.run("log").stdout.splitlines()[-1].startswith("pending: ")
+
+
+def test_without_any_rotation_the_log_says_so(files):
+    assert files.device.run("log").stdout == "no rotation has been begun on this device\n"
+
+
+def test_a_line_that_a_power_loss_tore_is_passed_over(files):
+    files.device.write_request(ID)
+    files.device.run()
+    history = files.device.storage / "renew-client-cert/history.jsonl"
+    history.write_bytes(history.read_bytes()[:-20] + b"\0" * 10)
+    done = files.device.run("log")
+    assert done.returncode == DONE
+    assert "Finalize aktualizr configuration" in done.stdout
+
+
+# --quiet
+
+
+def test_quiet_says_nothing_but_warnings(files):
+    files.device.write_request(ID)
+    done = files.device.run("rotate", "--quiet")
+    assert (done.returncode, done.stdout) == (DONE, "")
+    assert all(line.startswith("warning: ") for line in done.stderr.splitlines())
