@@ -11,6 +11,7 @@
 """
 
 import argparse
+import io
 import logging
 import os
 import signal
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser.parse_args(arguments)
     except SystemExit as stop:  # argparse has said why
         return stop.code if isinstance(stop.code, int) else USAGE
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a console may know ASCII only
     quiet = logging.INFO if options.command == "daemon" else logging.WARNING
     logging.basicConfig(
         stream=sys.stderr, level=logging.DEBUG if options.verbose else quiet, format="%(levelname)s: %(message)s"

@@ -24,7 +24,7 @@ def rotation_id(storage: Path) -> str | None:
         found = data["RotationId"]
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         log.warning("%s cannot be read (%s): taken as if no rotation had been completed", path, error)
         return None
     return found if isinstance(found, str) else None

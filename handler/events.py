@@ -4,6 +4,7 @@ An event's id and time are fixed when it happens. It is journalled before anythi
 the gateway has taken it: delivered at least once, in order, under the same id.
 """
 
+import json
 import logging
 import threading
 import uuid
@@ -25,7 +26,9 @@ STARTED = "CertRotationStarted"
 COMPLETED = "CertRotationCompleted"
 MAX_DETAILS = 1000
 BATCH = 50
-"""Events per request: with details of 1,000 characters well below the 100 KB that a gateway takes."""
+"""Events per request, at most."""
+MAX_BATCH_BYTES = 90_000
+"""A gateway takes 100 KB at once; a character of the details may be written as 6 bytes or 12."""
 
 
 class Outbox(Protocol):
@@ -64,9 +67,21 @@ class EventFactory:
         }
 
 
+def next_batch(events: Sequence[Event]) -> list[Event]:
+    """Give the oldest events, as many as one request may hold; one at least where there is any."""
+    batch: list[Event] = []
+    size = 0
+    for event in events[:BATCH]:
+        size += len(json.dumps(event))
+        if batch and size > MAX_BATCH_BYTES:
+            break
+        batch.append(event)
+    return batch
+
+
 def deliver(outbox: Outbox, gateway: GatewayClient) -> None:
     """Deliver everything that waits, oldest first. Raises ServerRefusedError, PendingError, hsm.errors.TokenError."""
-    while batch := outbox.undelivered()[:BATCH]:
+    while batch := next_batch(outbox.undelivered()):
         gateway.post_events(batch)
         outbox.delivered(batch)
 
@@ -126,6 +141,6 @@ class Delivery:
                 gateway.close()
 
     def _deliver(self, gateway: GatewayClient) -> None:
-        while (batch := self._outbox.undelivered()[:BATCH]) and not self._stop.is_set():
+        while (batch := next_batch(self._outbox.undelivered())) and not self._stop.is_set():
             gateway.post_events(batch)
             self._outbox.delivered(batch)

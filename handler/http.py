@@ -29,8 +29,6 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import InvalidHeader
-from urllib3.util.retry import Retry
 
 from hsm import tls
 from hsm.errors import TokenError
@@ -105,22 +103,19 @@ class Answer:
     @property
     def date(self) -> datetime | None:
         """The server's clock (Date, RFC 9110 §6.6.1); None where it does not say."""
-        try:
-            return parsedate_to_datetime(self.headers.get("Date", ""))
-        except ValueError:
-            return None
+        return _moment(self.headers.get("Date", ""))
 
     @property
     def retry_after(self) -> float | None:
         """Seconds that Retry-After (RFC 9110 §10.2.3) asks to wait; None where it is absent or absurd."""
-        value = self.headers.get("Retry-After")
-        if value is None:
+        value = self.headers.get("Retry-After", "").strip(" \t")
+        if re.fullmatch("[0-9]+", value):
+            return min(float(value), MAX_RETRY_AFTER)
+        when = _moment(value)
+        if when is None:
             return None
-        try:
-            seconds = Retry().parse_retry_after(value)
-        except InvalidHeader:
-            return None
-        return min(seconds, MAX_RETRY_AFTER)
+        # By the server's own clock where it shows it: that of the device may be wrong by years.
+        return min(max(0.0, (when - (self.date or datetime.now(UTC))).total_seconds()), MAX_RETRY_AFTER)
 
     @property
     def words(self) -> str:
@@ -155,6 +150,7 @@ class HttpClient:
         self._stop = stop or threading.Event()
         self._certificate_requested = threading.Event()
         self._context = _client_context(ca_file)
+        self._context.sslsocket_class = _socket_class(deadline)
         authenticate(self._context)
         try:
             tls.on_certificate_request(self._context, self._certificate_requested.set)
@@ -162,7 +158,7 @@ class HttpClient:
         except tls.TlsBindingError as error:
             log.debug("cannot see whether a server asks for the client certificate: %s", error)
             self._watching = False
-        self._session = requests.Session()
+        self._session = _Session()
         self._session.trust_env = False
         self._session.headers.clear()
         self._session.mount("https://", _ContextAdapter(self._context))
@@ -191,17 +187,20 @@ class HttpClient:
             if isinstance(failure, Answer):
                 return failure
             delay = next(delays, None)
-            if asked is not None:
+            if asked:  # 0 seconds are no reason to try more often than by our delays
                 delay = max(asked, delay or 0.0)
             if delay is None:
                 raise failure
-            self.wait(delay, failure)
+            self.wait(delay, failure, asked=bool(asked))
             log.info("%s %s: trying again after: %s", method, url, failure)
 
-    def wait(self, seconds: float, reason: RenewalError) -> None:
-        """Wait so many seconds; raise PendingError from `reason` at once where that does not fit the deadline."""
+    def wait(self, seconds: float, reason: RenewalError, *, asked: bool = True) -> None:
+        """Wait so many seconds; raise PendingError from `reason` at once where that does not fit the deadline.
+
+        `asked`: the server asked for that wait, so nobody is to come back before.
+        """
         if seconds >= self._deadline.remaining or self._stop.is_set():
-            when = datetime.now(UTC) + timedelta(seconds=seconds)
+            when = datetime.now(UTC) + timedelta(seconds=seconds) if asked else None
             raise PendingError(str(reason), when) from reason
         if self._stop.wait(seconds):
             raise PendingError(str(reason)) from reason
@@ -218,7 +217,8 @@ class HttpClient:
             return self._judge(url, error), None
         if answer.status in TRANSIENT_STATUSES:
             words = f": {answer.words}" if answer.words and answer.content_type != "text/html" else ""
-            failure = PendingError(f"{urlsplit(url).netloc} answered HTTP {answer.status}{words}")
+            asked = f"{method} {urlsplit(url).path}"
+            failure = PendingError(f"{asked}: {urlsplit(url).netloc} answered HTTP {answer.status}{words}")
             return failure, answer.retry_after
         if answer.status < 300 and answer.content_type == "text/html":  # noqa: PLR2004
             return PendingError(f"{urlsplit(url).netloc} answered with a web page, as a captive portal does"), None
@@ -256,9 +256,17 @@ class HttpClient:
         return bytes(content)
 
     def _same_origin(self, answer: Answer) -> str:
-        target = urljoin(answer.url, answer.headers.get("Location", ""))
-        old, new = urlsplit(answer.url), urlsplit(target)
-        if (old.scheme, old.hostname, old.port or 443) != (new.scheme, new.hostname, new.port or 443):
+        old = urlsplit(answer.url)
+        try:
+            target = urljoin(answer.url, answer.headers.get("Location", ""))
+            new = urlsplit(target)
+            port = new.port or 443
+        except ValueError as error:
+            raise ServerRefusedError(
+                f"{old.netloc} redirects to what is no address: configure the address that answers itself",
+                answer.status,
+            ) from error
+        if (old.scheme, old.hostname, old.port or 443) != (new.scheme, new.hostname, port):
             raise ServerRefusedError(
                 f"{old.netloc} redirects to {new.scheme}://{new.hostname or ''}: another origin is not followed; "
                 "configure the address that answers itself",
@@ -296,6 +304,25 @@ def _client_context(ca_file: Path) -> ssl.SSLContext:
     return context
 
 
+def _socket_class(deadline: Deadline) -> type[ssl.SSLSocket]:
+    """Make sockets that read no more once the time is up: a server that drips bytes meets no other time-out."""
+
+    class DeadlineSocket(ssl.SSLSocket):
+        def recv_into(self, *arguments: Any) -> int:  # noqa: ANN401
+            if not deadline.remaining:
+                raise TimeoutError("the time is up")
+            return super().recv_into(*arguments)
+
+    return DeadlineSocket
+
+
+class _Session(requests.Session):
+    """Leaves redirects alone: requests would read the whole body of one, however big, and parse its address."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
+        return None
+
+
 class _ContextAdapter(HTTPAdapter):
     """Uses the given context as it is: requests would add its own CA bundle to it."""
 
@@ -308,6 +335,15 @@ class _ContextAdapter(HTTPAdapter):
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:  # noqa: ANN401
         """Add nothing: trust and identity stand in the context."""
+
+
+def _moment(text: str) -> datetime | None:
+    """Read an HTTP date; None where it is none. One without a zone is UTC (RFC 9110 §5.6.7)."""
+    try:
+        found = parsedate_to_datetime(text)
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError, IndexError, TypeError):
+        return None
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -14,8 +14,11 @@ TIMEOUT = 60.0
 class Services:
     """systemd on this device. `runtime` is the folder whose presence says that it runs (sd_booted(3))."""
 
-    def __init__(self, runtime: Path = Path("/run/systemd/system"), systemctl: str = "systemctl") -> None:
+    def __init__(
+        self, runtime: Path = Path("/run/systemd/system"), systemctl: str = "systemctl", timeout: float = TIMEOUT
+    ) -> None:
         self._systemctl = systemctl
+        self._timeout = timeout
         self._running = runtime.is_dir()
 
     @property
@@ -54,7 +57,12 @@ class Services:
     def _call(self, *arguments: str) -> str | None:
         try:
             done = subprocess.run(
-                [self._systemctl, *arguments], capture_output=True, text=True, timeout=TIMEOUT, check=False
+                [self._systemctl, *arguments],
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=self._timeout,
+                check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             log.warning("systemctl %s: %s", " ".join(arguments), error)
