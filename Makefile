@@ -8,7 +8,11 @@ INSTALLED := $(VENV)/.installed
 
 # Debian packages and a file that each brings: real tokens, and what the tests look through.
 TOOLS := softhsm2:/usr/bin/softhsm2-util opensc:/usr/bin/pkcs11-tool strace:/usr/bin/strace \
-    faketime:/usr/bin/faketime gcc:/usr/bin/cc umockdev:/usr/bin/umockdev-run
+    faketime:/usr/bin/faketime gcc:/usr/bin/cc umockdev:/usr/bin/umockdev-run \
+    p11-kit:/usr/bin/p11-kit swtpm:/usr/bin/swtpm libtss2-tcti-swtpm0:/usr/share/doc/libtss2-tcti-swtpm0/copyright \
+    libtpm2-pkcs11-1:/usr/share/p11-kit/modules/tpm2_pkcs11.module tpm2-abrmd:/usr/sbin/tpm2-abrmd \
+    libtss2-tcti-tabrmd0:/usr/share/doc/libtss2-tcti-tabrmd0/copyright dbus-daemon:/usr/bin/dbus-daemon \
+    dbus-bin:/usr/bin/dbus-send
 
 .PHONY: demo test test-crash check lint types format tools clean
 

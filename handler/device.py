@@ -131,8 +131,10 @@ class Device:
         from hsm.slots import ObjectId  # noqa: PLC0415
         from hsm.token import Token  # noqa: PLC0415
 
+        from .refused_pin import RefusedPin  # noqa: PLC0415
+
         if self._token is None:
-            token = Token(config.module, config.label, config.pin)
+            token = Token(config.module, config.label, config.pin, RefusedPin(self.storage))
             if self._token_wait > 0:
                 from hsm.presence import wait_for_token  # noqa: PLC0415
 

@@ -32,6 +32,10 @@ class PinError(FinalTokenError):
     """The PIN is wrong or locked. Never tried twice: a locked token is a dead device."""
 
 
+class PinRefusedError(PinError):
+    """The token was asked, and says that the PIN is wrong: it counts such attempts."""
+
+
 class ObjectMissingError(FinalTokenError):
     """A key or certificate that the configuration names is not in the token."""
 

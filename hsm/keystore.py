@@ -26,7 +26,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pkcs11 import Attribute, Mechanism, ObjectClass
 
 from hsm import tls
-from hsm.errors import MixedHandlesError, ObjectConflictError, ObjectMissingError, TokenError, UnsupportedError
+from hsm.errors import (
+    MixedHandlesError,
+    ObjectConflictError,
+    ObjectMissingError,
+    TokenAbsentError,
+    TokenError,
+    UnsupportedError,
+)
 from hsm.keys import TokenPrivateKey, load_private_key
 from hsm.names import N, Names, id_of, ids_of, with_ids
 from hsm.objects import EC_PARAMS, believed, class_name, class_of, label_of, labels, objects_under, the_object
@@ -51,7 +58,7 @@ T = TypeVar("T")
 class TokenKeyStore:
     """The identities in a token. All methods raise hsm.errors.TokenError and its subclasses.
 
-    `delays` are the seconds before each further attempt at making a key, `wait` is what waits. `in_use` are the ids
+    `delays` are the seconds before each further attempt at a change, `wait` is what waits. `in_use` are the ids
     whose objects must not be destroyed; unused() takes note of them too.
     """
 
@@ -146,17 +153,27 @@ class TokenKeyStore:
         if curve.name not in EC_PARAMS:
             raise UnsupportedError(f"expected a key on {' or '.join(EC_PARAMS)}, not on {curve.name}")
         self._refuse_in_use(object_id, 0)
+        return self._patiently(lambda: self._generate_once(object_id, curve), while_absent=True)
+
+    def _patiently(self, change: Callable[[], T], *, while_absent: bool) -> T:
+        """Change the token, again where that failed and may pass: another program may be writing to it."""
+
+        def change_again() -> T:
+            # tpm2-pkcs11 keeps a transient object of every generation; only a new start frees them.
+            self._token.reinitialize()
+            return change()
+
+        attempt = change
         for delay in self._delays:
             try:
-                return self._generate_once(object_id, curve)
+                return attempt()
             except TokenError as error:
-                if error.final:
+                if error.final or (isinstance(error, TokenAbsentError) and not while_absent):
                     raise
                 _log.warning("%s; tried again in %g s.", error, delay)
             self._wait(delay)
-            # tpm2-pkcs11 keeps a transient object of every generation; only a new start frees them.
-            self._token.reinitialize()
-        return self._generate_once(object_id, curve)
+            attempt = change_again
+        return attempt()
 
     def _generate_once(self, object_id: ObjectId, curve: ec.EllipticCurve) -> TokenPrivateKey:
         with self._token.session(f"look at the place of key {object_id}") as session:
@@ -190,8 +207,14 @@ class TokenKeyStore:
                 return
 
     def store_certificate(self, name: str, certificate: x509.Certificate) -> None:
-        """Store a certificate in the place of ours under that id; nothing to do if it is there already."""
+        """Store a certificate in the place of ours under that id; nothing to do if it is there already.
+
+        Tried again while the token is busy, as in generate().
+        """
         object_id = id_of(name)
+        self._patiently(lambda: self._store_once(object_id, certificate), while_absent=False)
+
+    def _store_once(self, object_id: ObjectId, certificate: x509.Certificate) -> None:
         der = certificate.public_bytes(Encoding.DER)
         with self._token.session(f"store certificate {object_id}") as session:
             self._refuse_strangers(session, object_id, CERTIFICATE_LABEL)

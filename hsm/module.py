@@ -19,10 +19,12 @@ from pkcs11 import exceptions as p11
 from pkcs11.constants import TokenFlag
 
 from hsm.attributes import TolerantMapper
-from hsm.errors import ModuleError, ObjectConflictError, PinError, TokenAbsentError, TokenError
+from hsm.errors import ModuleError, ObjectConflictError, PinError, PinRefusedError, TokenAbsentError, TokenError
 from hsm.translation import translated
 
 LOCK = threading.RLock()
+
+_WRONG_PIN = (p11.PinIncorrect, p11.PinInvalid, p11.PinLenRange)
 
 _log = logging.getLogger(__name__)
 _loaded: dict[str, "Module"] = {}
@@ -154,11 +156,11 @@ class Module:
         try:
             session = self._logged_in(token, pin)
         except p11.PKCS11Error as error:
+            failure = translated(error, "log in", token.label)
             # A token without a user PIN has refused none: somebody is about to set it.
-            no_pin_yet = isinstance(error, p11.UserPinNotInitialized)
-            if isinstance(translated(error, "log in", token.label), PinError) and not no_pin_yet:
+            if isinstance(failure, PinError) and not isinstance(error, p11.UserPinNotInitialized):
                 self._refused.add((token.label, pin))
-            raise translated(error, "log in", token.label) from error
+            raise PinRefusedError(str(failure)) if isinstance(error, _WRONG_PIN) else failure from error
         self._logins[slot] = _Login(session, pin, 1)
 
     def _logged_in(self, token: pkcs11.Token, pin: str) -> pkcs11.Session:

@@ -10,26 +10,44 @@ well, or the login is gone, the module is started anew first, which is the only 
 """
 
 import contextlib
+from typing import Protocol
 
 import pkcs11
 from pkcs11 import exceptions as p11
 
 from hsm import module as modules
 from hsm.attributes import TolerantMapper
-from hsm.errors import MixedHandlesError, PinError, TokenError
+from hsm.errors import MixedHandlesError, PinError, PinRefusedError, TokenError
 from hsm.translation import translated
 
 # Uses that failed in a row, after which a fresh session is not enough.
 _TOO_MANY = 2
 
 
-class Token:
-    """The token of that label in a PKCS#11 module (a path, or a name for the loader), with the user's PIN."""
+class PinMemory(Protocol):
+    """Remembers a refused PIN for longer than a process: a TPM locks its token after two attempts at a wrong one."""
 
-    def __init__(self, module: str, label: str, pin: str) -> None:
+    def check(self, label: str, pin: str) -> None:
+        """Raise PinError where the token of that label has refused that PIN before."""
+
+    def refused(self, label: str, pin: str) -> None:
+        """Note that it has refused that PIN."""
+
+    def accepted(self) -> None:
+        """Forget what was noted: the PIN that is configured now is right."""
+
+
+class Token:
+    """The token of that label in a PKCS#11 module (a path, or a name for the loader), with the user's PIN.
+
+    `memory` is asked before the PIN is tried, and told how that went.
+    """
+
+    def __init__(self, module: str, label: str, pin: str, memory: PinMemory | None = None) -> None:
         self.module = module
         self.label = label
         self._pin = pin
+        self._memory = memory
         self._found: pkcs11.Token | None = None
         self._session: pkcs11.Session | None = None
         self._generation = 0
@@ -107,12 +125,24 @@ class Token:
             if not self._pin:
                 raise PinError(f"no PIN for token {self.label!r}: set p11.pass")
             found = module.find(self.label)
-            module.log_in(found, self._pin)
+            self._log_in(module, found)
             self._found = found
             self._generation = module.generation
         self._era += 1
         self._session = self._found.open(rw=True, attribute_mapper=TolerantMapper())
         return self._session
+
+    def _log_in(self, module: modules.Module, found: pkcs11.Token) -> None:
+        if self._memory is None:
+            module.log_in(found, self._pin)
+            return
+        self._memory.check(self.label, self._pin)
+        try:
+            module.log_in(found, self._pin)
+        except PinRefusedError:
+            self._memory.refused(self.label, self._pin)
+            raise
+        self._memory.accepted()
 
     def note(self, operation: str, error: BaseException | None) -> None:
         """Draw the conclusions from the end of an operation. Raises the TokenError for an error of pkcs11."""

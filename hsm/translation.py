@@ -45,7 +45,11 @@ _CKR_KEY_FUNCTION_NOT_PERMITTED = 0x68
 _UNMAPPED = re.compile(r"Unmapped error code (?:0x)?([0-9a-fA-F]+)")
 
 _ADVICE: tuple[tuple[tuple[type[pkcs11.PKCS11Error], ...], type[TokenError], str], ...] = (
-    ((p11.PinLocked,), PinError, "the PIN is locked: unlock it with the security officer's PIN"),
+    (
+        (p11.PinLocked,),
+        PinError,
+        "the PIN is locked: unlock it with the security officer's PIN (a TPM: tpm2_dictionarylockout --clear-lockout)",
+    ),
     ((p11.UserPinNotInitialized,), PinError, "the token has no user PIN yet: set one"),
     (_PIN, PinError, "the PIN is not tried again: correct p11.pass before the token locks it"),
     (_ABSENT, TokenAbsentError, "the token is not there (any more): look at its device and driver"),

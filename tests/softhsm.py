@@ -12,17 +12,21 @@ import os
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from pkcs11 import Attribute, CertificateType, KeyType, ObjectClass
-from pkcs11.constants import MechanismFlag
+from pkcs11.constants import DEFAULT, MechanismFlag
 from pkcs11.util.ec import encode_ec_public_key
+from pkcs11.util.rsa import encode_rsa_public_key
 
+from hsm.keys import load_private_key
 from hsm.objects import EC_PARAMS
+from hsm.slots import ObjectId
 from hsm.token import Token
 
 MODULE = "/usr/lib/softhsm/libsofthsm2.so"
@@ -35,19 +39,11 @@ _CLASSES = (
     ObjectClass.SECRET_KEY,
     ObjectClass.DATA,
 )
-_VALUES = {ObjectClass.PUBLIC_KEY: Attribute.EC_POINT, ObjectClass.CERTIFICATE: Attribute.VALUE}
+# What tpm2-pkcs11 does not take of a key pair's template.
+_PUBLIC_LEFT_OUT = {Attribute.ENCRYPT: DEFAULT, Attribute.WRAP: DEFAULT}
+_PRIVATE_LEFT_OUT = {Attribute.DECRYPT: DEFAULT, Attribute.UNWRAP: DEFAULT}
 _numbers = itertools.count(1)
 _home: Path | None = None
-
-
-@dataclass(frozen=True)
-class TokenFixture:
-    """One token as a device's configuration names it (p11.module, p11.label, p11.pass), and where its files are."""
-
-    module: str
-    label: str
-    pin: str
-    directory: Path
 
 
 @dataclass(frozen=True, order=True)
@@ -58,6 +54,57 @@ class TokenObject:
     id: str
     label: str
     value: str
+
+
+@dataclass(frozen=True)
+class TokenFixture:
+    """One token as a device's configuration names it (p11.module, p11.label, p11.pass), and where its files are.
+
+    `environment` is what a program needs to use it. Tests arrange and question it by its methods, which other kinds of
+    tokens have too (tests.tokens).
+    """
+
+    module: str
+    label: str
+    pin: str
+    directory: Path
+    environment: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    can_derive = True
+
+    def objects(self) -> list[TokenObject]:
+        """List what is in the token."""
+        return objects(self)
+
+    def add_key_pair(
+        self, object_id: int, label: str = "tls", curve: ec.EllipticCurve | None = None
+    ) -> ec.EllipticCurvePublicKey:
+        """Make a key pair as lmp-device-register does."""
+        return add_key_pair(self, object_id, label, curve)
+
+    def add_certificate(self, object_id: int, certificate: x509.Certificate, label: str = "client") -> None:
+        """Put a certificate in the token."""
+        add_certificate(self, object_id, certificate, label)
+
+    @contextlib.contextmanager
+    def private_key(self, object_id: str):
+        """Open the private key under an id ("01")."""
+        token = Token(self.module, self.label, self.pin)
+        try:
+            yield load_private_key(token, ObjectId.parse(object_id))
+        finally:
+            token.close()
+
+    @contextlib.contextmanager
+    def away(self):
+        """Have the token away, as if it were pulled out, until the block ends."""
+        # Beside the folder in which modules look for tokens: at most a rename.
+        place = self.directory.parents[1] / f"away-{self.directory.name}"
+        self.directory.rename(place)
+        try:
+            yield
+        finally:
+            place.rename(self.directory)
 
 
 def _token_home() -> Path:
@@ -92,7 +139,7 @@ def make_token(label: str = "aktualizr", pin: str = "87654321", *, exact: bool =
         env=os.environ | softhsm_environment(),
     )
     (directory,) = set(tokens.iterdir()) - before
-    return TokenFixture(MODULE, full_label, pin, directory)
+    return TokenFixture(MODULE, full_label, pin, directory, softhsm_environment())
 
 
 def remove_token(token: TokenFixture) -> None:
@@ -118,9 +165,17 @@ def objects(token: TokenFixture) -> list[TokenObject]:
         # By class: an object that a killed program left half written has none, and no search of a program finds it.
         for kind in _CLASSES:
             for item in list(session.get_objects({Attribute.CLASS: kind})):
-                value = item[_VALUES[kind]].hex() if kind in _VALUES else ""
+                value = _value(item, kind)
                 found.append(TokenObject(kind.name, item[Attribute.ID].hex(), item[Attribute.LABEL], value))
     return sorted(found)
+
+
+def _value(item, kind: ObjectClass) -> str:
+    if kind == ObjectClass.CERTIFICATE:
+        return item[Attribute.VALUE].hex()
+    if kind == ObjectClass.PUBLIC_KEY:
+        return item[Attribute.MODULUS if item[Attribute.KEY_TYPE] == KeyType.RSA else Attribute.EC_POINT].hex()
+    return ""
 
 
 def add_key_pair(
@@ -134,10 +189,26 @@ def add_key_pair(
             label=label,
             store=True,
             capabilities=MechanismFlag.SIGN | MechanismFlag.VERIFY | MechanismFlag.DERIVE,
-            public_template={Attribute.EC_PARAMS: EC_PARAMS[(curve or ec.SECP256R1()).name]},
-            private_template={Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False},
+            public_template={Attribute.EC_PARAMS: EC_PARAMS[(curve or ec.SECP256R1()).name], **_PUBLIC_LEFT_OUT},
+            private_template={Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False, **_PRIVATE_LEFT_OUT},
         )
         return serialization.load_der_public_key(encode_ec_public_key(public))
+
+
+def add_rsa_key_pair(token: TokenFixture, object_id: int, label: str = "tls") -> rsa.RSAPublicKey:
+    """Make an RSA key pair in the token, as nobody should."""
+    with opened(token) as session:
+        public, _ = session.generate_keypair(
+            KeyType.RSA,
+            2048,
+            id=bytes([object_id]),
+            label=label,
+            store=True,
+            capabilities=MechanismFlag.SIGN | MechanismFlag.VERIFY,
+            public_template=_PUBLIC_LEFT_OUT,
+            private_template={Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False, **_PRIVATE_LEFT_OUT},
+        )
+        return serialization.load_der_public_key(encode_rsa_public_key(public))
 
 
 def add_certificate(token: TokenFixture, object_id: int, certificate: x509.Certificate, label: str = "client") -> None:

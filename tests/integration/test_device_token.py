@@ -100,6 +100,8 @@ def test_a_refused_or_locked_pin_is_tried_once_and_the_token_left_as_it_was(fact
     assert watched.calls.count("C_Login") == 1
     assert words in done.stderr
     assert device.token_objects() == before
+    # The PIN was right all along: what was noted of it is removed by hand, as the message then says.
+    (device.storage / "renew-client-cert/refused-pin").unlink(missing_ok=True)
     with plain_module(device):
         assert finish(factory, "certs-again") == []
 

@@ -109,7 +109,7 @@ class Device:
         search_paths = ("usr/lib/sota/conf.d", "var/sota/sota.toml", "etc/sota/conf.d/")
         return {
             **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
-            **(softhsm.softhsm_environment() if self.token else {}),
+            **(self.token.environment if self.token else {}),
             "PATH": f"{self.folder}/bin:{os.environ['PATH']}",
             "PYTHONPATH": str(REPOSITORY),
             "CONFIG_FILE": str(self.request_file),
@@ -151,12 +151,12 @@ class Device:
             for path in sorted((self.folder / top).rglob("*")):
                 found[str(path.relative_to(self.folder))] = _file_state(path)
         if self.token:
-            found["token"] = softhsm.objects(self.token)
+            found["token"] = self.token.objects()
         return found
 
     def token_objects(self) -> list[softhsm.TokenObject]:
         """List the token's objects; none without a token."""
-        return softhsm.objects(self.token) if self.token else []
+        return self.token.objects() if self.token else []
 
     def sota(self) -> dict[str, Any]:
         """Read sota.toml."""
@@ -185,15 +185,8 @@ class Device:
         if not self.token:
             yield load_pem_private_key(Path(name or names["tls_pkey_path"]).read_bytes(), None)
             return
-        from hsm.keys import load_private_key  # noqa: PLC0415 - with a token only
-        from hsm.slots import ObjectId  # noqa: PLC0415
-        from hsm.token import Token  # noqa: PLC0415
-
-        token = Token(self.token.module, self.token.label, self.token.pin)
-        try:
-            yield load_private_key(token, ObjectId.parse(name or names["tls_pkey_id"]))
-        finally:
-            token.close()
+        with self.token.private_key(name or names["tls_pkey_id"]) as key:
+            yield key
 
     def encrypted_config(self) -> Config:
         """Read config.encrypted."""
@@ -227,18 +220,21 @@ def make_device(
     config: PlainFiles = FACTORY_FILES,
     config_device: PlainFiles | None = DEVICE_FILES,
     with_device_cas: bool = False,
+    token: softhsm.TokenFixture | None = None,
 ) -> Device:
     """Register a device in an empty folder.
 
     `config_device` are its own files (None: the gateway answers that it has none), `config` are all the others.
-    `with_device_cas`: root.crt holds the device's CAs too.
+    `with_device_cas`: root.crt holds the device's CAs too. `token` is an empty token; by default one of SoftHSM's is
+    made for keys="token".
     """
     for part in ("usr/lib/sota/conf.d", "var/sota", "etc/sota/conf.d", "run/secrets", "bin"):
         (folder / part).mkdir(parents=True)
-    token = softhsm.make_token() if keys == "token" else None
+    if keys == "token" and token is None:
+        token = softhsm.make_token()
     curve = curve or ec.SECP256R1()
     private = None if token else ec.generate_private_key(curve)
-    public = private.public_key() if private else softhsm.add_key_pair(token, 1, curve=curve)
+    public = private.public_key() if private else token.add_key_pair(1, curve=curve)
     device = Device(
         folder=folder,
         token=token,
@@ -267,7 +263,7 @@ def make_device(
 
 def _store_identity(device: Device, private: ec.EllipticCurvePrivateKey | None) -> None:
     if private is None:
-        softhsm.add_certificate(device.token, 3, device.certificate)
+        device.token.add_certificate(3, device.certificate)
         hsm = f'[p11]\nmodule = "{device.token.module}"\npass = "{device.token.pin}"\nlabel = "{device.token.label}"\n'
         _write(device.folder / "usr/lib/sota/conf.d/40-hsm.toml", hsm.encode(), 0o600)
     else:
