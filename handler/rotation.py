@@ -327,6 +327,7 @@ class Rotator:
 
     def _load(self) -> RotationState | None:
         self._journal.load()
+        self._journal.settle_marker()
         take_over(self._device, self._journal, self._steps)
         return self._journal.rotation
 

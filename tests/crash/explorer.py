@@ -1,6 +1,6 @@
 """Cuts a rotation off everywhere, recovers, and asks whether the device is whole.
 
-    python -m tests.crash.explorer [--keys file|token] [--every N] [--seconds S] [--cuts KIND,...]
+    python -m tests.crash.explorer [--keys file|token] [--gateway takes|refuses] [--every N] [--seconds S] [--cuts KIND,...]
 
 A place is a file-changing system call of the program (killed as it enters the call), or an HTTP exchange (killed when
 the request arrives, or when the server has done the work but not answered). What may be left there:
@@ -313,13 +313,15 @@ def main(arguments=None):
     """Explore as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keys", choices=("file", "token"))
+    parser.add_argument("--gateway", choices=("takes", "refuses"), help="the new certificate; both if not given")
     parser.add_argument("--every", type=int, default=1, help="try each N-th place only")
     parser.add_argument("--seconds", type=float, help="stop after so many")
     parser.add_argument("--cuts", default=",".join(CUTS[:-1]))
     options = parser.parse_args(arguments)
     tried = broken = missed = 0
     modes = [options.keys] if options.keys else ["file", "token"]
-    for keys, refused in itertools.product(modes, (False, True)):
+    answers = [options.gateway == "refuses"] if options.gateway else [False, True]
+    for keys, refused in itertools.product(modes, answers):
         name = f"{keys}{', rolled back' if refused else ''}"
         try:
             todo = places(keys, refused, options.cuts.split(","), options.every)
