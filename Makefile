@@ -14,7 +14,7 @@ TOOLS := softhsm2:/usr/bin/softhsm2-util opensc:/usr/bin/pkcs11-tool strace:/usr
     libtss2-tcti-tabrmd0:/usr/share/doc/libtss2-tcti-tabrmd0/copyright dbus-daemon:/usr/bin/dbus-daemon \
     dbus-bin:/usr/bin/dbus-send
 
-.PHONY: demo test test-crash check lint types format tools clean
+.PHONY: demo test test-crash test-distribution check lint types format tools clean
 
 demo: $(INSTALLED) tools
 	$(BIN)/python -m tests.demo --keys $(KEYS)
@@ -25,6 +25,12 @@ test: $(INSTALLED) tools
 # Cuts a rotation off everywhere, in both key modes: hours on 2 cores; EXPLORE="--every 10" for a tenth of it.
 test-crash: $(INSTALLED) tools
 	$(BIN)/python -m tests.crash.explorer $(EXPLORE)
+
+# Tokens, TLS and whole rotations under another Debian's Python and OpenSSL; makes that Debian in a folder (as root).
+SUITE ?= trixie
+test-distribution: $(INSTALLED)
+	@[ -e /usr/sbin/debootstrap ] || apt-get install -y -qq debootstrap >/dev/null
+	tests/distribution.sh $(SUITE) $(BIN)/python
 
 check: lint types
 

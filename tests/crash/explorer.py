@@ -1,6 +1,6 @@
 """Cuts a rotation off everywhere, recovers, and asks whether the device is whole.
 
-    python -m tests.crash.explorer [--keys file|token] [--gateway takes|refuses] [--every N] [--seconds S] [--cuts KIND,...]
+    python -m tests.crash.explorer [--keys file|token] [--gateway takes|refuses] [--every N] [--cuts KIND,...]
 
 A place is a file-changing system call of the program (killed as it enters the call), or an HTTP exchange (killed when
 the request arrives, or when the server has done the work but not answered). What may be left there:
