@@ -31,6 +31,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from hsm.errors import FinalTokenError
+
 _SSL_CTRL_MODE = 33
 _SSL_MODE_NO_AUTO_CHAIN = 0x8
 _OPENSSL_1_1_1 = 0x10101000
@@ -40,7 +42,7 @@ _HASHES = {h.digest_size: h for h in (hashes.SHA256(), hashes.SHA384(), hashes.S
 _log = logging.getLogger(__name__)
 
 
-class TlsBindingError(Exception):
+class TlsBindingError(FinalTokenError):
     """This Python or OpenSSL lacks what a key outside of files needs, or refuses the key."""
 
 

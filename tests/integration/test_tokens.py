@@ -1,5 +1,7 @@
 """Tokens as devices have them, and tokens that are not at hand: the program as a process, as fioconfig calls it."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,3 +71,19 @@ def test_three_rotations_behind_pkcs11_spy_log_in_once_each(factory):
         used.append(identity.key)
         assert log.read_text(errors="replace").count(": C_Login\n") == 1
     assert used == ["01", "07", "01", "07"]
+
+
+def test_an_openssl_that_takes_no_such_key_is_named_before_anything_is_kept(factory):
+    device = factory.device
+    before = device.token_objects()
+    program = (
+        "import ssl, sys; ssl.OPENSSL_VERSION = 'LibreSSL 4.0.0'; from handler.cli import main; sys.exit(main([]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=device.environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == REFUSED
+    assert "needs OpenSSL 1.1.1 or newer, this is LibreSSL 4" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert device.token_objects() == before
+    assert factory.est.requests == factory.gateway.requests == []
