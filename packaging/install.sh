@@ -1,0 +1,44 @@
+#!/bin/sh
+# Installs the program below DESTDIR: called by `make install`, which says what the variables mean.
+set -eu
+: "${DESTDIR=}" "${PREFIX=/usr}" "${INSTALL_PYTHON=/usr/bin/python3}" "${BUILD_PYTHON=python3}" "${PIP_OPTIONS=}"
+cd "$(dirname "$0")/.."
+library=$PREFIX/lib/renew-client-cert
+handlers=$DESTDIR$PREFIX/share/fioconfig/handlers
+handler=$handlers/renew-client-cert
+units=$DESTDIR$PREFIX/lib/systemd
+
+ours() { grep -q 'Starts renew-client-cert from its private environment' "$1" 2>/dev/null; }
+
+version=$("$INSTALL_PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+"$BUILD_PYTHON" -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$work" . 2>"$work/said" ||
+    { cat "$work/said" >&2; exit 1; }
+rm -rf "$DESTDIR$library"
+install -d "$DESTDIR$library"
+# Wheels only: a device has no compiler, and neither needs the image's build one for the device's architecture.
+# shellcheck disable=SC2086 # options are several words
+"$BUILD_PYTHON" -m pip install --quiet --disable-pip-version-check --no-compile --only-binary :all: \
+    --python-version "$version" $PIP_OPTIONS --target "$DESTDIR$library" "$work"/*.whl 2>"$work/said" ||
+    { cat "$work/said" >&2; exit 1; }
+rm -rf "$DESTDIR$library/bin"
+"$INSTALL_PYTHON" -m compileall -q -s "$DESTDIR" "$DESTDIR$library"
+
+sed -e "s|@PYTHON@|$INSTALL_PYTHON|" -e "s|@LIBRARY@|$library|" packaging/launcher.py.in >"$work/launcher"
+if [ -e "$handler" ] && ! ours "$handler"; then
+    mv "$handler" "$handler.fioconfig"  # the stock one, for `make uninstall`
+fi
+install -D -m 755 "$work/launcher" "$handler"
+install -D -m 755 "$work/launcher" "$DESTDIR$PREFIX/sbin/renew-client-cert"
+
+for unit in systemd/*.service systemd/*.path systemd/*.timer; do
+    sed "s|/usr/sbin/renew-client-cert|$PREFIX/sbin/renew-client-cert|" "$unit" >"$work/unit"
+    install -D -m 644 "$work/unit" "$units/system/$(basename "$unit")"
+done
+install -D -m 644 systemd/80-renew-client-cert.preset "$units/system-preset/80-renew-client-cert.preset"
+install -D -m 644 systemd/80-renew-client-cert.rules "$DESTDIR$PREFIX/lib/udev/rules.d/80-renew-client-cert.rules"
+"$BUILD_PYTHON" packaging/manual.py man | gzip -9n >"$work/man"
+install -D -m 644 "$work/man" "$DESTDIR$PREFIX/share/man/man8/renew-client-cert.8.gz"
+"$BUILD_PYTHON" packaging/manual.py bash >"$work/completion"
+install -D -m 644 "$work/completion" "$DESTDIR$PREFIX/share/bash-completion/completions/renew-client-cert"
