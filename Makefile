@@ -12,9 +12,9 @@ TOOLS := softhsm2:/usr/bin/softhsm2-util opensc:/usr/bin/pkcs11-tool strace:/usr
     p11-kit:/usr/bin/p11-kit swtpm:/usr/bin/swtpm libtss2-tcti-swtpm0:/usr/share/doc/libtss2-tcti-swtpm0/copyright \
     libtpm2-pkcs11-1:/usr/share/p11-kit/modules/tpm2_pkcs11.module tpm2-abrmd:/usr/sbin/tpm2-abrmd \
     libtss2-tcti-tabrmd0:/usr/share/doc/libtss2-tcti-tabrmd0/copyright dbus-daemon:/usr/bin/dbus-daemon \
-    dbus-bin:/usr/bin/dbus-send
+    dbus-bin:/usr/bin/dbus-send systemd:/usr/bin/systemd-analyze lintian:/usr/bin/lintian
 
-.PHONY: demo test test-crash test-distribution check lint types format tools clean
+.PHONY: install uninstall deb demo test test-crash test-distribution check lint types format tools clean
 
 demo: $(INSTALLED) tools
 	$(BIN)/python -m tests.demo --keys $(KEYS)
@@ -31,6 +31,23 @@ SUITE ?= trixie
 test-distribution: $(INSTALLED)
 	@[ -e /usr/sbin/debootstrap ] || apt-get install -y -qq debootstrap >/dev/null
 	tests/distribution.sh $(SUITE) $(BIN)/python
+
+# Installs below DESTDIR, e.g. in an image: the private environment in PREFIX/lib/renew-client-cert, for INSTALL_PYTHON.
+# For another architecture: PIP_OPTIONS="--platform manylinux2014_aarch64".
+DESTDIR ?=
+PREFIX ?= /usr
+INSTALL_PYTHON ?= /usr/bin/python3
+PIP_OPTIONS ?=
+INSTALLATION = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" INSTALL_PYTHON="$(INSTALL_PYTHON)" PIP_OPTIONS="$(PIP_OPTIONS)" \
+    BUILD_PYTHON="$(abspath $(BIN))/python"
+install: $(INSTALLED)
+	$(INSTALLATION) packaging/install.sh
+
+uninstall:
+	$(INSTALLATION) packaging/uninstall.sh
+
+deb: $(INSTALLED)
+	$(INSTALLATION) packaging/deb.sh
 
 check: lint types
 

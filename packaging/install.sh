@@ -13,6 +13,7 @@ ours() { grep -q 'Starts renew-client-cert from its private environment' "$1" 2>
 version=$("$INSTALL_PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+rm -rf build/lib build/bdist.*  # of modules that are gone
 "$BUILD_PYTHON" -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$work" . 2>"$work/said" ||
     { cat "$work/said" >&2; exit 1; }
 rm -rf "$DESTDIR$library"
@@ -38,7 +39,10 @@ for unit in systemd/*.service systemd/*.path systemd/*.timer; do
 done
 install -D -m 644 systemd/80-renew-client-cert.preset "$units/system-preset/80-renew-client-cert.preset"
 install -D -m 644 systemd/80-renew-client-cert.rules "$DESTDIR$PREFIX/lib/udev/rules.d/80-renew-client-cert.rules"
-"$BUILD_PYTHON" packaging/manual.py man | gzip -9n >"$work/man"
+PYTHONPATH=. "$BUILD_PYTHON" -c 'import argparse_manpage.cli as a, sys; sys.exit(a.main())' \
+    --module handler.arguments --function make_parser --project-name renew-client-cert --manual-section 8 \
+    --manual-title "System administration" --description "rotate the TLS client certificate of this device" \
+    --include packaging/manual.inc | gzip -9n >"$work/man"
 install -D -m 644 "$work/man" "$DESTDIR$PREFIX/share/man/man8/renew-client-cert.8.gz"
-"$BUILD_PYTHON" packaging/manual.py bash >"$work/completion"
+PYTHONPATH=. "$BUILD_PYTHON" -m shtab --shell=bash -u handler.arguments.make_parser >"$work/completion"
 install -D -m 644 "$work/completion" "$DESTDIR$PREFIX/share/bash-completion/completions/renew-client-cert"
