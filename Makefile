@@ -14,7 +14,7 @@ TOOLS := softhsm2:/usr/bin/softhsm2-util opensc:/usr/bin/pkcs11-tool strace:/usr
     libtss2-tcti-tabrmd0:/usr/share/doc/libtss2-tcti-tabrmd0/copyright dbus-daemon:/usr/bin/dbus-daemon \
     dbus-bin:/usr/bin/dbus-send systemd:/usr/bin/systemd-analyze lintian:/usr/bin/lintian
 
-.PHONY: install uninstall deb demo test test-crash test-distribution check lint types format tools clean
+.PHONY: soak install uninstall deb demo test test-crash test-distribution check lint types format tools clean
 
 demo: $(INSTALLED) tools
 	$(BIN)/python -m tests.demo --keys $(KEYS)
@@ -22,9 +22,17 @@ demo: $(INSTALLED) tools
 test: $(INSTALLED) tools
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests
 
-# Cuts a rotation off everywhere, in both key modes: hours on 2 cores; EXPLORE="--every 10" for a tenth of it.
+# Cuts a rotation off everywhere, in both key modes; then every failure of every PKCS#11 call, and a hundred callers at
+# once: two hours on 2 cores. EXPLORE="--every 10" for a tenth of the first.
 test-crash: $(INSTALLED) tools
 	$(BIN)/python -m tests.crash.explorer $(EXPLORE)
+	TRY_EVERYTHING=1 ROUNDS=100 $(BIN)/python -m pytest -n 2 \
+	    tests/integration/test_device_token.py tests/integration/test_device_concurrency.py
+
+# 500 rotations of one device in one process, with each kind of key: a quarter of an hour. SOAK="--rotations 50".
+SOAK ?=
+soak: $(INSTALLED) tools
+	$(BIN)/python -m tests.soak $(SOAK)
 
 # Tokens, TLS and whole rotations under another Debian's Python and OpenSSL; makes that Debian in a folder (as root).
 SUITE ?= trixie
