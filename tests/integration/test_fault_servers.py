@@ -1,6 +1,8 @@
-"""Server x request x misbehaviour beyond the plain statuses: the trial, events, handshakes, waiting, and tokens."""
+"""Server x request x misbehaviour: how a rotation ends, and that the device is whole however it does."""
 
 import json
+import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -9,7 +11,7 @@ import pytest
 from tests.invariants import broken_files, broken_invariants, secrets_in_journal
 from tests.simulators.factory import running_factory
 
-from .in_process import call
+from .in_process import LIMITS, call
 
 DONE, PENDING, REFUSED, SWITCHED = 0, 75, 78, 123
 ID = "certs-fault"
@@ -21,6 +23,21 @@ REQUESTS = {
     "fetch files": ("gateway", "GET", "/config-device"),
     "store files": ("gateway", "PATCH", "/config"),
 }
+# The trial may fail for good: what it asks for is only good to have.
+STEPS = [name for name in REQUESTS if name != "trial"]
+PASSING = {
+    "500": {"status": 500},
+    "502": {"status": 502, "body": "bad gateway"},
+    "503, come back": {"status": 503, "headers": {"Retry-After": "0"}},
+    "429": {"status": 429},
+    "dropped before the work": {"drop": "before"},
+    "dropped after the work": {"drop": "after"},
+    "reset": {"reset": True},
+    "answer cut short": {"cut": 0},
+    "says nothing": {"hang": 1.0},
+    "answer lost to an error": {"status": 504, "work": True},
+}
+FINAL = (400, 401, 403, 404, 405)
 LOST = {
     "500": {"status": 500},
     "the answer is lost": {"drop": "after"},
@@ -87,7 +104,60 @@ def waits_until(factory):
     return json.loads((factory.device.storage / "renew-client-cert/rotation.json").read_bytes())["waiting"]["until"]
 
 
-# What lasts
+# What passes, what lasts, what is final
+
+
+@pytest.mark.parametrize("request_name", STEPS)
+@pytest.mark.parametrize("what", PASSING)
+def test_what_passes_is_tried_again_within_the_call(files, request_name, what):
+    server, method, path = REQUESTS[request_name]
+    getattr(files, server).faults.add(method, path, times=2, **PASSING[what])
+    outcome = call(files.device)
+    assert (outcome.status, outcome.said) == (SWITCHED, "")
+    assert call(files.device).status == DONE
+    assert broken_invariants(files, ID, completed=True) == []
+
+
+@pytest.mark.parametrize("request_name", STEPS)
+@pytest.mark.parametrize("what", PASSING)
+def test_what_lasts_leaves_a_rotation_pending_that_goes_on_later(files, request_name, what):
+    server, method, path = REQUESTS[request_name]
+    faults = getattr(files, server).faults
+    faults.add(method, path, times=None, **PASSING[what])
+    identity = files.device.current_identity()
+    outcome = call(files.device)
+    assert outcome.status == PENDING
+    assert outcome.said
+    assert files.device.current_identity() == identity
+    csrs = list(files.est.csrs)
+    faults.clear()
+    assert call(files.device, "resume").status == DONE
+    assert set(files.est.csrs) >= set(csrs)
+    assert len(set(files.est.csrs)) == 1
+    assert broken_invariants(files, ID, completed=True) == []
+
+
+@pytest.mark.parametrize("request_name", STEPS)
+@pytest.mark.parametrize("status", FINAL)
+def test_a_final_answer_ends_the_rotation_with_the_servers_own_words(files, request_name, status):
+    server, method, path = REQUESTS[request_name]
+    words = "because of \x1b[31m this " + "x" * 2000
+    getattr(files, server).faults.add(method, path, times=None, status=status, body=words)
+    identity = files.device.current_identity()
+    outcome = call(files.device)
+    assert outcome.status == REFUSED
+    assert "\x1b" not in outcome.said
+    assert len(outcome.said) < 800
+    assert files.device.current_identity() == identity
+    names = files.gateway.event_names(ID)
+    assert names[-1] == "CertRotationCompleted failed"
+    assert names[-2].endswith(" failed")
+    if not (request_name == "announce" and status in (404, 405)):
+        assert "because of" in outcome.said
+    getattr(files, server).faults.clear()
+    assert call(files.device).status == SWITCHED
+    assert call(files.device).status == DONE
+    assert broken_invariants(files, ID, completed=True) == []
 
 
 @pytest.mark.parametrize("request_name", REQUESTS)
@@ -250,6 +320,29 @@ def test_a_gateway_without_rotation_is_found_out_before_anything_is_switched(tmp
 
 
 # Events
+
+
+def test_an_event_that_hangs_does_not_hold_up_the_rotation(files):
+    release = threading.Event()
+    files.gateway.faults.add("POST", "/events", times=1, hang=release)
+    seen = []
+
+    def watch():
+        for _ in range(400):
+            if ("PATCH", "/config") in files.gateway.calls():
+                seen.append(True)
+                break
+            threading.Event().wait(0.01)
+        release.set()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    outcome = call(files.device, limits=replace(LIMITS, read=10.0, total=30.0))
+    watcher.join()
+    assert seen
+    assert outcome.status == SWITCHED
+    assert call(files.device).status == DONE
+    assert broken_invariants(files, ID, completed=True) == []
 
 
 @pytest.mark.parametrize("what", EVENT_FAULTS)

@@ -219,6 +219,12 @@ def test_a_wrong_pin_is_tried_once_and_nothing_is_sent(token, refused, tmp_path)
     log = tmp_path / "spy.log"
     hsm = device.folder / "usr/lib/sota/conf.d/40-hsm.toml"
     hsm.write_text(hsm.read_text().replace(device.token.module, SPY).replace(device.token.pin, "999111"))
-    said = refused(token, environment={"PKCS11SPY": device.token.module, "PKCS11SPY_OUTPUT": str(log)})
+    before = device.snapshot()
+    done = device.run(environment={"PKCS11SPY": device.token.module, "PKCS11SPY_OUTPUT": str(log)})
+    said = done.stderr
+    assert done.returncode == REFUSED, said
+    # A PIN that was refused is remembered, so that it is not tried again; nothing else has changed.
+    after = {name: file for name, file in device.snapshot().items() if "renew-client-cert" not in name}
+    assert {**after, "var/sota": None} == {**before, "var/sota": None}
     assert log.read_text().count(": C_Login\n") == 1
     assert "999111" not in said

@@ -12,8 +12,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from handler.storage import DeviceLock
 from tests import softhsm
+from tests.privileges import NOBODY, reachable_folder
 from tests.simulators.device import REPOSITORY
 from tests.simulators.factory import running_factory
+
+from .in_process import call
 
 SWITCHED, DONE, PENDING, REFUSED = 123, 0, 75, 78
 
@@ -223,3 +226,47 @@ def test_a_request_file_that_was_removed_means_nothing_to_do(file_factory):
     done = file_factory.device.run()
     assert (done.returncode, file_factory.device.snapshot()) == (DONE, before)
     assert "nothing to do" in done.stdout
+
+
+# Who calls, and what a broken disk left
+
+
+AS_NOBODY = f"""
+import sys
+from handler import cli, device, progress, request, rotation, state, steps, storage
+import os
+b"x".decode("utf-8-sig")  # where the interpreter lies is not for everybody to read
+os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
+sys.exit(cli.main([]))
+"""
+
+
+def test_somebody_who_is_not_root_is_told_so():
+    with (
+        reachable_folder() as folder,
+        running_factory(folder / "device", "file") as factory,
+    ):
+        device = factory.device
+        device.write_request("certs-1")
+        for path in (folder / "device").rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        before = device.snapshot()
+        done = subprocess.run(
+            [sys.executable, "-c", AS_NOBODY],
+            env=device.environment(),
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == REFUSED, done.stderr
+        assert "root" in done.stderr
+        assert device.snapshot() == before
+
+
+def test_a_journal_that_cannot_be_read_is_set_aside(file_factory):
+    folder = file_factory.device.storage / "renew-client-cert"
+    folder.mkdir(mode=0o700)
+    (folder / "rotation.json").write_text('{"version": 1, "rotation": {')
+    assert call(file_factory.device).status == SWITCHED
+    assert (folder / "rotation.broken").exists()
