@@ -12,9 +12,11 @@ TOOLS := softhsm2:/usr/bin/softhsm2-util opensc:/usr/bin/pkcs11-tool strace:/usr
     p11-kit:/usr/bin/p11-kit swtpm:/usr/bin/swtpm libtss2-tcti-swtpm0:/usr/share/doc/libtss2-tcti-swtpm0/copyright \
     libtpm2-pkcs11-1:/usr/share/p11-kit/modules/tpm2_pkcs11.module tpm2-abrmd:/usr/sbin/tpm2-abrmd \
     libtss2-tcti-tabrmd0:/usr/share/doc/libtss2-tcti-tabrmd0/copyright dbus-daemon:/usr/bin/dbus-daemon \
-    dbus-bin:/usr/bin/dbus-send systemd:/usr/bin/systemd-analyze lintian:/usr/bin/lintian
+    dbus-bin:/usr/bin/dbus-send \
+    systemd:/usr/bin/systemd-analyze udev:/usr/bin/udevadm iproute2:/usr/sbin/ip lintian:/usr/bin/lintian \
+    man-db:/usr/bin/man
 
-.PHONY: soak install uninstall deb demo test test-crash test-distribution check lint types format tools clean
+.PHONY: soak install uninstall deb demo test test-crash test-distribution test-systemd check lint types format tools clean
 
 demo: $(INSTALLED) tools
 	$(BIN)/python -m tests.demo --keys $(KEYS)
@@ -56,6 +58,10 @@ uninstall:
 
 deb: $(INSTALLED)
 	$(INSTALLATION) packaging/deb.sh
+
+# The package on a device that boots: a real systemd in namespaces of its own. Half a minute, as root.
+test-systemd: $(INSTALLED) tools
+	package=$$($(INSTALLATION) packaging/deb.sh) && $(BIN)/python -m tests.systemd "$$package"
 
 check: lint types
 

@@ -119,6 +119,14 @@ def make_parser() -> argparse.ArgumentParser:
         "abort", parents=[_common_options()], help="give up a pending rotation, if that is possible still"
     )
     commands.add_parser("log", parents=[_common_options()], help="show what happened in the last rotations")
+    status = commands.add_parser("status", parents=[_common_options()], help="show what is in use and what is pending")
+    status.add_argument("--json", action="store_true", help="as one JSON object (docs/status.md)")
+    check = commands.add_parser("check", parents=[_common_options()], help="try what a rotation needs, change nothing")
+    check.add_argument("--config-file", metavar="FILE", help=f"request file [CONFIG_FILE, {DEFAULT_REQUEST}]")
+    check.add_argument("--est-server", metavar="URL", help="base URL of the EST server [ESTSERVER]")
+    check.add_argument("--pkey-ids", metavar="ID,ID", help="key ids of the token [PKEYIDS]")
+    check.add_argument("--cert-ids", metavar="ID,ID", help="certificate ids of the token [CERTIDS]")
+    commands.add_parser("slots", parents=[_common_options()], help="list the keys and certificates, and whose they are")
     daemon = commands.add_parser(
         "daemon", parents=[_common_options()], help="finish what is pending, then end (for systemd)"
     )

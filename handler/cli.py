@@ -97,7 +97,14 @@ def _show_log(_options: argparse.Namespace, settings: Settings) -> int:
     return DONE
 
 
-OTHERS = {"daemon": _wait_and_finish, "log": _show_log}
+def _inspect(options: argparse.Namespace, settings: Settings) -> int:
+    from .console import Console  # noqa: PLC0415
+    from .inspection import inspect  # noqa: PLC0415
+
+    return inspect(options, settings, Console.of(sys.stdout, os.environ), _tell)
+
+
+OTHERS = {"daemon": _wait_and_finish, "log": _show_log, **dict.fromkeys(("status", "check", "slots"), _inspect)}
 """Commands that neither take the lock nor change anything themselves."""
 
 

@@ -132,6 +132,13 @@ def run_recorded(factory, output, inject=None, *arguments, fault="signal=KILL"):
 
 def try_place(place):
     """Cut a rotation off there, recover, and give what is broken."""
+    try:
+        return _tried(place)
+    except Exception as error:
+        return Finding(str(place), (f"what was left could not be questioned: {error!r}",))
+
+
+def _tried(place):
     with factory_for(place.keys, place.refused) as factory, tempfile.TemporaryDirectory() as folder:
         before = powerloss.snapshot(factory.device.storage)
         if place.cut in ERRORS:
