@@ -95,7 +95,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Rotates the TLS client certificate of this device: new key, EST enrolment, switch, report. "
         "Without a command it is the handler, as fioconfig calls it: it reads the file CONFIG_FILE.",
         epilog="exit status: 0 done or nothing to do, 64 usage, 75 pending (will be resumed), 78 refused, "
-        "123 switched (called by fioconfig), 1 a bug",
+        "123 switched (called by fioconfig), 1 a bug; of check: 1 warnings, 2 problems",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)

@@ -12,7 +12,8 @@ What is refused on an issued certificate:
 | is not signed by its issuer, where a certificate of that name is at hand | it is forged |
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -22,33 +23,63 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from .errors import CertificateRefusedError, PendingError, RequestRefusedError
+from .errors import CertificateRefusedError, PendingError, RequestRefusedError, ServerRefusedError
 
 Kind = TypeVar("Kind", bound=x509.ExtensionType)
 
 CLOCK_SKEW = timedelta(minutes=5)
 _CURVES = {"secp256r1", "secp384r1"}
 _UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
-_DIGITAL_SIGNATURE = x509.KeyUsage(
-    digital_signature=True,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=False,
-    crl_sign=False,
-    encipher_only=False,
-    decipher_only=False,
+CLIENT_USAGES = (
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
 )
+"""Bits of KeyUsage (RFC 5280 §4.2.1.3), from the first, that a client's key may have; not those of a CA."""
+_HASHES: dict[int, hashes.SHA256 | hashes.SHA384 | hashes.SHA512] = {
+    256: hashes.SHA256(),
+    384: hashes.SHA384(),
+    512: hashes.SHA512(),
+}
 _CLIENT_AUTH = x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH
 
 
-def build_csr(current: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> bytes:
+@dataclass(frozen=True)
+class CsrAttributes:
+    """What a CSR has to hold beside what a renewal holds anyway."""
+
+    usages: frozenset[str] = frozenset()
+    """Names of x509.KeyUsage."""
+    extended_usages: tuple[str, ...] = ()
+    """Dotted OIDs."""
+    hash_bits: int | None = None
+    """Of the signature's hash: 256, 384 or 512."""
+    keys: frozenset[str] = frozenset()
+    """Kinds of keys or names of curves; any is right where none is named."""
+
+    def check_curve(self, curve: str) -> None:
+        """Raise ServerRefusedError where a key on that curve is not what is asked for."""
+        if self.keys and not self.keys & {curve, "EC"}:
+            raise ServerRefusedError(
+                f"the EST server asks (in /csrattrs) for a key of the kind {' or '.join(sorted(self.keys))}: this "
+                f"device makes one on {curve}, as its current key is; have the server take such keys",
+                200,
+            )
+
+
+NOTHING = CsrAttributes()
+
+
+def build_csr(current: x509.Certificate, key: ec.EllipticCurvePrivateKey, wanted: CsrAttributes = NOTHING) -> bytes:
     """Give the CSR (PKCS#10, DER) that renews `current` for `key`, a key on P-256 or P-384 that may stay in its token.
 
     Subject and subjectAltName are those of `current` byte for byte (RFC 7030 §4.2.2); the usages are encoded as the
-    reference client does. Raises RequestRefusedError where that cannot be done.
+    reference client does, with those added that the server wants. Raises RequestRefusedError where that cannot be
+    done, ServerRefusedError where another key is wanted.
     """
+    wanted.check_curve(key.curve.name)
     if key.curve.name not in _CURVES:
         raise RequestRefusedError(f"the new key is on {key.curve.name}: expected P-256 or P-384")
     try:
@@ -59,14 +90,15 @@ def build_csr(current: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> byt
             f"the current certificate cannot be renewed: {error}; register the device anew"
         ) from error
     builder = x509.CertificateSigningRequestBuilder(subject)
-    builder = builder.add_extension(_DIGITAL_SIGNATURE, critical=True)
-    builder = builder.add_extension(x509.ExtendedKeyUsage([_CLIENT_AUTH]), critical=True)
+    others = [x509.ObjectIdentifier(oid) for oid in wanted.extended_usages if oid != _CLIENT_AUTH.dotted_string]
+    builder = builder.add_extension(_key_usage(wanted.usages), critical=True)
+    builder = builder.add_extension(x509.ExtendedKeyUsage([_CLIENT_AUTH, *others]), critical=True)
     _check_kept(current, subject.public_bytes(), "Subject")
     if alternative is not None:
         _check_kept(current, alternative.value.public_bytes(), "subjectAltName")
         builder = builder.add_extension(alternative.value, critical=alternative.critical)
     # On P-384 too: estserver takes only the signature algorithm of its CA, ECDSA with SHA-256.
-    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+    return builder.sign(key, _HASHES[wanted.hash_bits or 256]).public_bytes(Encoding.DER)
 
 
 def spki_pem(public_key: ec.EllipticCurvePublicKey) -> str:
@@ -141,6 +173,12 @@ def check_clock(issued: x509.Certificate, *, now: datetime, server_time: datetim
             f"the clock of this device is wrong: it says {_clock(now)}, the EST server says {_clock(server_time)}; "
             "set it, or wait for network time"
         )
+
+
+def _key_usage(usages: Iterable[str]) -> x509.KeyUsage:
+    """Make the extension of digitalSignature and those usages."""
+    bits = dict.fromkeys((*CLIENT_USAGES, "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"), False)
+    return x509.KeyUsage(**bits | dict.fromkeys(usages, True) | {"digital_signature": True})
 
 
 def _extension(certificate: x509.Certificate, kind: type[Kind]) -> x509.Extension[Kind] | None:

@@ -2,21 +2,27 @@
 
 import base64
 import binascii
+import logging
 import re
 import warnings
-from collections.abc import Callable
 from datetime import datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import pkcs7
 
+from .certificates import NOTHING, CsrAttributes
 from .errors import CertificateRefusedError, PendingError, RenewalError, ServerRefusedError
 from .http import Answer, HttpClient
+
+log = logging.getLogger(__name__)
 
 CERTS_ONLY_TYPES = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime"})
 ISSUED_STATUSES = frozenset({200, 201})  # RFC 7030 §4.2.3 says 200; estserver answers 201
 MIN_WAIT = 1.0
 DEFAULT_WAIT = 30.0
+"""Seconds to wait after a 202 that does not say how long."""
+CSR_REFUSALS = frozenset({400, 422})
+"""Statuses by which a server may mean that another CSR is wanted."""
 
 
 class EstClient:
@@ -33,11 +39,11 @@ class EstClient:
         """Whether the server has asked for the client certificate so far; None where that cannot be seen."""
         return self._http.certificate_requested
 
-    def reenroll(self, csr: bytes, on_wait: Callable[[float], None] | None = None) -> list[x509.Certificate]:
+    def reenroll(self, csr: bytes) -> list[x509.Certificate]:
         """Send the CSR (DER) to simplereenroll and return the certificates of the answer (RFC 7030 §4.2.2).
 
-        202 with Retry-After is waited for, and the same request repeated over a new connection (§4.2.3), while that
-        fits the deadline; `on_wait` hears the seconds. Raises PendingError, ServerRefusedError,
+        202 with Retry-After is waited for, 1 s to 24 h, and the same request repeated over a new connection (§4.2.3),
+        while that fits the deadline. Raises PendingError, ServerRefusedError,
         CertificateRefusedError (the answer holds no certificates).
         """
         body = base64.b64encode(csr)
@@ -51,8 +57,7 @@ class EstClient:
             if answer.status != 202:  # noqa: PLR2004
                 raise _refusal(answer)
             seconds = max(MIN_WAIT, DEFAULT_WAIT if answer.retry_after is None else answer.retry_after)
-            if on_wait:
-                on_wait(seconds)
+            log.info("the EST server asks to come back in %.0f s", seconds)
             self._http.wait(seconds, PendingError(f"the EST server asks to come back in {seconds:.0f} s"))
             self._http.fresh_connection()
 
@@ -67,6 +72,26 @@ class EstClient:
             if error.status is None:  # a TLS alert: about us, not about /cacerts
                 raise
             return None
+
+    def csrattrs(self) -> CsrAttributes:
+        """Fetch what the server wants in a CSR (RFC 7030 §4.5.2); nothing where it does not say, or not readably.
+
+        Raises PendingError, ServerRefusedError (a TLS alert).
+        """
+        from .csrattrs import parse_csrattrs  # noqa: PLC0415 - asn1crypto, which few rotations need
+
+        try:
+            answer = self._http.request("GET", f"{self._url}/csrattrs", content_type="application/pkcs10")
+            if answer.status != 200 or not answer.body.strip():  # noqa: PLR2004 - 204, 404: nothing is wanted
+                return NOTHING
+            return parse_csrattrs(base64.b64decode(b"".join(answer.body.split()), validate=True))
+        except ServerRefusedError as error:
+            if error.status is None:
+                raise
+            return NOTHING
+        except ValueError as error:
+            log.warning("the EST server's /csrattrs cannot be read and is ignored: %s", error)
+            return NOTHING
 
 
 def certificates_of(answer: Answer) -> list[x509.Certificate]:

@@ -16,10 +16,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from . import certificates, ecies, encrypted_config
-from .certificates import spki_pem
+from .certificates import NOTHING, CsrAttributes, spki_pem
 from .connections import Connections
 from .device import Device
 from .errors import CertificateRefusedError, PendingError, RequestRefusedError, ServerRefusedError
+from .est import CSR_REFUSALS
 from .keystore import IdentityNames
 from .local_config import LocalConfig
 from .services import FIOCONFIG, Services
@@ -81,13 +82,14 @@ class Steps:
     ) -> tuple[RotationState, ec.EllipticCurvePrivateKey]:
         """Make the new key and its CSR, or find those that this rotation has made already."""
         self._device.check_not_in_use(state.new)
-        if state.public_key is not None and state.csr is not None:
+        if state.public_key is not None:
             key = self._device.store.find_key(state.new.key)
             if key is not None and spki_pem(key.public_key()) == state.public_key:
                 return state, key
         key = self._device.store.generate(state.new.key, curve_of(current))
-        csr = base64.b64encode(certificates.build_csr(current, key)).decode()
-        state = replace(state, public_key=spki_pem(key.public_key()), csr=csr, certificate=None)
+        state = replace(state, public_key=spki_pem(key.public_key()), csr=None, certificate=None)
+        if not state.request.csrattrs:  # else the EST server is asked first
+            state = replace(state, csr=_csr(current, key))
         self._journal.record(state)
         return state, key
 
@@ -95,12 +97,28 @@ class Steps:
         self, state: RotationState, current: x509.Certificate, key: ec.EllipticCurvePrivateKey
     ) -> RotationState:
         with self._connections.est(state.request.est_server, state.old) as est:
-            answer = est.reenroll(base64.b64decode(state.csr or ""))
+            if state.csr is None:
+                state = self._record_csr(state, _csr(current, key, est.csrattrs()))
+            try:
+                answer = est.reenroll(base64.b64decode(state.csr or ""))
+            except ServerRefusedError as error:
+                wanted = est.csrattrs() if error.status in CSR_REFUSALS and not state.request.csrattrs else NOTHING
+                if wanted == NOTHING:
+                    raise
+                state = self._record_csr(state, _csr(current, key, wanted))
+                answer = est.reenroll(base64.b64decode(state.csr or ""))
         issued = certificates.pick_issued(answer, key.public_key())
         certificates.check_clock(issued, now=datetime.now(UTC), server_time=est.server_time)
-        self._check(issued, current, key, answer)
+        # Its issuer is looked for in the CA file only with /cacerts beside it: a CA may have got a new key.
+        certificates.check_issued(issued, current, key.public_key(), issuers=answer, now=datetime.now(UTC), tried=True)
         pem = issued.public_bytes(serialization.Encoding.PEM).decode()
         state = replace(state, certificate=pem, chain=tuple(_pem(each) for each in answer if each != issued))
+        self._journal.record(state)
+        return state
+
+    def _record_csr(self, state: RotationState, csr: str) -> RotationState:
+        """Journal the CSR before it is sent: a retry sends the same one."""
+        state = replace(state, csr=csr)
         self._journal.record(state)
         return state
 
@@ -129,22 +147,13 @@ class Steps:
             if est.certificate_requested is False:
                 log.warning("the EST server did not ask for a client certificate: the new one is not proved by it")
         chain = [x509.load_pem_x509_certificate(text.encode()) for text in state.chain]
-        for warning in self._check(issued, current, key, [*chain, *(authorities or [])], tried=tried):
-            log.warning("%s", warning)
-
-    def _check(
-        self,
-        issued: x509.Certificate,
-        current: x509.Certificate,
-        key: ec.EllipticCurvePrivateKey,
-        authorities: list[x509.Certificate],
-        *,
-        tried: bool = False,
-    ) -> list[str]:
         anchors = x509.load_pem_x509_certificates(self._device.config.ca_file.read_bytes())
-        return certificates.check_issued(
-            issued, current, key.public_key(), issuers=[*authorities, *anchors], now=datetime.now(UTC), tried=tried
-        )
+        issuers = [*chain, *(authorities or []), *anchors]
+        now = datetime.now(UTC)
+        for warning in certificates.check_issued(
+            issued, current, key.public_key(), issuers=issuers, now=now, tried=tried
+        ):
+            log.warning("%s", warning)
 
     # Steps 2 to 4
 
@@ -241,6 +250,11 @@ def curve_of(certificate: x509.Certificate) -> ec.EllipticCurve:
         f"the current certificate holds a key of another kind ({found}): expected P-256 or P-384; "
         "configuration values of this device cannot be encrypted to it, so it has to be registered anew"
     )
+
+
+def _csr(current: x509.Certificate, key: ec.EllipticCurvePrivateKey, wanted: CsrAttributes = NOTHING) -> str:
+    """Give the CSR as the journal keeps it."""
+    return base64.b64encode(certificates.build_csr(current, key, wanted)).decode()
 
 
 def _pem(certificate: x509.Certificate) -> str:

@@ -58,6 +58,8 @@ class EstState(ServerState):
     line_breaks: bool = False
     pem_armour: bool = False
     validity: timedelta = YEAR
+    lenient: bool = False
+    """Take other usages and signature algorithms in a CSR than the reference does."""
     misissue: str | Misissue | None = None
     """A name of `issuing.MISISSUED`, or a function that changes the draft."""
     before: list[x509.Certificate] = field(default_factory=list)
@@ -94,7 +96,9 @@ class EstState(ServerState):
             return Answer.text(413, f"Content-length too large: {len(request.body)}")
         try:
             csr = _read_csr(request.body)
-            _check(csr, request.certificate)
+            _check_names(csr, request.certificate)
+            if not self.lenient:
+                _check_form(csr)
             self._check_repeated(csr)
         except _RefusedError as error:
             return Answer.text(400, str(error))
@@ -185,13 +189,16 @@ def _read_csr(body: bytes) -> x509.CertificateSigningRequest:
     return csr
 
 
-def _check(csr: x509.CertificateSigningRequest, current: x509.Certificate) -> None:
+def _check_names(csr: x509.CertificateSigningRequest, current: x509.Certificate) -> None:
     if csr.subject.public_bytes() != current.subject.public_bytes():
         raise _RefusedError("Subject field of CSR must match the current client certificate")
     if _extension(csr.extensions, x509.SubjectAlternativeName) != _extension(
         current.extensions, x509.SubjectAlternativeName
     ):
         raise _RefusedError("SubjectAltName field of CSR must match the current client certificate")
+
+
+def _check_form(csr: x509.CertificateSigningRequest) -> None:
     if not isinstance(csr.public_key(), ec.EllipticCurvePublicKey) or not isinstance(
         csr.signature_hash_algorithm, hashes.SHA256
     ):

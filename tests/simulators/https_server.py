@@ -243,7 +243,10 @@ class _Conversation(BaseHTTPRequestHandler):
         for name, value in answer.headers.items():
             self.send_header(name, value)
         body = b"" if answer.status in (204, 304) else answer.body
-        if answer.status not in (204, 304):
+        if answer.headers.get("Transfer-Encoding") == "chunked":
+            pieces = [body[at : at + 100] for at in range(0, len(body), 100)]
+            body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+        elif answer.status not in (204, 304):
             self.send_header("Content-Length", str(len(body)))
         if self.close_connection:
             self.send_header("Connection", "close")

@@ -1,0 +1,153 @@
+"""The checks of the servers: one harmless GET each, with the certificate in use and no other."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from .arguments import Settings
+from .asked import Asked
+from .certificates import CLOCK_SKEW
+from .check_device import DeviceChecks
+from .configured import Configured
+from .encrypted_config import check_readable, has_encrypted_values
+from .errors import ServerRefusedError
+from .est import EstClient
+from .finding import Finding, ok, problem, skipped, warning
+from .gateway import GatewayClient
+from .http import Answer, Deadline, HttpClient, Limits
+from .keystore import IdentityNames
+from .url import https_url
+from .view import View
+
+LIMITS = Limits(total=20.0, connect=5.0, read=10.0, retry_delays=())
+"""Somebody waits for it; a rotation is more patient."""
+
+
+class Witness(HttpClient):
+    """An HTTP client that remembers the last answer."""
+
+    answer: Answer | None = None
+
+    def request(self, method: str, url: str, *, content_type: str, body: bytes | None = None) -> Answer:
+        """Send one request, as HttpClient does."""
+        self.answer = super().request(method, url, content_type=content_type, body=body)
+        return self.answer
+
+
+class ServerChecks:
+    """The checks of the gateway and of the EST server, after those of the device."""
+
+    def __init__(self, settings: Settings, device: DeviceChecks, asked: Asked) -> None:
+        self._settings = settings
+        self._device = device
+        self._asked = asked
+
+    def gateway(self) -> Iterator[Finding]:
+        """Ask the gateway for the device's own files, unless the certificate in use may be new to it."""
+        configured, names = self._device.configured, self._device.names
+        missing = self._missing()
+        server, config_url = configured.server, configured.config_url
+        if missing or names is None or server is None or config_url is None:
+            yield skipped("gateway", f"not asked: {missing or 'tls.server is not set'}")
+            return
+        try:
+            server, config_url = https_url(server), https_url(config_url)
+        except ValueError as error:
+            yield problem("gateway", f"not asked: tls.server or CONFIG_URL is no address: {error}")
+            return
+        http = self._http(names)
+        try:
+            # The client holds key and certificate by now: what it presents is what is looked up here.
+            unseen = self._why_unseen(names)
+            if unseen is not None:
+                yield skipped("gateway", f"not asked: {unseen}")
+                return
+            files = GatewayClient(server, config_url, http).device_config()
+            yield ok(
+                "gateway",
+                f"{server} is trusted, and accepts certificate {names.certificate}; files of this device: {len(files)}",
+            )
+            yield from _clock_finding(http.answer)
+            key, store = self._device.usable_key, self._device.store
+            if key is not None and store is not None and has_encrypted_values(files):
+                if not store.can_derive():
+                    yield problem("gateway", "files of this device are encrypted there, and this token cannot derive")
+                else:
+                    check_readable(files, key)
+        except ServerRefusedError as error:
+            yield problem("gateway", f"{error}; look whether tls.server and the certificate are this factory's")
+        finally:
+            http.close()
+
+    def est(self) -> Iterator[Finding]:
+        """Ask the EST server for its CA certificates."""
+        url, names = self._asked.est_server, self._device.names
+        if url is None:
+            yield skipped("EST", "not asked: nothing says where to enrol; give --est-server URL")
+            return
+        missing = self._missing()
+        if missing or names is None:
+            yield skipped("EST", f"not asked: {missing}")
+            return
+        http = self._http(names)
+        try:
+            unseen = self._why_unseen(names) if _origin(url) == _origin(self._device.configured.server or "") else None
+            if unseen is not None:
+                yield skipped("EST", f"not asked, because it is the gateway too: {unseen}")
+                return
+            found = EstClient(url, http).cacerts()
+            yield ok("EST", f"{url} is reachable; its name and its chain are trusted by the CA file")
+            if found is None:
+                status = http.answer.status if http.answer else "nothing"
+                yield warning("EST", f"/cacerts answers HTTP {status} without CA certificates: is the address right?")
+            else:
+                yield ok("EST", f"/cacerts: {len(found)} CA certificates")
+            if http.certificate_requested is False:
+                yield warning("EST", "it asks for no client certificate: it cannot know this device by it")
+        except ServerRefusedError as error:
+            yield problem("EST", f"{error}; look whether it trusts the CA of this device's certificate")
+        finally:
+            http.close()
+
+    def _missing(self) -> str | None:
+        """Say what is missing for a connection."""
+        device = self._device
+        if device.configured.problems:
+            return "the configuration cannot be read whole"
+        if device.names is None or device.usable_key is None:
+            return device.no_store
+        return None if device.configured.ca_file else "import.tls_cacert_path is not set"
+
+    def _http(self, names: IdentityNames) -> Witness:
+        """Open a client of one server. Raises RenewalError, TokenError, OSError, ValueError."""
+        store = self._device.store
+        assert store is not None  # noqa: S101 - there is a key
+        ca_file = self._device.configured.ca_file or Path()
+        return Witness(ca_file, partial(store.authenticate, names=names), Deadline(LIMITS.total), LIMITS)
+
+    def _why_unseen(self, names: IdentityNames) -> str | None:
+        """Say why the gateway must not see the certificate of these names, by what is on disk at this moment."""
+        now = Configured(self._settings.search_paths, self._settings.storage, self._settings.config_url)
+        if now.problems or now.names != names:
+            return "the configuration has changed meanwhile, a rotation may be running: try again"
+        # The journal of a rotation lies in storage.path, wherever options point.
+        reasons = (View.of(folder).why_unseen(names) for folder in now.storages)
+        return next((reason for reason in reasons if reason), None)
+
+
+def _clock_finding(answer: Answer | None) -> Iterator[Finding]:
+    if answer is None or answer.date is None:
+        return
+    off = datetime.now(UTC) - answer.date
+    if abs(off) > CLOCK_SKEW:
+        direction = "ahead of" if off.total_seconds() > 0 else "behind"
+        yield warning("clock", f"{abs(off).total_seconds() / 60:.0f} minutes {direction} the gateway's: set it")
+    else:
+        yield ok("clock", f"agrees with the gateway's to {abs(off).total_seconds():.0f} s")
+
+
+def _origin(url: str) -> tuple[str | None, int]:
+    parts = urlsplit(url)
+    return parts.hostname, parts.port or 443

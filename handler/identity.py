@@ -1,0 +1,133 @@
+"""The identity in use, looked at without taking part: no login where the token shows its certificates without one."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from hsm.errors import TokenError
+
+from .certificates import spki_der
+from .configured import FILE, TOKEN, Configured
+from .device_config import TokenConfig
+from .errors import RenewalError
+from .keystore import FileKeyStore, IdentityNames
+from .slots import Unsafe, why_no_login
+
+if TYPE_CHECKING:
+    from hsm.inventory import Item, PinState
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the configuration names, and what is there; whatever is not known is None."""
+
+    source: str | None = None
+    names: IdentityNames | None = None
+    token: TokenConfig | None = None
+    pin: str | None = None
+    """How the token's PIN stands."""
+    certificate: x509.Certificate | None = None
+    fits: bool | None = None
+    """Whether the certificate is for the key in use."""
+    problem: str | None = None
+    passing: bool = False
+    """Whether the problem may pass by itself: a token that is away."""
+    items: "tuple[Item, ...]" = ()
+    """The token's objects, as far as they were seen."""
+
+    def days_left(self, now: datetime) -> int | None:
+        """Give the whole days that the certificate is still valid; negative once it has ended."""
+        return None if self.certificate is None else (self.certificate.not_valid_after_utc - now).days
+
+
+def read_identity(configured: Configured) -> Identity:
+    """Look at the identity in use. Raises nothing that is foreseeable: `problem` says it."""
+    source, names = configured.source, configured.names
+    if configured.problems:
+        return Identity(source, names, configured.token, problem="; ".join(configured.problems))
+    if source is None or names is None:
+        said = [each.problem for each in configured.values() if each.problem and "tls.server" not in each.problem]
+        return Identity(source, names, configured.token, problem="; ".join(said) or "its sources differ")
+    if source == FILE:
+        return _in_files(names)
+    if configured.token is None:
+        return Identity(TOKEN, names, problem=configured.value("p11.module").problem)
+    return _in_token(names, configured.token, configured.storage)
+
+
+def _in_files(names: IdentityNames) -> Identity:
+    store = FileKeyStore(Path())
+    try:
+        certificate = store.certificate(names.certificate)
+    except RenewalError as error:
+        return Identity(FILE, names, problem=str(error))
+    try:
+        fits = _same(certificate, spki_der(store.key(names.key).public_key()))
+    except RenewalError as error:
+        return Identity(FILE, names, certificate=certificate, problem=str(error))
+    return Identity(FILE, names, certificate=certificate, fits=fits, problem=None if fits else _misfit(names))
+
+
+def _in_token(names: IdentityNames, token: TokenConfig, storage: Path | None) -> Identity:
+    # Loaded only here: a device with keys in files needs no PKCS#11 at all.
+    from hsm.inventory import Inventory  # noqa: PLC0415
+
+    pin: PinState | None = None
+    try:
+        inventory = Inventory(token.module, token.label)
+        pin = inventory.pin_state()
+        items = inventory.public_items()
+        unseen: Unsafe | None = None
+        if not _under(items, "cert", names.certificate):
+            unseen = why_no_login(token, storage)
+            if unseen is None:
+                from .refused_pin import RefusedPin  # noqa: PLC0415
+
+                items = inventory.items(token.pin, None if storage is None else RefusedPin(storage))
+    except TokenError as error:
+        state = pin.value if pin else None
+        return Identity(TOKEN, names, token, state, problem=str(error), passing=not error.final)
+    return _judged(names, token, pin, items, unseen)
+
+
+def _judged(
+    names: IdentityNames, token: TokenConfig, pin: "PinState", items: "list[Item]", unseen: Unsafe | None
+) -> Identity:
+    """Look among the objects for the identity in use; `unseen` says why private ones are not among them."""
+    known = Identity(TOKEN, names, token, pin.value, items=tuple(items))
+    certificates = _under(items, "cert", names.certificate)
+    if len(certificates) != 1 or certificates[0].certificate is None:
+        found = f"found {len(certificates)}" if len(certificates) != 1 else "it cannot be read"
+        hidden = f" (private objects are not shown: {unseen})" if unseen else ""
+        return replace(
+            known, problem=f"expected one certificate {names.certificate} in token {token.label!r}: {found}{hidden}"
+        )
+    known = replace(known, certificate=certificates[0].certificate)
+    keys = _under(items, "public", names.key)
+    if len(keys) != 1 or keys[0].spki is None:
+        found = f"found {len(keys)}" if len(keys) != 1 else "it is of another kind"
+        return replace(
+            known, problem=f"expected one public key {names.key} on P-256 or P-384 in token {token.label!r}: {found}"
+        )
+    fits = _same(certificates[0].certificate, keys[0].spki)
+    return replace(known, fits=fits, problem=None if fits else _misfit(names))
+
+
+def _under(items: "list[Item]", kind: str, object_id: str) -> "list[Item]":
+    return [each for each in items if (each.kind, each.id) == (kind, object_id)]
+
+
+def _same(certificate: x509.Certificate, spki: bytes | None) -> bool:
+    try:
+        key = certificate.public_key()
+    except ValueError:
+        return False
+    return isinstance(key, ec.EllipticCurvePublicKey) and spki_der(key) == spki
+
+
+def _misfit(names: IdentityNames) -> str:
+    return f"key {names.key} and certificate {names.certificate} do not belong together: look at the configuration"

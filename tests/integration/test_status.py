@@ -1,0 +1,294 @@
+"""`status`: what is in use and what is pending, for people and for programs."""
+
+import json
+import os
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from handler.arguments import Settings, make_parser
+from handler.cli import DONE, PENDING, REFUSED, SWITCHED
+from handler.console import Console
+from handler.inspection import inspect
+from handler.storage import DeviceLock
+from tests import softhsm
+from tests.privileges import NOBODY, reachable_folder, unprivileged
+from tests.simulators.factory import running_factory
+from tests.simulators.pki import key_pem
+
+from .flagged_token import COUNT_LOW, FINAL_TRY, LOCKED, FlaggedToken
+from .looking import look, on_terminal
+
+ID = "certs-status"
+DOCUMENT = Path(__file__).parents[2] / "docs/status.md"
+NOT_YET = {"status": 503, "headers": {"Retry-After": "3000"}, "times": None}
+
+
+def facts(done):
+    """Give the lines by their names."""
+    return {line[:15].strip(): line[15:] for line in done.stdout.splitlines()}
+
+
+def as_json(factory, **given):
+    done = look(factory, "status", "--json", **given)
+    assert done.stdout.isascii()
+    return json.loads(done.stdout)
+
+
+def fields(content, prefix=""):
+    """Give the names of all fields, as the documentation writes them."""
+    for name, value in content.items():
+        if isinstance(value, dict) and name != "token":
+            yield from fields(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            yield from fields(value[0], f"{prefix}{name}[].")
+        else:
+            yield f"{prefix}{name}"
+
+
+def test_the_identity_in_use_is_shown_with_where_its_key_lives(factory):
+    device = factory.device
+    shown = facts(look(factory, "status"))
+    identity = device.current_identity()
+    assert shown["identity"].startswith(f"key {identity.key}, certificate {identity.certificate_name} (")
+    assert (device.token.label if device.token else "files") in shown["identity"]
+    assert shown["subject"] == identity.certificate.subject.rfc4514_string()
+    assert shown["issuer"] == identity.certificate.issuer.rfc4514_string()
+    assert int(shown["serial"], 16) == identity.certificate.serial_number
+    days = (identity.certificate.not_valid_after_utc - datetime.now(UTC)).days
+    assert f"{days} days left" in shown["valid"]
+    assert shown["pending"] == "no rotation"
+    assert shown["last rotation"] == "none that is known here"
+    assert shown["events"] == "0 not delivered yet"
+    assert "problem" not in shown
+
+
+def test_the_slots_of_a_token_are_shown_with_the_one_in_use(token):
+    softhsm.add_certificate(token.device.token, 9, token.device.certificate, label="cloud")
+    shown = facts(look(token, "status"))
+    assert shown["key slots"] == "01 in use, 07 empty"
+    assert shown["cert slots"] == "03 in use, 09 not ours"
+    token.device.write_request(ID, pkeyids="01,05", certids="03,06")
+    assert facts(look(token, "status"))["key slots"] == "01 in use, 05 empty"
+
+
+def test_the_last_rotation_is_shown_and_the_slots_it_left(factory):
+    factory.device.write_request(ID)
+    assert factory.device.run().returncode == SWITCHED
+    shown = facts(look(factory, "status"))
+    assert shown["last rotation"].startswith(f"{ID}: complete, 20")
+    assert shown["pending"] == f"rotation {ID}: in use, only tidying up is left to the next call"
+    assert factory.device.run("resume").returncode == DONE
+    shown = facts(look(factory, "status"))
+    assert shown["pending"] == "no rotation"
+    if factory.device.token:
+        assert (shown["key slots"], shown["cert slots"]) == ("01 free, 07 in use", "03 free, 09 in use")
+
+
+def test_a_rotation_that_waits_is_shown_with_what_it_waits_for_and_until_when(factory):
+    factory.device.write_request(ID)
+    factory.gateway.faults.add("PATCH", "/device", **NOT_YET)
+    factory.gateway.faults.add("POST", "/events", **NOT_YET)
+    assert factory.device.run().returncode == PENDING
+    shown = facts(look(factory, "status"))
+    assert shown["pending"] == f"rotation {ID}: 1 of 5 steps done"
+    assert "HTTP 503" in shown["waits for"]
+    assert datetime.fromisoformat(shown["not before"]) > datetime.now(UTC)
+    assert int(shown["events"].split()[0]) > 0
+
+
+def test_a_rotation_that_was_refused_is_shown_with_the_reason_and_what_to_do(files):
+    files.device.write_request(ID)
+    files.gateway.faults.add("PATCH", "/config", times=None, status=400, body="no")
+    assert files.device.run().returncode == REFUSED
+    shown = facts(look(files, "status"))
+    assert "refused: " in shown["pending"]
+    assert "renew-client-cert abort" in shown["pending"]
+
+
+def test_a_switch_that_the_gateway_has_not_taken_is_shown_as_such(files):
+    files.device.write_request(ID)
+    files.gateway.faults.add("POST", "/events", **NOT_YET)
+    assert files.device.run().returncode == SWITCHED
+    assert "the gateway has not taken the new certificate yet" in facts(look(files, "status"))["pending"]
+
+
+def test_a_failed_rotation_is_shown_with_its_reason(files):
+    files.device.write_request(ID)
+    files.gateway.faults.add("PATCH", "/device", times=None, status=404)
+    assert files.device.run().returncode == REFUSED
+    assert facts(look(files, "status"))["last rotation"].startswith(f"{ID}: failed, 20")
+
+
+def test_it_answers_without_a_network_while_another_process_holds_the_lock(factory):
+    factory.gateway_server.stop()
+    factory.est_server.stop()
+    with DeviceLock(factory.device.storage).acquire(1.0):
+        done = look(factory, "status")
+    assert done.returncode == DONE
+    assert facts(done)["running"].startswith(f"process {os.getpid()}")
+
+
+def test_it_answers_in_the_middle_of_a_rotation(files, until):
+    device, go_on = files.device, threading.Event()
+    files.gateway.faults.add("PATCH", "/device", hang=go_on)
+    device.write_request(ID)
+    with device.start() as process:
+        until(lambda: ("PATCH", "/device") in files.gateway.calls())
+        shown = facts(device.run("status"))
+        go_on.set()
+        process.communicate(timeout=30)
+    assert shown["running"].startswith(f"process {process.pid} ")
+    assert shown["pending"] == f"rotation {ID}: 1 of 5 steps done"
+
+
+# For programs
+
+
+def test_the_json_has_exactly_the_fields_that_are_documented(token):
+    token.device.write_request(ID)
+    assert token.device.run().returncode == SWITCHED
+    content = as_json(token)
+    schema = DOCUMENT.read_text().partition("| field |")[2].partition("\n\n")[0]
+    rows = [line.split("|")[1] for line in schema.splitlines() if line.startswith("| `")]
+    documented = {name.strip(" `") for row in rows for name in row.split(",")}
+    objects = {"slots", "last_rotation", "pending"}
+    assert set(fields(content)) == documented - objects
+    assert set(content["identity"]["token"]) == {"label", "module", "pin"}
+
+
+def test_the_json_says_the_same(factory):
+    factory.device.write_request(ID)
+    factory.gateway.faults.add("PATCH", "/device", **NOT_YET)
+    assert factory.device.run().returncode == PENDING
+    content, identity = as_json(factory), factory.device.current_identity()
+    assert content["version"] == 1
+    assert content["identity"]["key"] == identity.key
+    assert content["identity"]["source"] == ("pkcs11" if factory.device.token else "file")
+    assert content["identity"]["key_fits"] is True
+    assert content["identity"]["problem"] is None
+    assert (content["pending"]["rotation_id"], content["pending"]["step"]) == (ID, 1)
+    assert content["pending"]["until"]
+    assert bool(content["slots"]) == bool(factory.device.token)
+    assert content["last_rotation"] is None
+
+
+def test_without_anything_pending_the_json_says_null(files):
+    content = as_json(files)
+    assert (content["pending"], content["last_rotation"], content["undelivered_events"]) == (None, None, 0)
+    assert content["identity"]["token"] is None
+
+
+# The PIN
+
+
+@pytest.mark.parametrize("flags", [0, COUNT_LOW, FINAL_TRY, LOCKED])
+def test_the_pin_is_never_tried_where_the_token_shows_its_certificates(token, tmp_path, flags):
+    module = FlaggedToken(token.device, tmp_path)
+    shown = facts(look(token, "status", environment=module.environment(flags)))
+    assert module.logins == 0
+    assert shown["subject"]
+    words = {0: "good", COUNT_LOW: "refused since the last login", FINAL_TRY: "one attempt left", LOCKED: "locked"}
+    assert shown["PIN"] == words[flags]
+
+
+@pytest.mark.parametrize(("flags", "logins"), [(0, 1), (LOCKED, 0)])
+def test_a_certificate_that_hides_is_looked_for_with_the_pin_only_where_that_risks_nothing(
+    token, tmp_path, flags, logins
+):
+    (token.device.folder / "var/sota/sota.toml").write_text(
+        token.device.sota_toml.read_text().replace('tls_clientcert_id = "03"', 'tls_clientcert_id = "04"')
+    )
+    module = FlaggedToken(token.device, tmp_path)
+    done = token.device.run("status", environment=module.environment(flags))
+    assert module.logins == logins
+    assert done.returncode == REFUSED
+    assert ("locked" in facts(done)["problem"]) == bool(flags)
+
+
+# What is not there
+
+
+def test_a_token_that_is_away_leaves_the_rest_of_the_status(token):
+    token.device.write_request(ID)
+    assert token.device.run("rotate").returncode == DONE
+    with token.device.token.away():
+        done = token.device.run("status")
+    assert done.returncode == PENDING
+    shown = facts(done)
+    assert token.device.token.label in shown["problem"]
+    assert shown["last rotation"].startswith(ID)
+    assert shown["key slots"] == "01 unknown, 07 in use"
+
+
+def test_without_a_configuration_it_says_what_is_expected_where(files):
+    done = look(files, "status", "--sota", "/nowhere/sota.toml")
+    assert done.returncode == REFUSED
+    assert "/nowhere/sota.toml" in facts(done)["problem"]
+    assert facts(done)["pending"] == "no rotation"
+    assert as_json(files)["identity"]["problem"] is None
+
+
+def test_a_configuration_file_that_is_broken_is_named(factory):
+    (factory.device.folder / "etc/sota/conf.d/50-broken.toml").write_text("[[[")
+    done = look(factory, "status")
+    assert done.returncode == REFUSED
+    assert "50-broken.toml is not TOML" in facts(done)["problem"]
+
+
+def test_a_module_that_is_missing_is_named(token):
+    hsm = token.device.folder / "usr/lib/sota/conf.d/40-hsm.toml"
+    hsm.write_text(hsm.read_text().replace(token.device.token.module, "/nowhere/module.so"))
+    done = look(token, "status")
+    assert done.returncode == REFUSED
+    assert "/nowhere/module.so is missing" in facts(done)["problem"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"rotation": {}, "requested": null, "events": []}', "null"])
+def test_a_journal_that_is_broken_is_said_to_be_and_left_as_it_is(files, content):
+    journal = files.device.storage / "renew-client-cert/rotation.json"
+    journal.parent.mkdir(mode=0o700)
+    journal.write_text(content)
+    done = look(files, "status")
+    assert done.returncode == DONE
+    assert f"{journal} is broken" in facts(done)["pending"]
+    assert facts(done)["events"] == "unknown"
+    assert as_json(files)["journal_problem"]
+
+
+def test_a_key_that_does_not_belong_to_the_certificate_is_said_to_be(files):
+    other = files.pki.server_identity()
+    (files.device.storage / "pkey.pem").write_bytes(key_pem(other.key))
+    done = look(files, "status")
+    assert done.returncode == REFUSED
+    assert "do not belong together" in facts(done)["problem"]
+
+
+def test_somebody_who_is_not_root_is_told_what_only_root_may_read():
+    with reachable_folder() as folder, running_factory(folder / "device", "file") as factory:
+        device = factory.device
+        os.chown(folder / "device", NOBODY, -1)
+        device.sota_toml.chmod(0o600)
+        settings = Settings.of(make_parser().parse_args(["status"]), device.environment())
+        for command in ("status", "slots", "check"):
+            options, lines = make_parser().parse_args([command]), []
+            inspect(options, settings, Console(), lambda _: None)  # loads what only root may load
+            with unprivileged():
+                status = inspect(options, settings, Console(), lines.append)
+            assert status == (2 if command == "check" else REFUSED)
+            assert f"{device.sota_toml} cannot be read: Permission denied; run this as root" in "\n".join(lines)
+
+
+# How it looks
+
+
+def test_lines_fit_the_console_and_are_ascii_where_it_knows_no_more(token):
+    shown = on_terminal(token.device, "status", environment={"COLUMNS": "60", "PYTHONIOENCODING": "ascii"})
+    assert shown.isascii()
+    assert [line for line in shown.splitlines() if len(line) > 60] == []
+
+
+def test_a_console_that_does_not_know_its_size_is_eighty_columns_wide(token):
+    assert max(map(len, on_terminal(token.device, "status").splitlines())) <= 80

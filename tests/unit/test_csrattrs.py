@@ -1,0 +1,153 @@
+"""What an EST server wants in a CSR: parsed from DER that is written here by hand, and put into a CSR."""
+
+import contextlib
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from handler.certificates import NOTHING, CsrAttributes, build_csr
+from handler.csrattrs import parse_csrattrs
+from handler.errors import ServerRefusedError
+from tests.authority import Authority
+
+EXTENSION_REQUEST = "1.2.840.113549.1.9.14"
+EXTENSION_TEMPLATE = "1.2.840.113549.1.9.16.2.62"
+REQUEST_TEMPLATE = "1.2.840.113549.1.9.16.2.61"
+SHA384 = "1.2.840.10045.4.3.3"
+EC, RSA, P256, P384 = "1.2.840.10045.2.1", "1.2.840.113549.1.1.1", "1.2.840.10045.3.1.7", "1.3.132.0.34"
+KEY_USAGE, EXTENDED, SAN = "2.5.29.15", "2.5.29.37", "2.5.29.17"
+SERVER_AUTH = "1.3.6.1.5.5.7.3.1"
+UNKNOWN = "1.3.6.1.1.1.1.22"
+
+
+def tlv(tag, *parts):
+    body = b"".join(parts)
+    length = bytes([len(body)]) if len(body) < 128 else bytes([0x82]) + len(body).to_bytes(2, "big")
+    return bytes([tag]) + length + body
+
+
+def seq(*parts):
+    return tlv(0x30, *parts)
+
+
+def oid(dotted):
+    first, second, *rest = map(int, dotted.split("."))
+    out = bytearray()
+    for number in (first * 40 + second, *rest):
+        digits = [number & 0x7F]
+        while number := number >> 7:
+            digits.insert(0, number & 0x7F | 0x80)
+        out += bytes(digits)
+    return tlv(6, bytes(out))
+
+
+def attribute(kind, *values):
+    return seq(oid(kind), tlv(0x31, *values))
+
+
+def extension(kind, value=None, *, critical=False):
+    return seq(oid(kind), *([b"\x01\x01\xff"] if critical else []), *([] if value is None else [tlv(4, value)]))
+
+
+USAGE = tlv(3, b"\x03\x88")  # digitalSignature, keyAgreement
+CA_USAGE = tlv(3, b"\x01\x06")  # keyCertSign, cRLSign
+PURPOSES = seq(oid(SERVER_AUTH))
+
+
+def test_what_rfc_7030_shows_asks_for_nothing_that_is_not_given_but_its_key_and_hash():
+    # RFC 7030 §4.5.2: challengePassword, an EC key on P-384, extensionReq of a serial number, ecdsa-with-SHA384.
+    der = seq(
+        oid("1.2.840.113549.1.9.7"), attribute(EC, oid(P384)), attribute(EXTENSION_REQUEST, oid(UNKNOWN)), oid(SHA384)
+    )
+    assert parse_csrattrs(der) == CsrAttributes(hash_bits=384, keys=frozenset({"secp384r1"}))
+
+
+def test_an_empty_sequence_asks_for_nothing():
+    assert parse_csrattrs(seq()) == NOTHING
+
+
+@pytest.mark.parametrize("kind", [EXTENSION_REQUEST, EXTENSION_TEMPLATE])
+def test_usages_are_taken_from_extensions(kind):
+    der = seq(attribute(kind, seq(extension(KEY_USAGE, USAGE, critical=True), extension(EXTENDED, PURPOSES))))
+    wanted = parse_csrattrs(der)
+    assert wanted.usages == {"digital_signature", "key_agreement"}
+    assert wanted.extended_usages == (SERVER_AUTH,)
+
+
+def test_a_template_of_rfc_9908_is_read():
+    names = seq(tlv(0x31, seq(oid("2.5.4.3"))))
+    key = tlv(0xA0, seq(oid(EC), oid(P256)))
+    attributes = tlv(0xA1, attribute(EXTENSION_TEMPLATE, seq(extension(KEY_USAGE, USAGE), extension(SAN))))
+    wanted = parse_csrattrs(seq(attribute(REQUEST_TEMPLATE, seq(tlv(2, b"\0"), names, key, attributes))))
+    assert wanted.keys == {"secp256r1"}
+    assert wanted.usages == {"digital_signature", "key_agreement"}
+
+
+def test_a_template_without_anything_optional_asks_for_nothing():
+    assert parse_csrattrs(seq(attribute(REQUEST_TEMPLATE, seq(tlv(2, b"\0"))))) == NOTHING
+
+
+def test_usages_of_a_ca_names_and_unknown_oids_are_ignored():
+    der = seq(
+        oid(UNKNOWN),
+        attribute(UNKNOWN, tlv(12, b"text")),
+        attribute(
+            EXTENSION_REQUEST,
+            seq(extension(KEY_USAGE, CA_USAGE), extension(SAN, seq(tlv(0x82, b"other.example"))), extension(UNKNOWN)),
+        ),
+    )
+    assert parse_csrattrs(der) == NOTHING
+
+
+@pytest.mark.parametrize(
+    "der",
+    [b"", b"\x30", b"text", seq(tlv(2, b"\0")), seq(seq()), seq(seq(oid(EC))), seq() + b"\0", tlv(0x31)],
+    ids=["empty", "cut", "text", "integer", "no attribute", "no values", "more behind", "set"],
+)
+def test_what_is_no_csrattrs_is_a_value_error(der):
+    with pytest.raises(ValueError):
+        parse_csrattrs(der)
+
+
+@settings(deadline=None, database=None, max_examples=300)
+@given(st.binary(max_size=60) | st.binary(max_size=60).map(seq))
+def test_no_bytes_raise_anything_else(der):
+    with contextlib.suppress(ValueError):
+        assert isinstance(parse_csrattrs(der), CsrAttributes)
+
+
+# In a CSR
+
+
+@pytest.fixture(scope="module")
+def current():
+    key = ec.generate_private_key(ec.SECP256R1())
+    return Authority().issue(key.public_key())
+
+
+def test_what_is_wanted_is_added_to_what_a_renewal_holds(current):
+    key = ec.generate_private_key(ec.SECP256R1())
+    wanted = CsrAttributes(frozenset({"key_agreement"}), (SERVER_AUTH,), 384, frozenset({"secp256r1", "RSA"}))
+    csr = x509.load_der_x509_csr(build_csr(current, key, wanted))
+    usage = csr.extensions.get_extension_for_class(x509.KeyUsage).value
+    assert usage.digital_signature
+    assert usage.key_agreement
+    assert not usage.key_cert_sign
+    purposes = csr.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert {each.dotted_string for each in purposes} == {"1.3.6.1.5.5.7.3.2", SERVER_AUTH}
+    assert isinstance(csr.signature_hash_algorithm, hashes.SHA384)
+    assert csr.is_signature_valid
+    assert csr.subject.public_bytes() == current.subject.public_bytes()
+
+
+@pytest.mark.parametrize("keys", [{"RSA"}, {"secp384r1"}, {"Ed25519", "secp521r1"}])
+def test_another_kind_of_key_than_the_current_one_is_refused_by_name(current, keys):
+    key = ec.generate_private_key(ec.SECP256R1())
+    with pytest.raises(ServerRefusedError, match="/csrattrs") as refused:
+        build_csr(current, key, CsrAttributes(keys=frozenset(keys)))
+    assert all(each in str(refused.value) for each in keys)
+    assert "secp256r1" in str(refused.value)

@@ -1,0 +1,78 @@
+"""The reader of EST answers: any bytes are certificates or a refusal, in whatever form they are sent."""
+
+import base64
+import contextlib
+import random
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from handler.errors import CertificateRefusedError
+from handler.est import certificates_of
+from handler.http import Answer
+from tests.authority import Authority
+from tests.simulators.certs_only import certs_only
+
+TYPE = {"Content-Type": "application/pkcs7-mime"}
+CA = Authority()
+CERTIFICATES = [CA.certificate, *(CA.issue(ec.generate_private_key(ec.SECP256R1()).public_key()) for _ in range(3))]
+
+
+def answer(body, content_type="application/pkcs7-mime"):
+    return Answer("https://est.example/", 200, {"Content-Type": content_type}, body)
+
+
+@settings(deadline=None, database=None, max_examples=300)
+@given(st.binary(max_size=400) | st.binary(max_size=300).map(base64.b64encode))
+def test_any_bytes_are_certificates_or_a_refusal(body):
+    with contextlib.suppress(CertificateRefusedError):
+        assert certificates_of(answer(body))
+
+
+@settings(deadline=None, database=None, max_examples=100)
+@given(
+    st.lists(st.sampled_from(CERTIFICATES), min_size=1, max_size=4, unique=True),
+    st.integers(0, 2**32),
+    st.booleans(),
+    st.sampled_from(
+        ["application/pkcs7-mime", "APPLICATION/PKCS7-MIME; smime-type=certs-only", "application/x-pkcs7-mime"]
+    ),
+)
+def test_certificates_are_read_in_their_order_with_blanks_and_armour_anywhere(bag, seed, armour, content_type):
+    rng, text = random.Random(seed), base64.b64encode(certs_only(bag)).decode()
+    pieces = []
+    while text:
+        size = rng.randint(1, 90)
+        pieces.append(text[:size] + rng.choice(["", "\n", "\r\n", " ", "\t", "\n\n"]))
+        text = text[size:]
+    text = "".join(pieces)
+    if armour:
+        text = f"-----BEGIN PKCS7-----\n{text}\n-----END PKCS7-----\n"
+    assert certificates_of(answer(text.encode(), content_type)) == bag
+
+
+@settings(deadline=None, database=None, max_examples=200)
+@given(st.integers(0), st.integers(0, 255), st.booleans())
+def test_a_spoilt_answer_is_certificates_or_a_refusal(place, byte, cut):
+    body = bytearray(base64.b64encode(certs_only(CERTIFICATES[:2])))
+    place %= len(body)
+    if cut:
+        del body[place:]
+    else:
+        body[place] = byte
+    with contextlib.suppress(CertificateRefusedError):
+        certificates_of(answer(bytes(body)))
+
+
+@pytest.mark.parametrize("content_type", ["", "text/html", "application/pkcs10", "application/pkcs7"])
+def test_another_content_type_is_refused_by_name(content_type):
+    body = base64.b64encode(certs_only(CERTIFICATES))
+    with pytest.raises(CertificateRefusedError, match=f"content type '{content_type}'"):
+        certificates_of(answer(body, content_type))
+
+
+def test_a_bag_without_certificates_is_refused():
+    with pytest.raises(CertificateRefusedError):
+        certificates_of(answer(base64.b64encode(certs_only([]))))
