@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import hashes
 
 from handler.cli import DONE, PENDING, REFUSED, SWITCHED
 from tests.invariants import broken_invariants
+from tests.simulators.est_server import EstServer
 from tests.simulators.factory import running_factory
 from tests.simulators.pki import certificate_pem
 from tests.unit.test_csrattrs import EXTENSION_REQUEST, KEY_USAGE, RSA, SHA384, USAGE, attribute, extension, oid, seq
@@ -242,6 +243,13 @@ def test_a_base_url_with_a_path_label_is_used_as_it_is(tmp_path, label, slash):
         factory.device.write_request(ID, estserver=f"{factory.device.est_url}{slash}")
         rotates(factory)
         assert {each.path.rpartition("/")[0] for each in factory.est.requests} == {label}
+
+
+def test_a_server_at_an_ipv6_literal_is_asked(factory):
+    with EstServer(factory.est, host="::1") as server:
+        factory.device.write_request(ID, estserver=f"https://[::1]:{server.port}/.well-known/est")
+        rotates(factory)
+        assert {each.headers["Host"] for each in factory.est.requests} == {f"[::1]:{server.port}"}
 
 
 # Refusals

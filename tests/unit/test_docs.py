@@ -1,0 +1,21 @@
+"""What the documents name exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("document", sorted(path.name for path in DOCS.glob("*.md")))
+def test_every_test_that_a_document_names_is_there(document):
+    for file, name in re.findall(r"`(?:tests/)?([\w/]+\.py)::(\w+)`", (DOCS / document).read_text()):
+        assert f"\ndef {name}(" in (TESTS / file).read_text(), f"{document}: {file}::{name}"
+
+
+@pytest.mark.parametrize("document", [*(DOCS.glob("*.md")), DOCS.parent / "README.md"], ids=lambda path: path.name)
+def test_every_link_to_a_file_leads_somewhere(document):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
+        assert (document.parent / target).exists(), f"{document.name}: {target}"
