@@ -24,7 +24,7 @@ install -d "$DESTDIR$library"
     --python-version "$version" $PIP_OPTIONS --target "$DESTDIR$library" "$work"/*.whl 2>"$work/said" ||
     { cat "$work/said" >&2; exit 1; }
 rm -rf "$DESTDIR$library/bin"
-"$INSTALL_PYTHON" -m compileall -q -s "$DESTDIR" "$DESTDIR$library"
+"$INSTALL_PYTHON" -m compileall -q --invalidation-mode unchecked-hash -s "$DESTDIR" "$DESTDIR$library"
 
 sed -e "s|@PYTHON@|$INSTALL_PYTHON|" -e "s|@LIBRARY@|$library|" packaging/launcher.py.in >"$work/launcher"
 if [ -e "$handler" ] && ! ours "$handler"; then

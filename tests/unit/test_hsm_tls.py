@@ -257,6 +257,24 @@ def test_one_signature_is_made_per_connection(authority, server, key, certificat
     assert key.signatures == 3
 
 
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
+def test_a_session_that_is_taken_up_again_needs_no_signature(authority, server, key, certificate, version):
+    context = client_context(authority, version)
+    use_private_key(context, certificate, key)
+    session, reused = None, []
+    for _ in range(3):
+        with (
+            socket.create_connection(("localhost", server.port), timeout=20) as connection,
+            context.wrap_socket(connection, server_hostname="localhost", session=session) as secured,
+        ):
+            secured.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert secured.recv(65536).endswith(b"ok")  # with TLS 1.3 the session comes with what is read
+            reused.append(secured.session_reused)
+            session = secured.session
+    assert reused == [False, True, True]
+    assert key.signatures == 1
+
+
 def test_requests_works_with_it(server, device, context):
     class Adapter(requests.adapters.HTTPAdapter):
         def init_poolmanager(self, *arguments, **named):
