@@ -1,16 +1,25 @@
 """Connections to the servers: one identity and one thread each."""
 
+import logging
 import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from hsm.errors import TokenError
+
 from .device import Device
+from .errors import RenewalError
 from .est import EstClient
 from .gateway import GatewayClient
 from .http import Deadline, HttpClient, Limits
 from .keystore import IdentityNames
+
+log = logging.getLogger(__name__)
+
+IN_FLIGHT = 5.0
+"""Seconds that the end of a call waits for a connection that is being made."""
 
 
 class Connections:
@@ -21,6 +30,7 @@ class Connections:
         self._deadline = deadline
         self._limits = limits
         self._gateway: tuple[IdentityNames, GatewayClient] | None = None
+        self._preparing: threading.Thread | None = None
 
     def http(self, names: IdentityNames, stop: threading.Event | None = None) -> HttpClient:
         """Make a client that authenticates as that identity; its waiting ends when `stop` is set."""
@@ -41,8 +51,27 @@ class Connections:
         """Open a client of the device gateway; the caller closes it."""
         return GatewayClient(self._device.config.server, self._device.config.config_url, self.http(names, stop))
 
+    def prepare_gateway(self, names: IdentityNames) -> None:
+        """Begin to connect to the device gateway, which is needed soon: while the EST server is waited for.
+
+        What fails here is met again, and reported, by the first request.
+        """
+
+        def prepare() -> None:
+            try:
+                client = self.new_gateway(names)
+                self._gateway = (names, client)
+                client.connect()
+            except (RenewalError, TokenError, OSError) as error:
+                log.debug("the gateway is not connected to in advance: %s", error)
+
+        self.close()
+        self._preparing = threading.Thread(target=prepare, name="gateway", daemon=True)
+        self._preparing.start()
+
     def gateway(self, names: IdentityNames) -> GatewayClient:
         """Give the one client of the device gateway that this call keeps open for that identity."""
+        self._prepared(None)
         if self._gateway is None or self._gateway[0] != names:
             self.close()
             self._gateway = (names, self.new_gateway(names))
@@ -50,9 +79,15 @@ class Connections:
 
     def close(self) -> None:
         """Close what is kept open."""
+        self._prepared(IN_FLIGHT)
         if self._gateway is not None:
             self._gateway[1].close()
             self._gateway = None
+
+    def _prepared(self, timeout: float | None) -> None:
+        if self._preparing is not None:
+            self._preparing.join(timeout)
+            self._preparing = None
 
     def _authenticate(self, names: IdentityNames, context: ssl.SSLContext) -> None:
         self._device.store.authenticate(context, names)

@@ -63,6 +63,10 @@ class GatewayClient:
         if not OK <= answer.status <= NO_CONTENT:
             raise answer.refusal("the events were not taken")
 
+    def connect(self) -> None:
+        """Open the connection that the first request will use. Raises what the first request meets again."""
+        self._http.connect(self._server)
+
     def close(self) -> None:
         """Close the connection."""
         self._http.close()

@@ -251,6 +251,8 @@ class Rotator:
         else:
             self._delivery = Delivery(self._journal, lambda stop: self._connections.new_gateway(state.old, stop))
             self._delivery.start()
+            if state.step < LOCKED:
+                self._connections.prepare_gateway(state.old)
         try:
             for step in steps:
                 if step.number == SWITCHED and self._delivery is not None:
