@@ -19,3 +19,12 @@ def test_every_test_that_a_document_names_is_there(document):
 def test_every_link_to_a_file_leads_somewhere(document):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
         assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_every_message_that_is_explained_is_one_of_the_program():
+    sources = [path.read_text() for folder in ("handler", "hsm") for path in (DOCS.parent / folder).glob("*.py")]
+    # As the program says it: pieces of a text that stands on several lines are joined.
+    code = re.sub(r"\"\s*\n\s*f?\"", "", "\n".join(sources))
+    rows = re.findall(r"^\| `([^`]+)`", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE)
+    assert len(rows) > 25
+    assert [message for message in rows if message not in code] == []
