@@ -16,7 +16,7 @@ TOOLS := softhsm2:/usr/bin/softhsm2-util opensc:/usr/bin/pkcs11-tool strace:/usr
     systemd:/usr/bin/systemd-analyze udev:/usr/bin/udevadm iproute2:/usr/sbin/ip lintian:/usr/bin/lintian \
     man-db:/usr/bin/man
 
-.PHONY: soak install uninstall deb demo test test-crash test-distribution test-systemd check lint types format tools clean
+.PHONY: fleet plot soak install uninstall deb demo test test-crash test-distribution test-systemd check lint types format tools clean
 
 demo: $(INSTALLED) tools
 	$(BIN)/python -m tests.demo --keys $(KEYS)
@@ -35,6 +35,14 @@ test-crash: $(INSTALLED) tools
 SOAK ?=
 soak: $(INSTALLED) tools
 	$(BIN)/python -m tests.soak $(SOAK)
+
+# 10,000 devices that rotate at the same minute, simulated with the program's own waits: a table and build/fleet/fleet.png.
+fleet: $(INSTALLED) plot
+	$(BIN)/python -m tests.fleet
+
+plot: $(INSTALLED)
+	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check 'matplotlib>=3.8'
 
 # Tokens, TLS and whole rotations under another Debian's Python and OpenSSL; makes that Debian in a folder (as root).
 SUITE ?= trixie

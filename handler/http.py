@@ -14,6 +14,7 @@ What happens to a request, in order:
 
 import errno
 import logging
+import random
 import re
 import socket
 import ssl
@@ -60,6 +61,11 @@ NO_NETWORK = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
 MAX_WORDS = 500
 USER_AGENT = f"renew-client-cert/{__version__}"
 MAX_RETRY_AFTER = 24 * 3600.0
+
+
+def spread(delay: float, draw: random.Random = random.Random()) -> float:  # noqa: B008, S311 - one for the process
+    """Spread a wait (seconds) by up to a half: many devices may have been told the same."""
+    return delay * draw.uniform(1.0, 1.5)
 
 
 @dataclass(frozen=True)
@@ -212,14 +218,14 @@ class HttpClient:
             log.info("%s %s: trying again after: %s", method, url, failure)
 
     def wait(self, seconds: float, reason: RenewalError, *, asked: bool = True) -> None:
-        """Wait so many seconds; raise PendingError from `reason` at once where that does not fit the deadline.
+        """Wait so many seconds, or up to a half more; PendingError at once where that does not fit the deadline.
 
-        `asked`: the server asked for that wait, so nobody is to come back before.
+        `reason` is what to say then. `asked`: the server asked for that wait, so nobody is to come back before.
         """
         if seconds >= self._deadline.remaining or self._stop.is_set():
             when = datetime.now(UTC) + timedelta(seconds=seconds) if asked else None
             raise PendingError(str(reason), when) from reason
-        if self._stop.wait(seconds):
+        if self._stop.wait(min(spread(seconds), self._deadline.remaining)):
             raise PendingError(str(reason)) from reason
 
     def _attempt(
