@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from .answer import Answer
 from .arguments import Settings
 from .asked import Asked
 from .certificates import CLOCK_SKEW
@@ -16,7 +17,7 @@ from .errors import ServerRefusedError
 from .est import EstClient
 from .finding import Finding, ok, problem, skipped, warning
 from .gateway import GatewayClient
-from .http import Answer, Deadline, HttpClient, Limits
+from .http import Deadline, HttpClient, Limits
 from .keystore import IdentityNames
 from .url import https_url
 from .view import View

@@ -10,9 +10,10 @@ from datetime import datetime
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import pkcs7
 
+from .answer import Answer
 from .certificates import NOTHING, CsrAttributes
 from .errors import CertificateRefusedError, PendingError, RenewalError, ServerRefusedError
-from .http import Answer, HttpClient
+from .http import HttpClient
 
 log = logging.getLogger(__name__)
 

@@ -4,9 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .answer import Answer
 from .encrypted_config import ConfigEntries, device_files, parse_config
 from .errors import ServerRefusedError
-from .http import Answer, HttpClient
+from .http import HttpClient
 
 JSON = "application/json"
 OK = 200

@@ -20,10 +20,9 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -34,6 +33,7 @@ from hsm import tls
 from hsm.errors import TokenError
 
 from . import __version__
+from .answer import Answer
 from .errors import OfflineError, PendingError, RenewalError, ServerRefusedError
 from .lean import HTTPAdapter, requests
 
@@ -58,9 +58,7 @@ CERTIFICATE_ALERTS = frozenset(
     }
 )
 NO_NETWORK = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
-MAX_WORDS = 500
 USER_AGENT = f"renew-client-cert/{__version__}"
-MAX_RETRY_AFTER = 24 * 3600.0
 
 
 def spread(delay: float, draw: random.Random = random.Random()) -> float:  # noqa: B008, S311 - one for the process
@@ -90,51 +88,6 @@ class Deadline:
     def remaining(self) -> float:
         """Seconds left, 0 when the time is up."""
         return max(0.0, self._end - time.monotonic())
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A whole answer: its status, headers (any letter case) and body (bytes)."""
-
-    url: str
-    status: int
-    headers: Mapping[str, str]
-    body: bytes = field(repr=False)
-
-    @property
-    def content_type(self) -> str:
-        """The media type in lower case, without parameters."""
-        return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-
-    @property
-    def date(self) -> datetime | None:
-        """The server's clock (Date, RFC 9110 §6.6.1); None where it does not say."""
-        return _moment(self.headers.get("Date", ""))
-
-    @property
-    def retry_after(self) -> float | None:
-        """Seconds that Retry-After (RFC 9110 §10.2.3) asks to wait; None where it is absent or absurd."""
-        value = self.headers.get("Retry-After", "").strip(" \t")
-        if re.fullmatch("[0-9]+", value):
-            return min(float(value), MAX_RETRY_AFTER)
-        when = _moment(value)
-        if when is None:
-            return None
-        # By the server's own clock where it shows it: that of the device may be wrong by years.
-        return min(max(0.0, (when - (self.date or datetime.now(UTC))).total_seconds()), MAX_RETRY_AFTER)
-
-    @property
-    def words(self) -> str:
-        """What the server says in its body, for a person: one line, printable, 500 characters at most."""
-        text = self.body[: 8 * MAX_WORDS].decode("utf-8", "replace")
-        text = " ".join(re.sub(r"[^\x20-\x7e\u00a0-\ufffc]", " ", text).split())
-        return text if len(text) <= MAX_WORDS else text[: MAX_WORDS - 1] + "…"
-
-    def refusal(self, what: str) -> ServerRefusedError:
-        """Make the error that says what was asked for and what this server answered instead."""
-        words = f": {self.words}" if self.words else ""
-        host = urlsplit(self.url).netloc
-        return ServerRefusedError(f"{what}: {host} answered HTTP {self.status}{words}", self.status)
 
 
 class HttpClient:
@@ -358,15 +311,6 @@ class _ContextAdapter(HTTPAdapter):
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:  # noqa: ANN401
         """Add nothing: trust and identity stand in the context."""
-
-
-def _moment(text: str) -> datetime | None:
-    """Read an HTTP date; None where it is none. One without a zone is UTC (RFC 9110 §5.6.7)."""
-    try:
-        found = parsedate_to_datetime(text)
-        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-    except (ValueError, OverflowError, IndexError, TypeError):
-        return None
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -9,9 +9,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from handler.answer import Answer
 from handler.errors import CertificateRefusedError
 from handler.est import certificates_of
-from handler.http import Answer
 from tests.authority import Authority
 from tests.simulators.certs_only import certs_only
 

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
 from handler import http
+from handler.answer import MAX_RETRY_AFTER, Answer
 from handler.errors import OfflineError, PendingError, RefusedError, ServerRefusedError
-from handler.http import MAX_RETRY_AFTER, Answer, Deadline, HttpClient, Limits
+from handler.http import Deadline, HttpClient, Limits
 from hsm import tls
 from hsm.errors import TokenError
 from tests.simulators import https_server
