@@ -56,6 +56,7 @@ class Steps:
         self._connections = connections
         self._services = services
         self._stop_fioconfig = stop_fioconfig
+        self._warned = False
         self.local_config = LocalConfig(device.config_encrypted, journal.aside)
         self.all = (
             Step(1, "Generate new certificate", self._enrol),
@@ -214,7 +215,9 @@ class Steps:
         if not self._stop_fioconfig or state.fioconfig_stopped:
             return state
         if not self._services.available:
-            log.warning("systemd does not run here: make sure that fioconfig does not run during a rotation by hand")
+            if not self._warned:
+                self._warned = True
+                log.warning("systemd does not run here: make sure that fioconfig does not run meanwhile")
             return state
         if not self._services.is_active(FIOCONFIG):
             return state

@@ -132,10 +132,12 @@ class Module:
     def _tokens(self) -> list[pkcs11.Token]:
         tokens = []
         for slot in self._lib.get_slots(token_present=True):
-            with contextlib.suppress(p11.TokenNotPresent, p11.TokenNotRecognised):
+            try:
                 token = slot.get_token()
                 if token.flags & TokenFlag.TOKEN_INITIALIZED:
                     tokens.append(token)
+            except p11.PKCS11Error as error:  # not there, or broken: another slot may be well
+                _log.debug("Slot %s: %s", slot.slot_id, type(error).__name__)
         return tokens
 
     def log_in(self, token: pkcs11.Token, pin: str) -> None:

@@ -84,11 +84,13 @@ def factory_for(keys, refused):
         ) as factory,
     ):
         factory.device.write_request(ROTATION)
-        yield factory
-        if factory.device.token:
-            from tests import softhsm  # noqa: PLC0415 - with a token only
+        try:
+            yield factory
+        finally:
+            if factory.device.token:
+                from tests import softhsm  # noqa: PLC0415 - with a token only
 
-            softhsm.remove_token(factory.device.token)
+                softhsm.remove_token(factory.device.token)
 
 
 def watched_folders(factory):
@@ -281,6 +283,8 @@ def places(keys, refused, cuts, every):
     numbers = range(1, requests + 1)
     exchanges = [Place(keys, refused, cut, exchange=number) for number in numbers for cut in ("before", "after")]
     at_calls = [Place(keys, refused, cut, call) for call in calls for cut in ("lost", "torn", *ERRORS)]
+    # SoftHSM rewrites this file in its place at every start: an error there is the end of the token, whoever uses it.
+    at_calls = [each for each in at_calls if each.cut not in ERRORS or "token.object" not in str(each.call)]
     # A kill leaves what the call before left: where that was nothing to be seen, it leads to no new state.
     seen = [call for before, call in itertools.pairwise([None, *calls]) if before is None or before.visible]
     at_calls += [Place(keys, refused, cut, call) for call in seen for cut in ("kill", "twice")]
