@@ -16,7 +16,7 @@ TOOLS := softhsm2:/usr/bin/softhsm2-util opensc:/usr/bin/pkcs11-tool strace:/usr
     systemd:/usr/bin/systemd-analyze udev:/usr/bin/udevadm iproute2:/usr/sbin/ip lintian:/usr/bin/lintian \
     man-db:/usr/bin/man
 
-.PHONY: fleet plot soak install uninstall deb demo test test-crash test-distribution test-systemd check lint types format tools clean
+.PHONY: bench fleet plot soak install uninstall deb demo test test-crash test-distribution test-systemd check lint types format tools clean
 
 demo: $(INSTALLED) tools
 	$(BIN)/python -m tests.demo --keys $(KEYS)
@@ -49,6 +49,11 @@ SUITE ?= trixie
 test-distribution: $(INSTALLED)
 	@[ -e /usr/sbin/debootstrap ] || apt-get install -y -qq debootstrap >/dev/null
 	tests/distribution.sh $(SUITE) $(BIN)/python
+
+# What a rotation costs: a minute. BENCH="--runs 15", or --publish: table and picture into docs. docs/benchmark.md
+BENCH ?=
+bench: $(INSTALLED) tools plot
+	$(BIN)/python -m tests.bench $(BENCH)
 
 # Installs below DESTDIR, e.g. in an image: the private environment in PREFIX/lib/renew-client-cert, for INSTALL_PYTHON.
 # For another architecture: PIP_OPTIONS="--platform manylinux2014_aarch64".

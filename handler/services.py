@@ -7,6 +7,8 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 FIOCONFIG = "fioconfig.service"
+FIOCONFIG_PATH = "fioconfig.path"
+"""meta-lmp's: while it is active, fioconfig is started again as soon as it is stopped."""
 AKTUALIZR = "aktualizr-lite.service"
 TIMEOUT = 60.0
 
@@ -32,6 +34,10 @@ class Services:
             return False
         state = self._call("show", "--property=ActiveState", "--value", unit)
         return state in {"active", "activating", "reloading"}
+
+    def is_enabled(self, unit: str) -> bool:
+        """Whether the unit is started at boot."""
+        return self._running and self._call("show", "--property=UnitFileState", "--value", unit) == "enabled"
 
     def stop(self, unit: str) -> bool:
         """Stop the unit; tell whether that worked."""

@@ -23,7 +23,7 @@ from .errors import CertificateRefusedError, PendingError, RequestRefusedError, 
 from .est import CSR_REFUSALS
 from .keystore import IdentityNames
 from .local_config import LocalConfig
-from .services import FIOCONFIG, Services
+from .services import FIOCONFIG, FIOCONFIG_PATH, Services
 from .state import Journal, RotationState
 
 log = logging.getLogger(__name__)
@@ -223,6 +223,8 @@ class Steps:
             return state
         state = replace(state, fioconfig_stopped=True)
         self._journal.record(state)
+        if self._services.is_active(FIOCONFIG_PATH):
+            self._services.stop(FIOCONFIG_PATH)
         self._services.stop(FIOCONFIG)
         return state
 
@@ -235,6 +237,8 @@ class Steps:
         if not state.fioconfig_stopped:
             return state
         self._services.start(FIOCONFIG)
+        if self._services.is_enabled(FIOCONFIG_PATH):
+            self._services.start(FIOCONFIG_PATH)
         state = replace(state, fioconfig_stopped=False)
         self._journal.record(state)
         return state

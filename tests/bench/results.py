@@ -1,0 +1,107 @@
+"""All that is measured, and the goals that it is measured against."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .clients import OURS
+from .imports import Imports
+from .rotation import Case, Figures, Keys
+from .waiting import Waiting
+
+KEYS: tuple[Keys, ...] = ("file", "token")
+SIGNATURES, LOGINS = "C_SignInit", "C_Login"
+CONNECTIONS_AT_MOST = 5
+SIGNATURES_AT_MOST = 6
+LOGINS_AT_MOST = 1
+SHARE_OF_THE_STOCK_TIME = 0.5
+STOCK_SECONDS = 3.1
+"""What the stock client takes at 50 ms one way, for runs without it."""
+CPU_BELOW = 0.35
+MEMORY_BELOW = 45.0
+DAEMON_BELOW = 20.0
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A figure of this program and what it has to be."""
+
+    what: str
+    found: str
+    wanted: str
+    met: bool
+
+
+@dataclass(frozen=True)
+class Results:
+    """What was measured. `calls` are those of the token, by program."""
+
+    runs: int
+    delays: tuple[float, ...]
+    rotations: dict[Case, Figures]
+    calls: dict[str, Counter[str]]
+    imports: dict[Keys, Imports]
+    waiting: dict[str, Waiting]
+    surroundings: dict[str, str]
+
+    @property
+    def clients(self) -> list[str]:
+        """The names of the programs, this one first."""
+        return list(dict.fromkeys(case.client.name for case in self.rotations))
+
+    def figures(self, client: str, keys: Keys, delay: float) -> Figures:
+        """Give the figures of one case."""
+        return next(
+            figures
+            for case, figures in self.rotations.items()
+            if (case.client.name, case.keys, case.delay) == (client, keys, delay)
+        )
+
+    def goals(self) -> list[Goal]:
+        """Compare with what was wanted; of several cases the worst counts."""
+        ours = [figures for case, figures in self.rotations.items() if case.client is OURS]
+        calls = self.calls[OURS.name]
+        goals = [_at_most("TLS connections", max(each.connections for each in ours), CONNECTIONS_AT_MOST)]
+        far = max(self.delays)
+        for keys in KEYS if far else ():
+            wall = self.figures(OURS.name, keys, far).wall
+            stock = [self.figures(each, keys, far).wall for each in self.clients if each != OURS.name]
+            limit = SHARE_OF_THE_STOCK_TIME * (stock or [STOCK_SECONDS])[0]
+            text = f"at most {limit:.2f} s, half of the stock client's {limit / SHARE_OF_THE_STOCK_TIME:.1f} s"
+            goals.append(Goal(f"time at {far * 1000:.0f} ms, {keys}", f"{wall:.2f} s", text, wall <= limit))
+        goals += [
+            _at_most("signatures by the token", calls[SIGNATURES], SIGNATURES_AT_MOST),
+            _at_most("logins", calls[LOGINS], LOGINS_AT_MOST),
+        ]
+        for keys in KEYS:
+            cpu = max(self.figures(OURS.name, keys, delay).cpu for delay in self.delays)
+            goals.append(Goal(f"CPU time, {keys}", f"{cpu:.2f} s", f"below {CPU_BELOW} s", cpu < CPU_BELOW))
+        goals += [
+            _below(f"peak memory, {keys}", max(self.figures(OURS.name, keys, each).memory for each in self.delays))
+            for keys in KEYS
+        ]
+        goals += [_below(f"daemon, {name}", each.resident, DAEMON_BELOW) for name, each in self.waiting.items()]
+        return goals
+
+    def json(self) -> dict[str, Any]:
+        """Give everything, to be kept."""
+        return {
+            "surroundings": self.surroundings,
+            "runs": self.runs,
+            "rotations": [
+                {"client": case.client.name, "keys": case.keys, "delay": case.delay, **asdict(figures)}
+                for case, figures in self.rotations.items()
+            ],
+            "token calls": {name: dict(sorted(calls.items())) for name, calls in self.calls.items()},
+            "imports": {keys: asdict(each) for keys, each in self.imports.items()},
+            "daemon": {name: asdict(each) for name, each in self.waiting.items()},
+            "goals": [asdict(each) for each in self.goals()],
+        }
+
+
+def _at_most(what: str, found: int, limit: int) -> Goal:
+    return Goal(what, str(found), f"at most {limit}", found <= limit)
+
+
+def _below(what: str, found: float, limit: float = MEMORY_BELOW) -> Goal:
+    return Goal(what, f"{found:.1f} MB", f"below {limit:.0f} MB", found < limit)

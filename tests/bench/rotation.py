@@ -1,0 +1,130 @@
+"""One rotation of a device that was registered just now, and what it took."""
+
+import contextlib
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+from tests.simulators.device import REPOSITORY
+from tests.simulators.factory import Factory, running_factory
+from tests.softhsm import MODULE, remove_token
+
+from .clients import Client
+
+ID = "certs-bench"
+LIMIT = 120.0
+_LAUNCH = (sys.executable, "-I", "-S", str(Path(__file__).with_name("launch.py")))
+_CALL = re.compile(r"^\d+: (C_\w+)$", re.MULTILINE)
+
+Keys = Literal["file", "token"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Which program rotates, with which keys, and how far away the servers are (seconds, each way)."""
+
+    client: Client
+    keys: Keys
+    delay: float
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a rotation took: times in seconds, memory in MB."""
+
+    connections: int
+    requests: int
+    wall: float
+    cpu: float
+    memory: float
+
+
+class FailedError(Exception):
+    """A program did not rotate, so there is nothing to compare."""
+
+
+@contextlib.contextmanager
+def registered(keys: Keys, delay: float = 0.0) -> Iterator[Factory]:
+    """Run a factory whose device has to rotate; what it leaves is removed."""
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as folder,
+        running_factory(Path(folder, "device"), keys, delay=delay) as factory,
+    ):
+        factory.device.write_request(ID)
+        try:
+            yield factory
+        finally:
+            if factory.device.token:
+                remove_token(factory.device.token)
+
+
+def rotate(case: Case) -> Figures:
+    """Rotate once. Raises FailedError."""
+    with registered(case.keys, case.delay) as factory:
+        _, wall, cpu, memory = _run(factory, case.client)
+        gateway, est = factory.gateway, factory.est
+        return Figures(
+            connections=gateway.connections + est.connections,
+            requests=len(gateway.requests) + len(est.requests),
+            wall=wall,
+            cpu=cpu,
+            memory=memory,
+        )
+
+
+def said(client: Client, keys: Keys) -> str:
+    """Rotate once, and give what was written. Raises FailedError."""
+    with registered(keys) as factory:
+        return _run(factory, client)[0]
+
+
+def token_calls(client: Client) -> Counter[str]:
+    """Rotate once behind pkcs11-spy, and count the calls of the token by name. Raises FailedError."""
+    spy = next((str(path) for path in Path("/usr/lib").glob("*/pkcs11/pkcs11-spy.so")), None)
+    if spy is None:
+        raise FailedError("pkcs11-spy is not there: install the package opensc")
+    with registered("token") as factory:
+        configuration = factory.device.folder / "usr/lib/sota/conf.d/40-hsm.toml"
+        configuration.write_text(configuration.read_text().replace(MODULE, spy))
+        log = factory.device.folder / "spy.log"
+        _run(factory, client, {"PKCS11SPY": MODULE, "PKCS11SPY_OUTPUT": str(log)})
+        return Counter(_CALL.findall(log.read_text(errors="replace")))
+
+
+def medians(figures: list[Figures]) -> Figures:
+    """Give the median of each figure."""
+    every = [asdict(each) for each in figures]
+    return Figures(**{name: median(each[name] for each in every) for name in every[0]})
+
+
+def _run(
+    factory: Factory, client: Client, environment: dict[str, str] | None = None
+) -> tuple[str, float, float, float]:
+    """Call the program as fioconfig does: output, wall and CPU time (seconds), peak memory (MB)."""
+    device = factory.device
+    result = device.folder / "result"
+    done = subprocess.run(
+        [*_LAUNCH, str(result), *client.command(device, ID)],
+        cwd=REPOSITORY,
+        env={**device.environment(), "SECRETS_DIR": str(device.folder / "run/secrets"), **(environment or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        timeout=LIMIT,
+        check=False,
+    )
+    if done.returncode != client.status:
+        raise FailedError(f"{client.name} ended with {done.returncode}:\n{done.stdout}")
+    if device.current_identity().public_key != factory.gateway.current:
+        raise FailedError(f"{client.name} left a device that the gateway does not know:\n{done.stdout}")
+    wall, cpu, kilobytes = map(float, result.read_text().split())
+    return done.stdout, wall, cpu, kilobytes / 1024
