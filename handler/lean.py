@@ -16,6 +16,8 @@ class _Guesser(ModuleType):
     __version__ = "3.0.0"
 
     def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):  # the import machinery's questions
+            raise AttributeError(name)
         return getattr(importlib.import_module(_NAME), name)
 
 
