@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent import futures
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -301,23 +302,17 @@ def _in_storage(call):
 
 
 def explore(todo, seconds=None):
-    """Try places, two at a time, for at most so many seconds; give the findings."""
+    """Try places, as many at a time as there are processors, for at most so many seconds; yield the findings."""
     end = None if seconds is None else time.monotonic() + seconds
-    findings = []
     with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
         waiting = iter(todo)
-        running = set()
-        while True:
-            while len(running) < (os.cpu_count() or 1) and (end is None or time.monotonic() < end):
-                place = next(waiting, None)
-                if place is None:
-                    break
-                running.add(pool.submit(try_place, place))
-            if not running:
-                return findings
-            first = next(iter(running))
-            running.discard(first)
-            findings.append(first.result())
+        running = {pool.submit(try_place, place) for place in itertools.islice(waiting, 2 * (os.cpu_count() or 1))}
+        while running:
+            done, running = futures.wait(running, return_when=futures.FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+            if end is None or time.monotonic() < end:
+                running |= {pool.submit(try_place, place) for place in itertools.islice(waiting, len(done))}
 
 
 def main(arguments=None):
