@@ -21,13 +21,14 @@ class Backoff:
         """Give the seconds to wait after the `attempt`-th call in a row (from 1) that came no further.
 
         The wait is drawn between `first` and a bound that doubles from twice that to `longest`. `asked`: the seconds
-        that a server asks to wait (Retry-After): kept, and spread by that bound, because every device was told the
-        same.
+        that a server asks to wait (Retry-After): kept, and spread over as long again, or that bound where it is less,
+        because every device was told the same.
         """
         bound = min(self.longest, 2 * self.first * 2.0 ** min(attempt - 1, 30))
         drawn = _share(device, rotation_id, attempt)
         if asked is not None:
-            return min(max(self.first, asked), MAX_ASKED) + drawn * bound
+            asked = min(max(self.first, asked), MAX_ASKED)
+            return asked + drawn * min(bound, max(2 * self.first, asked))
         return self.first + drawn * max(0.0, bound - self.first)
 
 
