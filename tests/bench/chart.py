@@ -38,7 +38,7 @@ def draw(results: Results, path: Path) -> None:
     far = f"{max(results.delays) * 1000:.0f} ms"
     if len(results.clients) == 1:
         half = SHARE_OF_THE_STOCK_TIME * STOCK_SECONDS
-        _limit(wall, half, f"goal at {far}: half of the stock client's time")
+        _limit(wall, half, f"goal at {far}: {half:.2f}")
     _cases(cpu, results, "CPU time, s", lambda each: each.cpu, "%.2f")
     _limit(cpu, CPU_BELOW)
     _cases(memory, results, "peak memory, MB", lambda each: each.memory, "%.0f")
@@ -48,9 +48,9 @@ def draw(results: Results, path: Path) -> None:
     found = {name: [float(each[call]) for call in _CALLS] for name, each in results.calls.items()}
     _bars(calls, "calls of the token", list(_CALLS.values()), found, "%.0f")
     calls.plot([-0.45, 0.45], [SIGNATURES_AT_MOST] * 2, color=_GOAL, linestyle="--", linewidth=1)
-    names = [f"waits for\n{name}" for name in results.waiting]
+    names = list(results.waiting)
     resident = {OURS.name: [each.resident for each in results.waiting.values()]}
-    _bars(daemon, "daemon, resident MB", names, resident, "%.1f")
+    _bars(daemon, "daemon while it waits, resident MB", names, resident, "%.1f")
     _limit(daemon, DAEMON_BELOW)
     if len(results.clients) > 1:
         figure.legend(*wall.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
@@ -81,6 +81,8 @@ def _bars(axes: Axes, title: str, names: list[str], found: dict[str, list[float]
 
 def _limit(axes: Axes, value: float, text: str = "goal") -> None:
     axes.axhline(value, color=_GOAL, linestyle="--", linewidth=1)
-    axes.annotate(
-        text, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=_GOAL, fontsize=8
-    )
+    # On the left, above the line, on white: bars and their labels may stand behind.
+    place = {"xytext": (2, 3), "textcoords": "offset points", "ha": "left", "va": "bottom"}
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+    axes.annotate(text, (0, value), xycoords=("axes fraction", "data"), color=_GOAL, fontsize=8, bbox=box, **place)
+    axes.set_ylim(top=max(axes.get_ylim()[1], 1.2 * value))
