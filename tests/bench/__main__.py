@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(runs: int, delays: tuple[float, ...]) -> Results:
     """Measure everything. Raises FailedError."""
     programs = clients()
+    load = os.getloadavg()[0]
     cases = [Case(client, keys, delay) for keys in KEYS for delay in delays for client in programs]
     found = {case: [] for case in cases}
     # In turns, so that a busy moment of the machine meets all of them; the first turn only warms up.
@@ -73,6 +74,7 @@ def measure(runs: int, delays: tuple[float, ...]) -> Results:
         "openssl": ssl.OPENSSL_VERSION,
         "machine": platform.machine(),
         "cores": str(os.cpu_count()),
+        "load": f"{load:.1f}",
     }
     rotations = {case: medians(each) for case, each in found.items()}
     return Results(runs, delays, rotations, calls, imports, memory, surroundings)
@@ -89,7 +91,7 @@ def _surroundings(results: Results) -> str:
     where = results.surroundings
     return (
         f"Medians of {results.runs}, with Python {where['python']}, {where['openssl']}, SoftHSM, on {where['cores']} "
-        f"shared cores ({where['machine']})."
+        f"shared cores ({where['machine']}): a load of {where['load']} before it began."
     )
 
 
