@@ -111,13 +111,19 @@ def spki_der(public_key: ec.EllipticCurvePublicKey) -> bytes:
     return public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-def holds_key(certificate: x509.Certificate, public_key: ec.EllipticCurvePublicKey) -> bool:
-    """Tell whether the certificate is for that public key."""
+def ec_key_of(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey | None:
+    """Give the public key of a certificate; None where it is none on a curve, or of a kind that is not known here."""
     try:
         found = certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm):  # some CA's, of a kind that is not known here
-        return False
-    return isinstance(found, ec.EllipticCurvePublicKey) and spki_der(found) == spki_der(public_key)
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+    return found if isinstance(found, ec.EllipticCurvePublicKey) else None
+
+
+def holds_key(certificate: x509.Certificate, public_key: ec.EllipticCurvePublicKey) -> bool:
+    """Tell whether the certificate is for that public key."""
+    found = ec_key_of(certificate)
+    return found is not None and spki_der(found) == spki_der(public_key)
 
 
 def pick_issued(candidates: Sequence[x509.Certificate], public_key: ec.EllipticCurvePublicKey) -> x509.Certificate:

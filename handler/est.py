@@ -8,11 +8,12 @@ import warnings
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import pkcs7
 
 from .answer import Answer
 from .certificates import NOTHING, CsrAttributes
-from .errors import CertificateRefusedError, PendingError, RenewalError, ServerRefusedError
+from .errors import CertificateRefusedError, PendingError, ServerRefusedError
 from .http import HttpClient
 
 log = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ def certificates_of(answer: Answer) -> list[x509.Certificate]:
             # Of certificates that are not sorted, as DER wants a SET: no server sorts them.
             warnings.filterwarnings("ignore", "PKCS#7", UserWarning)
             found = pkcs7.load_der_pkcs7_certificates(der)
-    except (ValueError, binascii.Error, RenewalError) as error:
+    except (ValueError, binascii.Error, UnsupportedAlgorithm) as error:
         raise CertificateRefusedError(
             f"the EST server's answer ({len(answer.body)} bytes) is not base64 of a certs-only PKCS#7"
         ) from error

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from hsm.errors import TokenError
 
-from .certificates import spki_der
+from .certificates import ec_key_of, spki_der
 from .configured import FILE, TOKEN, Configured
 from .device_config import TokenConfig
 from .errors import RenewalError
@@ -122,11 +121,8 @@ def _under(items: "list[Item]", kind: str, object_id: str) -> "list[Item]":
 
 
 def _same(certificate: x509.Certificate, spki: bytes | None) -> bool:
-    try:
-        key = certificate.public_key()
-    except ValueError:
-        return False
-    return isinstance(key, ec.EllipticCurvePublicKey) and spki_der(key) == spki
+    key = ec_key_of(certificate)
+    return key is not None and spki_der(key) == spki
 
 
 def _misfit(names: IdentityNames) -> str:

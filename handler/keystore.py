@@ -143,7 +143,7 @@ class FileKeyStore:
         data = _read(name, "a certificate")
         try:
             return x509.load_pem_x509_certificate(data)
-        except (ValueError, x509.InvalidVersion) as error:
+        except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
             raise RequestRefusedError(f"{name} holds no readable certificate: expected one in PEM") from error
 
     def generate(self, name: str, curve: ec.EllipticCurve) -> ec.EllipticCurvePrivateKey:

@@ -5,9 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from .certificates import spki_der
+from .certificates import ec_key_of, spki_der
 from .slots import fingerprint
 from .status import Status, serial, undelivered
 from .view import View
@@ -56,12 +55,12 @@ def as_json(status: Status) -> str:
 def _certificate_json(certificate: x509.Certificate | None) -> dict[str, Any]:
     if certificate is None:
         return dict.fromkeys(("subject", "serial", "issuer", "fingerprint", "not_before", "not_after"))
-    key = certificate.public_key()
+    key = ec_key_of(certificate)
     return {
         "subject": certificate.subject.rfc4514_string(),
         "serial": serial(certificate),
         "issuer": certificate.issuer.rfc4514_string(),
-        "fingerprint": fingerprint(spki_der(key)) if isinstance(key, ec.EllipticCurvePublicKey) else None,
+        "fingerprint": None if key is None else fingerprint(spki_der(key)),
         "not_before": _time(certificate.not_valid_before_utc),
         "not_after": _time(certificate.not_valid_after_utc),
     }

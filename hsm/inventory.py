@@ -11,6 +11,7 @@ from typing import Any
 
 import pkcs11
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pkcs11 import Attribute, KeyType, ObjectClass
@@ -186,7 +187,7 @@ def _spki(key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey | None) -> bytes | N
 def _certificate(der: bytes | None) -> x509.Certificate | None:
     try:
         return x509.load_der_x509_certificate(der or b"")
-    except (ValueError, x509.InvalidVersion):
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
         return None
 
 
@@ -194,7 +195,7 @@ def _of_certificate(certificate: x509.Certificate | None) -> tuple[str, tuple[st
     """Give the type of the certificate's key, no flags, and the key."""
     try:
         key = None if certificate is None else certificate.public_key()
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         key = None
     if isinstance(key, ec.EllipticCurvePublicKey):
         named = {"secp256r1": "P-256", "secp384r1": "P-384"}

@@ -133,7 +133,7 @@ class TokenKeyStore:
         der = believed(self._token, lambda: self._the_certificate(object_id))
         try:
             return x509.load_der_x509_certificate(der)
-        except ValueError as error:
+        except (ValueError, x509.InvalidVersion) as error:
             raise ObjectConflictError(
                 f"certificate {object_id} in token {self._token.label!r} is no X.509 certificate ({error}): remove it"
             ) from error

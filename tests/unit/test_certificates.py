@@ -15,6 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from handler.certificates import build_csr, check_issued, holds_key, pick_issued, spki_der, spki_pem
 from handler.errors import CertificateRefusedError, PendingError, RequestRefusedError
+from handler.steps import curve_of
 from tests.authority import DAY, Authority, device_name, key_usage
 
 EST = json.loads((Path(__file__).parents[1] / "data" / "est.json").read_text())
@@ -90,6 +91,22 @@ def test_csr_of_a_p384_key_is_signed_with_sha256_as_the_est_server_asks():
 def test_key_on_another_curve_gets_no_csr():
     with pytest.raises(RequestRefusedError, match="expected P-256 or P-384"):
         build_csr(CURRENT, ec.generate_private_key(ec.SECP521R1()))
+
+
+@pytest.mark.parametrize(
+    ("known", "unheard_of", "named"),
+    [
+        ("06072a8648ce3d0201", "06072a8648ce3d0209", "1.2.840.10045.2.9"),
+        ("06082a8648ce3d030107", "06082a8648ce3d030177", "1.2.840.10045.2.1"),
+    ],
+    ids=["kind", "curve"],
+)
+def test_a_certificate_of_a_key_that_nobody_knows_is_refused_by_name(known, unheard_of, named):
+    der = CURRENT.public_bytes(Encoding.DER)
+    strange = x509.load_der_x509_certificate(der.replace(bytes.fromhex(known), bytes.fromhex(unheard_of)))
+    assert not holds_key(strange, KEY.public_key())
+    with pytest.raises(RequestRefusedError, match=named):
+        curve_of(strange)
 
 
 def test_alternative_name_that_cannot_be_read_is_refused():

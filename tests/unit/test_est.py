@@ -76,3 +76,10 @@ def test_another_content_type_is_refused_by_name(content_type):
 def test_a_bag_without_certificates_is_refused():
     with pytest.raises(CertificateRefusedError):
         certificates_of(answer(base64.b64encode(certs_only([]))))
+
+
+def test_a_pkcs7_of_another_kind_is_refused():
+    signed_data, unheard_of = bytes.fromhex("06092a864886f70d010702"), bytes.fromhex("06092a864886f70d010709")
+    body = base64.b64encode(certs_only(CERTIFICATES).replace(signed_data, unheard_of))
+    with pytest.raises(CertificateRefusedError, match="not base64 of a certs-only PKCS#7"):
+        certificates_of(answer(body))
