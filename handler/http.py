@@ -27,15 +27,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-import urllib3
-
 from hsm import tls
 from hsm.errors import TokenError
 
 from . import __version__
 from .answer import Answer
 from .errors import OfflineError, PendingError, RenewalError, ServerRefusedError
-from .lean import HTTPAdapter, requests
+from .lean import HTTPAdapter, requests, urllib3
 
 log = logging.getLogger(__name__)
 
