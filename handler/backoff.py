@@ -7,7 +7,9 @@ import random
 from dataclasses import dataclass
 
 MAX_ASKED = 24 * 3600.0
-"""No server has this device wait longer than a day."""
+"""Seconds: no server has this device wait longer than a day."""
+TOKEN_LONGEST = 300.0
+"""Seconds between two looks for a token that is away: one that is initialised late makes no event of udev."""
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,11 @@ class Witness(HttpClient):
 
     answer: Answer | None = None
 
-    def request(self, method: str, url: str, *, content_type: str, body: bytes | None = None) -> Answer:
+    def request(
+        self, method: str, url: str, *, content_type: str, body: bytes | None = None, optional: bool = False
+    ) -> Answer:
         """Send one request, as HttpClient does."""
-        self.answer = super().request(method, url, content_type=content_type, body=body)
+        self.answer = super().request(method, url, content_type=content_type, body=body, optional=optional)
         return self.answer
 
 

@@ -23,7 +23,7 @@ from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
-from .backoff import Backoff
+from .backoff import TOKEN_LONGEST, Backoff
 from .errors import BusyError
 from .notify import Notifier
 from .pending import FOLDER, JOURNAL, Pending, marker, read_pending
@@ -113,6 +113,8 @@ class Daemon:
             return _Wake(now, self._signature(), clock)
         asked = _seconds_until(waiting.until) if waiting else None
         delay = self._backoff.delay(pending.device or _machine_id(), pending.rotation_id or "", attempts, asked)
+        if waiting and waiting.token:
+            delay = min(delay, TOKEN_LONGEST)
         return _Wake(now + delay, self._signature(), clock)
 
     def _signature(self) -> tuple[int, int] | None:

@@ -55,6 +55,10 @@ class OfflineError(PendingError):
     """There is no network at all: no route, or no name resolution."""
 
 
+class ServerBusyError(PendingError):
+    """A server answered that it cannot do it now (429, 5xx): it is there, and has taken our certificate."""
+
+
 class BusyError(PendingError):
     """Another process rotates on this device."""
 

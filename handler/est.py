@@ -1,7 +1,6 @@
 """EST client: simplereenroll and cacerts (RFC 7030, clarified by RFC 8951)."""
 
 import base64
-import binascii
 import logging
 import re
 import warnings
@@ -12,7 +11,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 
 from .answer import Answer
 from .certificates import NOTHING, CsrAttributes
-from .errors import CertificateRefusedError, PendingError, ServerRefusedError
+from .errors import CertificateRefusedError, PendingError, ServerBusyError, ServerRefusedError
 from .http import HttpClient
 from .lean import pkcs7
 
@@ -23,6 +22,8 @@ ISSUED_STATUSES = frozenset({200, 201})  # RFC 7030 §4.2.3 says 200; estserver 
 MIN_WAIT = 1.0
 DEFAULT_WAIT = 30.0
 """Seconds to wait after a 202 that does not say how long."""
+_PASSWORD = re.compile(r"(?:^|,)\s*(basic|digest)(?=[\s,]|$)", re.IGNORECASE)
+"""A challenge of WWW-Authenticate, of which there may be several (RFC 9110 §11.6.1)."""
 CSR_REFUSALS = frozenset({400, 422})
 """Statuses by which a server may mean that another CSR is wanted."""
 
@@ -48,7 +49,8 @@ class EstClient:
         while that fits the deadline. Raises PendingError, ServerRefusedError,
         CertificateRefusedError (the answer holds no certificates).
         """
-        body = base64.b64encode(csr)
+        # In lines, as MIME has it: libest takes nothing else, and RFC 8951 §3.1 has servers tolerate them.
+        body = base64.encodebytes(csr)
         while True:
             answer = self._http.request(
                 "POST", f"{self._url}/simplereenroll", content_type="application/pkcs10", body=body
@@ -66,9 +68,10 @@ class EstClient:
     def cacerts(self) -> list[x509.Certificate] | None:
         """Fetch the CA certificates (RFC 7030 §4.1.3). None where the server does not give them."""
         try:
-            answer = self._http.request("GET", f"{self._url}/cacerts", content_type="application/pkcs10")
+            answer = self._http.request("GET", f"{self._url}/cacerts", content_type="application/pkcs10", optional=True)
             return certificates_of(answer) if answer.status == 200 else None  # noqa: PLR2004
-        except CertificateRefusedError:
+        except (CertificateRefusedError, ServerBusyError) as error:
+            log.info("the EST server's /cacerts is done without: %s", error)
             return None
         except ServerRefusedError as error:
             if error.status is None:  # a TLS alert: about us, not about /cacerts
@@ -83,15 +86,18 @@ class EstClient:
         from .csrattrs import parse_csrattrs  # noqa: PLC0415 - asn1crypto, which few rotations need
 
         try:
-            answer = self._http.request("GET", f"{self._url}/csrattrs", content_type="application/pkcs10")
-            if answer.status != 200 or not answer.body.strip():  # noqa: PLR2004 - 204, 404: nothing is wanted
+            answer = self._http.request(
+                "GET", f"{self._url}/csrattrs", content_type="application/pkcs10", optional=True
+            )
+            text = answer.body.translate(None, b" \t\r\n\0")  # libest sends the NUL of C's texts along
+            if answer.status != 200 or not text:  # noqa: PLR2004 - 204, 404: nothing is wanted
                 return NOTHING
-            return parse_csrattrs(base64.b64decode(b"".join(answer.body.split()), validate=True))
+            return parse_csrattrs(base64.b64decode(text, validate=True))
         except ServerRefusedError as error:
             if error.status is None:
                 raise
             return NOTHING
-        except ValueError as error:
+        except (ValueError, ServerBusyError) as error:
             log.warning("the EST server's /csrattrs cannot be read and is ignored: %s", error)
             return NOTHING
 
@@ -113,7 +119,7 @@ def certificates_of(answer: Answer) -> list[x509.Certificate]:
             # Of certificates that are not sorted, as DER wants a SET: no server sorts them.
             warnings.filterwarnings("ignore", "PKCS#7", UserWarning)
             found = pkcs7.load_der_pkcs7_certificates(der)
-    except (ValueError, binascii.Error, UnsupportedAlgorithm) as error:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise CertificateRefusedError(
             f"the EST server's answer ({len(answer.body)} bytes) is not base64 of a certs-only PKCS#7"
         ) from error
@@ -123,11 +129,13 @@ def certificates_of(answer: Answer) -> list[x509.Certificate]:
 
 
 def _refusal(answer: Answer) -> ServerRefusedError:
-    scheme = answer.headers.get("WWW-Authenticate", "").partition(" ")[0].strip()
-    if answer.status == 401 and scheme.lower() in {"basic", "digest"}:  # noqa: PLR2004
+    if answer.status != 401:  # noqa: PLR2004
+        return answer.refusal("the EST server did not issue a certificate")
+    scheme = _PASSWORD.search(answer.headers.get("WWW-Authenticate", ""))
+    if scheme:
         return ServerRefusedError(
-            f"the EST server asks for a password (HTTP {scheme}): set it up for client certificate authentication "
+            f"the EST server asks for a password (HTTP {scheme[1]}): set it up for client certificate authentication "
             "(RFC 7030 §3.3.2); this device has no password",
             answer.status,
         )
-    return answer.refusal("the EST server did not issue a certificate")
+    return answer.refusal("the EST server does not take the certificate of this device for a login (look at its CAs)")

@@ -12,7 +12,7 @@ from .http import HttpClient
 JSON = "application/json"
 OK = 200
 NO_CONTENT = 204
-UNKNOWN_STATUSES = frozenset({404, 405})
+UNKNOWN_STATUSES = frozenset({404, 405, 501})
 REASON = "Rotating device client certificate"
 
 

@@ -4,8 +4,9 @@ What happens to a request, in order:
 
 * Only the CA file of the configuration is trusted; TLS 1.2 at least; the host name must match a subjectAltName.
   Nothing from the environment (proxy, netrc, CA bundle) plays a part.
-* Connection errors, time-outs, 408, 425, 429, 5xx and web pages (captive portals) are transient: tried again after 1,
-  2, 5, 13 and 30 s, or later where Retry-After asks for it, as long as it fits the deadline; then `PendingError`.
+* Connection errors, time-outs, 408, 425, 429, 5xx (but 501 and 505: the server will never know how) and web pages in
+  the place of an answer (captive portals) are transient: tried again after 1, 2, 5, 13 and 30 s, or later where
+  Retry-After asks for it, as long as it fits the deadline; then `PendingError`.
 * No network at all (no name resolution, no route) is `OfflineError` at once: at boot nobody should wait for it.
 * An alert of the server about our certificate is final: `ServerRefusedError` without a status.
 * A redirect is followed once, within the same origin; another origin is refused.
@@ -32,13 +33,15 @@ from hsm.errors import TokenError
 
 from . import __version__
 from .answer import Answer
-from .errors import OfflineError, PendingError, RenewalError, ServerRefusedError
+from .errors import OfflineError, PendingError, RenewalError, ServerBusyError, ServerRefusedError
 from .lean import HTTPAdapter, requests, urllib3
 
 log = logging.getLogger(__name__)
 
-TRANSIENT_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
+TRANSIENT_STATUSES = frozenset({408, 425, 429, *range(500, 600)}) - {501, 505}
 REDIRECT_STATUSES = frozenset({301, 302, 307, 308})
+DONE_STATUSES = frozenset({200, 201})
+OPTIONAL_RETRIES = 2
 # Alerts by which a server refuses the client's certificate (RFC 8446 §6.2), as OpenSSL names them.
 CERTIFICATE_ALERTS = frozenset(
     {
@@ -150,16 +153,24 @@ class HttpClient:
         """Let the next request open a new connection."""
         self._session.close()
 
-    def request(self, method: str, url: str, *, content_type: str, body: bytes | None = None) -> Answer:
+    def request(
+        self, method: str, url: str, *, content_type: str, body: bytes | None = None, optional: bool = False
+    ) -> Answer:
         """Send one request, again where a failure may pass, and return the answer that is not transient.
 
-        Raises PendingError, OfflineError, ServerRefusedError, hsm.errors.TokenError (the key could not sign).
+        `optional`: there is a way without it, so a server that cannot answer is not waited for long. Raises
+        PendingError (ServerBusyError where the server did answer), OfflineError, ServerRefusedError,
+        hsm.errors.TokenError (the key could not sign).
         """
         delays = iter(self._limits.retry_delays)
+        busy = 0
         while True:
             failure, asked = self._attempt(method, url, content_type, body)
             if isinstance(failure, Answer):
                 return failure
+            busy += isinstance(failure, ServerBusyError)
+            if optional and (busy > OPTIONAL_RETRIES or asked):
+                raise failure
             delay = next(delays, None)
             if asked:  # 0 seconds are no reason to try more often than by our delays
                 delay = max(asked, delay or 0.0)
@@ -192,9 +203,9 @@ class HttpClient:
         if answer.status in TRANSIENT_STATUSES:
             words = f": {answer.words}" if answer.words and answer.content_type != "text/html" else ""
             asked = f"{method} {urlsplit(url).path}"
-            failure = PendingError(f"{asked}: {urlsplit(url).netloc} answered HTTP {answer.status}{words}")
+            failure = ServerBusyError(f"{asked}: {urlsplit(url).netloc} answered HTTP {answer.status}{words}")
             return failure, answer.retry_after
-        if answer.status < 300 and answer.content_type == "text/html":  # noqa: PLR2004
+        if answer.status in DONE_STATUSES and answer.content_type == "text/html":
             return PendingError(f"{urlsplit(url).netloc} answered with a web page, as a captive portal does"), None
         return answer, None
 
@@ -243,6 +254,12 @@ class HttpClient:
         if (old.scheme, old.hostname, old.port or 443) != (new.scheme, new.hostname, port):
             raise ServerRefusedError(
                 f"{old.netloc} redirects to {new.scheme}://{new.hostname or ''}: another origin is not followed; "
+                "configure the address that answers itself",
+                answer.status,
+            )
+        if "@" in new.netloc:
+            raise ServerRefusedError(
+                f"{old.netloc} redirects to an address with a name and a password in it: it is not followed; "
                 "configure the address that answers itself",
                 answer.status,
             )

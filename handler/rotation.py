@@ -25,15 +25,17 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from hsm.errors import TokenError
 
 from . import completed
+from .backoff import MAX_ASKED
 from .certificates import device_id
 from .connections import Connections
 from .device import Device
 from .ending import Ending
-from .errors import OfflineError, RenewalError, RequestRefusedError, describe, is_final, until
+from .errors import OfflineError, PendingError, RenewalError, RequestRefusedError, describe, is_final, until
 from .events import COMPLETED, STARTED, Delivery, Event
 from .http import Deadline, Limits
 from .pending import LOCKED
@@ -71,6 +73,7 @@ class Rotator:
     ) -> None:
         self._device = device
         self._progress = progress
+        self._called_by_fioconfig = called_by_fioconfig
         services = services or Services()
         limits = limits or Limits()
         self._connections = Connections(device, Deadline(limits.total), limits)
@@ -101,6 +104,8 @@ class Rotator:
         """
         state = self._load()
         wanted = None
+        if self._called_by_fioconfig and request in (state and state.request, self._journal.requested):
+            self._heed_waiting()
         if state is not None and state.rotation_id == request.rotation_id:
             self._journal.record(_corrected(state, request))
         elif completed.rotation_id(self._device.storage) != request.rotation_id:
@@ -120,6 +125,8 @@ class Rotator:
                 return self._leave_refused(state, state.refused)
             if not _starts_over(state):
                 self._journal.record(replace(state, refused=None))
+        if unattended:
+            self._heed_waiting()
         return self._work(self._journal.requested)
 
     def abort(self) -> bool:
@@ -303,6 +310,18 @@ class Rotator:
             self._delivery.drain(IN_FLIGHT)
 
     # Small parts
+
+    def _heed_waiting(self) -> None:
+        """Leave a server alone as long as it asked for, across calls and boots. Raises PendingError.
+
+        For calls that no person makes. A time more than a day away is none that a server was granted: the clock is off.
+        """
+        waiting = self._journal.waiting
+        if waiting is None or waiting.until is None:
+            return
+        until = datetime.fromisoformat(waiting.until)
+        if timedelta() < until - datetime.now(UTC) <= timedelta(seconds=MAX_ASKED):
+            raise PendingError(f"{waiting.reason}; it is left alone until {until:%Y-%m-%d %H:%M:%S} UTC", until)
 
     @contextlib.contextmanager
     def _remembering(self) -> Iterator[None]:

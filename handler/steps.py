@@ -107,7 +107,10 @@ class Steps:
                 wanted = est.csrattrs() if error.status in CSR_REFUSALS and not state.request.csrattrs else NOTHING
                 if wanted == NOTHING:
                     raise
-                state = self._record_csr(state, _csr(current, key, wanted))
+                try:
+                    state = self._record_csr(state, _csr(current, key, wanted))
+                except ServerRefusedError as unable:
+                    raise ServerRefusedError(f"{error}; beside that, {unable}", error.status) from error
                 answer = est.reenroll(base64.b64decode(state.csr or ""))
         issued = certificates.pick_issued(answer, key.public_key())
         certificates.check_clock(issued, now=datetime.now(UTC), server_time=est.server_time)

@@ -282,8 +282,19 @@ class TokenKeyStore:
             raise ObjectConflictError(f"{what} {object_id} of token {self._token.label!r} is in use: left as it is")
 
     def _refuse_strangers(self, session: pkcs11.Session, object_id: ObjectId, place_label: str) -> None:
-        """Raise ObjectConflictError for an object of any class under the id that is not labelled as ours."""
-        for item in objects_under(session, object_id):
+        """Raise ObjectConflictError for an object of any class under the id that is not labelled as ours.
+
+        Two private keys there are somebody's as well, whatever their labels: a rotation never leaves a second one.
+        """
+        found = objects_under(session, object_id)
+        privates = [item for item in found if class_of(item) == ObjectClass.PRIVATE_KEY]
+        if len(privates) > 1:
+            raise ObjectConflictError(
+                f"token {self._token.label!r} has {len(privates)} private keys under id {object_id}, labelled "
+                f"{labels(privates)}, expected one at the most: remove what does not belong there, or have the request "
+                "name another id"
+            )
+        for item in found:
             kind, label = class_of(item), label_of(item)
             if label != place_label and (not isinstance(kind, ObjectClass) or label != _OWN_LABELS.get(kind)):
                 raise ObjectConflictError(
