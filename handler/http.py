@@ -34,7 +34,7 @@ from hsm.errors import TokenError
 from . import __version__
 from .answer import Answer
 from .errors import OfflineError, PendingError, RenewalError, ServerBusyError, ServerRefusedError
-from .lean import HTTPAdapter, requests, urllib3
+from .lean import HTTPAdapter, requests
 
 log = logging.getLogger(__name__)
 
@@ -121,29 +121,13 @@ class HttpClient:
         self._session = _Session()
         self._session.trust_env = False
         self._session.headers.clear()
+        self._session.adapters.clear()  # nothing but https
         self._session.mount("https://", _ContextAdapter(self._context))
 
     @property
     def certificate_requested(self) -> bool | None:
         """Whether a server has asked for the client certificate so far; None where that cannot be seen."""
         return self._certificate_requested.is_set() if self._watching else None
-
-    def connect(self, url: str) -> None:
-        """Open the connection that the first request to that server will use.
-
-        Raises OSError: the request meets the same again, and says what it is.
-        """
-        request = self._session.prepare_request(requests.Request("GET", url))
-        pool = self._session.get_adapter(url).get_connection_with_tls_context(request, verify=True)  # type: ignore[attr-defined]
-        connection = pool._get_conn(self._limits.connect)  # noqa: SLF001 - urllib3 has no other way to connect early
-        try:
-            connection.timeout = min(self._limits.connect, self._deadline.remaining)
-            connection.connect()
-        except (OSError, urllib3.exceptions.HTTPError) as error:
-            connection.close()
-            raise OSError(str(error)) from error
-        finally:
-            pool._put_conn(connection)  # noqa: SLF001
 
     def close(self) -> None:
         """Close the connections."""

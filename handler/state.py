@@ -19,7 +19,7 @@ from typing import Any
 from hsm.errors import TokenError
 
 from .errors import describe, until
-from .events import Event
+from .events import COMPLETED, Event
 from .history import History
 from .keystore import IdentityNames
 from .pending import FOLDER, JOURNAL, MARKER, VERSION, Waiting, is_due
@@ -32,7 +32,7 @@ SWITCHED, PROVED, ANNOUNCED = 5, 6, 7
 """Values of `RotationState.step` (and LOCKED): sota.toml names the new key; the gateway has taken it; its users were
 told, and only tidying up is left."""
 MAX_EVENTS = 200
-"""A gateway that takes no events for months must not fill the disk: the oldest go first."""
+"""A gateway that takes no events for months must not fill the disk: failed attempts go first, the oldest of them."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class RotationState:
     """fioconfig.service was running and we stopped it: whoever goes on starts it again."""
     reported: bool = False
     """Its successful completion was journalled as an event: once that has left the journal, the gateway took it."""
+    files_left: str | None = None
+    """The device's files on the server may be for the old key, for this reason: they are moved after the proof."""
     rollback: str | None = None
     """The gateway refused the new certificate, for this reason: everything goes back."""
     refused: str | None = None
@@ -176,7 +178,8 @@ class Journal:
             ]
             if rotation is None or self._rotation is None or rotation.step != self._rotation.step:
                 self._waiting = None  # it came further
-            self._replace(rotation, None if taken else self._requested, [*kept, *events][-MAX_EVENTS:])
+            new = [each for each in events if not (kept and _says_the_same(each, kept[-1]))]
+            self._replace(rotation, None if taken else self._requested, _limited([*kept, *new]))
         self._history.append(events)
 
     def request(self, requested: RotationRequest | None) -> None:
@@ -235,6 +238,24 @@ class Journal:
         if not due:
             remove(self._marker)
         self._rotation, self._requested, self._events = rotation, requested, events
+
+
+def _says_the_same(event: Event, last: Event) -> bool:
+    """Tell whether a failure is the one that was reported last, and that the gateway has not heard of yet."""
+    return (
+        event["eventType"] == last["eventType"]
+        and event["event"] == last["event"]
+        and not event["event"]["success"]
+        and event["eventType"]["id"] != COMPLETED
+    )
+
+
+def _limited(events: list[Event]) -> list[Event]:
+    """Leave out the failed attempts, oldest first, and then whatever is oldest, that are too many."""
+    surplus = len(events) - MAX_EVENTS
+    attempts = [each["id"] for each in events if not each["event"]["success"] and each["eventType"]["id"] != COMPLETED]
+    gone = set(attempts[: max(0, surplus)])
+    return [each for each in events if each["id"] not in gone][-MAX_EVENTS:]
 
 
 def _is_due(rotation: RotationState | None, requested: RotationRequest | None, events: Sequence[Event]) -> bool:

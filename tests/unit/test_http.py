@@ -20,7 +20,7 @@ from requests.structures import CaseInsensitiveDict
 
 from handler import http
 from handler.answer import MAX_RETRY_AFTER, Answer
-from handler.errors import OfflineError, PendingError, RefusedError, ServerRefusedError
+from handler.errors import OfflineError, PendingError, RefusedError, ServerBusyError, ServerRefusedError
 from handler.http import Deadline, HttpClient, Limits
 from hsm import tls
 from hsm.errors import TokenError
@@ -347,7 +347,7 @@ def test_status_that_may_pass_is_tried_again_as_often_as_there_are_delays(world,
     server.answers = (https_server.Answer.text(status, "busy"),)
     with pytest.raises(PendingError, match=rf"answered HTTP {status}: busy$") as caught:
         ask(world, server)
-    assert type(caught.value) is PendingError
+    assert type(caught.value) is ServerBusyError
     assert server.asked == 1 + len(AT_ONCE)
 
 
