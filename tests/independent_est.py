@@ -79,10 +79,9 @@ class Libest:
     def url(self) -> str:
         return f"https://127.0.0.1:{self.port}/.well-known/est"
 
-    @property
-    def signatures(self) -> str:
-        """The signatures of the CSRs that it signed certificates for, and other numbers that it printed, in hex."""
-        return re.sub(r"[:\s]", "", self.log)
+    def printed(self, number: bytes) -> bool:
+        """Whether it printed that number, e.g. the signature of a CSR that it issued a certificate for."""
+        return number.hex() in re.sub(r"[:\s]", "", self.log)
 
     @property
     def log(self) -> str:

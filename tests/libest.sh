@@ -18,7 +18,7 @@ give_up() {
 }
 
 codename=$(. /etc/os-release 2>/dev/null && [ "$ID" = debian ] && echo "${VERSION_CODENAME:-}") || codename=
-command -v apt-get >/dev/null && [ -n "$codename" ] || give_up "this is no Debian"
+command -v apt-get >/dev/null && [ -n "$codename" ] || give_up "apt-get and Debian are needed to get it"
 [ "$(id -u)" != 0 ] || apt-get update -qq
 if [ -n "$(apt-cache madison $package)" ]; then
     [ "$(id -u)" = 0 ] || give_up "not root"

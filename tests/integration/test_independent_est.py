@@ -107,7 +107,7 @@ def test_manual_approval_is_pending_and_finished_by_hand_with_the_same_csr(facto
         assert factory.device.run("resume").returncode == DONE
         assert asked(server) == ["simplereenroll", "simplereenroll", "cacerts"]
         csr = x509.load_der_x509_csr(base64.b64decode(journal["rotation"]["csr"]))
-        assert csr.signature.hex() in server.signatures
+        assert server.printed(csr.signature)
         assert factory.device.current_identity().public_key == spki_pem(csr.public_key())
         assert broken_invariants(factory, ID, completed=True) == []
 
