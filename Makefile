@@ -14,14 +14,15 @@ TOOLS := softhsm2:/usr/bin/softhsm2-util opensc:/usr/bin/pkcs11-tool strace:/usr
     libtss2-tcti-tabrmd0:/usr/share/doc/libtss2-tcti-tabrmd0/copyright dbus-daemon:/usr/bin/dbus-daemon \
     dbus-bin:/usr/bin/dbus-send \
     systemd:/usr/bin/systemd-analyze udev:/usr/bin/udevadm iproute2:/usr/sbin/ip lintian:/usr/bin/lintian \
-    man-db:/usr/bin/man
+    man-db:/usr/bin/man strongswan-pki:/usr/bin/pki \
+    libstrongswan-standard-plugins:/usr/lib/ipsec/plugins/libstrongswan-openssl.so
 
-.PHONY: bench fleet plot soak install uninstall deb demo test test-crash test-distribution test-systemd check lint types format tools clean
+.PHONY: bench fleet plot soak install uninstall deb demo test test-crash test-distribution test-systemd check lint types format tools libest clean
 
 demo: $(INSTALLED) tools
 	$(BIN)/python -m tests.demo --keys $(KEYS)
 
-test: $(INSTALLED) tools
+test: $(INSTALLED) tools libest
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests
 
 # Cuts a rotation off everywhere, in both key modes; then every failure of every PKCS#11 call, and a hundred callers at
@@ -107,6 +108,10 @@ tools:
 	else \
 	    echo "these Debian packages are needed; install them first:$$missing" >&2; exit 1; \
 	fi
+
+# An EST server and client that nobody here wrote, installed or kept in build/libest.
+libest:
+	@tests/libest.sh
 
 clean:
 	rm -rf $(VENV) *.egg-info build dist .hypothesis .mypy_cache .ruff_cache
