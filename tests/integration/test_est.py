@@ -359,7 +359,7 @@ def test_a_server_that_does_not_take_the_certificate_for_a_login_is_said_so(fact
     factory.est.faults.add("POST", "/simplereenroll", times=None, status=401, headers=headers, body="who are you?")
     outcome = call(factory.device)
     assert outcome.status == REFUSED
-    assert "does not take the certificate of this device for a login" in outcome.said
+    assert "as it holds this device for nobody it knows" in outcome.said
     assert outcome.said.endswith("HTTP 401: who are you?")
 
 
