@@ -26,7 +26,7 @@ from types import FrameType
 from .backoff import TOKEN_LONGEST, Backoff
 from .errors import BusyError
 from .notify import Notifier
-from .pending import FOLDER, JOURNAL, Pending, marker, read_pending
+from .pending import FOLDER, JOURNAL, LaterJournalError, Pending, marker, read_pending
 from .storage import DeviceLock, remove
 
 log = logging.getLogger(__name__)
@@ -91,12 +91,12 @@ class Daemon:
     def _look(self) -> Pending | None:
         """Read the journal. Where nothing is due, remove the marker, unless somebody rotates just now."""
         while not self._stopping:
-            pending = read_pending(self._storage)
+            pending = self._pending()
             if pending and pending.due:
                 return pending
             try:
                 with DeviceLock(self._storage).acquire(0.0):
-                    pending = read_pending(self._storage)
+                    pending = self._pending()
                     if not (pending and pending.due):
                         remove(marker(self._storage))
                         return None
@@ -104,6 +104,13 @@ class Daemon:
                 self._say("another process rotates")
                 self._sleep(LOCK_TICK)
         return None
+
+    def _pending(self) -> Pending | None:
+        """Read the journal. One that is not understood is due: the child says so, and sets a broken one aside."""
+        try:
+            return read_pending(self._storage)
+        except LaterJournalError as error:
+            return Pending(problem=str(error))
 
     def _schedule(self, pending: Pending) -> _Wake:
         now, clock = time.monotonic(), _clock()
@@ -129,7 +136,7 @@ class Daemon:
 
     def _wait(self, pending: Pending, wake: _Wake) -> bool:
         """Wait until it is time to try; tell whether it is. False: the journal has changed, or we are to stop."""
-        reason = pending.waiting.reason if pending.waiting else "going on"
+        reason = pending.waiting.reason if pending.waiting else pending.problem or "going on"
         for_a_time = pending.waiting is not None and pending.waiting.until is not None
         next_attempt = f"next attempt at {_time_of_day(wake.at)}: {reason}"
         self._listen(for_token=pending.waiting is not None and pending.waiting.token)
@@ -218,7 +225,7 @@ class Daemon:
             self._stop(child)
         status = child.wait()
         log.info("the child ended with status %d", status)
-        after = read_pending(self._storage)
+        after = self._pending()
         # A call that left the journal as it was, or without a word why it is not done, is counted here.
         self._failures = self._failures + 1 if after and (not after.waiting or self._signature() == before) else 0
 
