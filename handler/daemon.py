@@ -78,7 +78,8 @@ class Daemon:
         with self._signals(), self._watched_folder():
             pending = self._look()
             self._tell(READY=1, STATUS="looking at what is pending")
-            wake = self._schedule(pending) if pending else None
+            # The device that brings the token has us started anew (udev rule): its event is over by now.
+            wake = self._schedule(pending, token_may_be_there=True) if pending else None
             while pending and wake and not self._stopping:
                 if self._wait(pending, wake):
                     self._work(pending)
@@ -112,11 +113,11 @@ class Daemon:
         except LaterJournalError as error:
             return Pending(problem=str(error))
 
-    def _schedule(self, pending: Pending) -> _Wake:
+    def _schedule(self, pending: Pending, *, token_may_be_there: bool = False) -> _Wake:
         now, clock = time.monotonic(), _clock()
         waiting = pending.waiting
         attempts = max(self._failures, waiting.attempts if waiting else 0)
-        if attempts == 0:
+        if attempts == 0 or (token_may_be_there and waiting and waiting.token):
             return _Wake(now, self._signature(), clock)
         asked = _seconds_until(waiting.until) if waiting else None
         delay = self._backoff.delay(pending.device or _machine_id(), pending.rotation_id or "", attempts, asked)

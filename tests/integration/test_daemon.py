@@ -1,5 +1,6 @@
 """The daemon as systemd runs it: what it waits for, what wakes it, when it ends, and what it holds meanwhile."""
 
+import json
 import re
 import signal
 import socket
@@ -90,10 +91,17 @@ def waits(systemd):
     return any(each.startswith("STATUS=next attempt at") for each in systemd.said)
 
 
+def change_waiting(factory, **fields):
+    """Change what the journal says about the wait."""
+    path = factory.device.storage / "renew-client-cert/rotation.json"
+    content = json.loads(path.read_bytes())
+    content["waiting"] |= fields
+    path.write_text(json.dumps(content))
+
+
 def forget_what_the_server_asked(factory):
     """Leave a journal whose rotation waits for its back-off only."""
-    path = factory.device.storage / "renew-client-cert/rotation.json"
-    path.write_text(re.sub(r'"until": "[^"]*"', '"until": null', path.read_text()))
+    change_waiting(factory, until=None)
 
 
 # Finishing
@@ -247,5 +255,15 @@ def test_a_token_that_comes_late_is_noticed(token, systemd, until):
     with running(token, systemd, *QUICK) as daemon:
         until(lambda: any("no token with the label" in each for each in systemd.said))
         away.rename(token.device.token.directory)
+        ended(daemon)
+    assert broken_invariants(token, ID, completed=True) == []
+
+
+def test_a_daemon_that_is_started_looks_for_the_token_at_once(token, systemd):
+    token.device.write_request(ID)
+    with token.device.token.away():
+        assert token.device.run().returncode == PENDING
+    change_waiting(token, attempts=8)
+    with running(token, systemd, *SLOW) as daemon:  # as the udev rule starts it anew
         ended(daemon)
     assert broken_invariants(token, ID, completed=True) == []

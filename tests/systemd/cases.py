@@ -1,5 +1,6 @@
 """The installed package under a real systemd: what it starts, when, and what becomes of the device."""
 
+import json
 import os
 import re
 import shutil
@@ -130,6 +131,27 @@ def test_a_token_that_appears_late_is_noticed_and_the_rotation_finished(token, m
         machine.until(lambda: finished(machine, token))
         expect_whole(machine, token)
         assert "a device appeared" in machine.journal(DAEMON)
+
+
+def test_a_token_that_was_away_for_long_is_looked_for_at_once_when_its_device_has_the_daemon_started_anew(
+    token, machine, tmp_path
+):
+    away = token.device.token.directory.rename(tmp_path / "away")
+    assert handle(token) == 75
+    journal = token.device.storage / "renew-client-cert/rotation.json"
+    content = json.loads(journal.read_bytes())
+    content["waiting"]["attempts"] = 8
+    journal.write_text(json.dumps(content))
+    with machine.running():
+        machine.until(lambda: "token" in machine.show(DAEMON, "StatusText"))
+        first = machine.show(DAEMON, "MainPID")
+        away.rename(token.device.token.directory)
+        # As 80-renew-client-cert.rules does; the event itself then comes too late, or too early.
+        machine.systemctl("--no-block", "try-restart", DAEMON)
+        machine.until(lambda: machine.show(DAEMON, "MainPID") != first)
+        announce("tee", "/devices/platform/firmware:optee/tee/tee0")
+        machine.until(lambda: finished(machine, token))
+        expect_whole(machine, token)
 
 
 def test_an_est_server_that_is_down_for_three_back_offs_is_asked_until_it_answers(files, machine):
