@@ -18,7 +18,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -36,9 +36,11 @@ CHILD_LIMIT = 600.0
 STOP_LIMIT = 1.5
 """Seconds between SIGTERM and the end of a child that does not come to a safe point."""
 TICK = 10.0
-"""Seconds between two looks at the clock while something waits for a time of day: it may be set meanwhile."""
+"""Seconds between two looks at the clock: it may be set meanwhile, and nothing else says so (timerfd_create(2) would,
+but Python has it only from 3.13 on)."""
 LOCK_TICK = 1.0
 CLOCK_JUMP = 60.0
+"""Seconds by which a clock is set, rather than slewed or read at another moment."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,9 @@ class Daemon:
         with self._signals(), self._watched_folder():
             pending = self._look()
             self._tell(READY=1, STATUS="looking at what is pending")
-            # The device that brings the token has us started anew (udev rule): its event is over by now.
-            wake = self._schedule(pending, token_may_be_there=True) if pending else None
+            # A device that may bring a token has us started anew (udev rule): its event is over by now.
+            token_came = bool(pending and pending.waiting and pending.waiting.token)
+            wake = self._schedule(pending, news=token_came) if pending else None
             while pending and wake and not self._stopping:
                 if self._wait(pending, wake):
                     self._work(pending)
@@ -113,13 +116,14 @@ class Daemon:
         except LaterJournalError as error:
             return Pending(problem=str(error))
 
-    def _schedule(self, pending: Pending, *, token_may_be_there: bool = False) -> _Wake:
+    def _schedule(self, pending: Pending, *, news: bool = False) -> _Wake:
+        """Say when to try again. `news`: what was waited for may have come, so only a server's word is heeded."""
         now, clock = time.monotonic(), _clock()
         waiting = pending.waiting
         attempts = max(self._failures, waiting.attempts if waiting else 0)
-        if attempts == 0 or (token_may_be_there and waiting and waiting.token):
-            return _Wake(now, self._signature(), clock)
         asked = _seconds_until(waiting.until) if waiting else None
+        if attempts == 0 or (news and asked is None):
+            return _Wake(now, self._signature(), clock)
         delay = self._backoff.delay(pending.device or _machine_id(), pending.rotation_id or "", attempts, asked)
         if waiting and waiting.token:
             delay = min(delay, TOKEN_LONGEST)
@@ -137,25 +141,38 @@ class Daemon:
 
     def _wait(self, pending: Pending, wake: _Wake) -> bool:
         """Wait until it is time to try; tell whether it is. False: the journal has changed, or we are to stop."""
-        reason = pending.waiting.reason if pending.waiting else pending.problem or "going on"
-        for_a_time = pending.waiting is not None and pending.waiting.until is not None
-        next_attempt = f"next attempt at {_time_of_day(wake.at)}: {reason}"
         self._listen(for_token=pending.waiting is not None and pending.waiting.token)
         while not self._stopping:
             if self._signature() != wake.journal:
                 self._failures = 0
                 return False
+            wake = self._after_clock_was_set(pending, wake)
             remaining = wake.at - time.monotonic()
-            if remaining <= 0 or self._device_came or (for_a_time and _clock() - wake.clock > CLOCK_JUMP):
+            if remaining <= 0 or self._device_came:
                 self._device_came = False
                 if self._is_free():
                     return True
                 self._say("another process rotates")
                 self._sleep(LOCK_TICK)
                 continue
-            self._say(next_attempt)
-            self._sleep(min(remaining, TICK) if for_a_time else remaining)
+            reason = pending.waiting.reason if pending.waiting else pending.problem or "going on"
+            self._say(f"next attempt at {_time_of_day(wake.at)}: {reason}")
+            self._sleep(min(remaining, TICK))
         return False
+
+    def _after_clock_was_set(self, pending: Pending, wake: _Wake) -> _Wake:
+        """Give when to try again by the clock as it is now.
+
+        A wrong clock may be what a call failed for, said or not (TLS). Where a server asked for a wait, one that was
+        set forward can tell better how long that is; one that was set back changes only the time of day of its end.
+        """
+        jumped = _clock() - wake.clock
+        if abs(jumped) <= CLOCK_JUMP:
+            return wake
+        log.info("the clock was set by %+.0f s", jumped)
+        if jumped > 0 or not (pending.waiting and pending.waiting.until):
+            return replace(self._schedule(pending, news=True), journal=wake.journal)
+        return replace(wake, clock=_clock())
 
     def _is_free(self) -> bool:
         try:
