@@ -19,14 +19,26 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
 from .backoff import TOKEN_LONGEST, Backoff
 from .errors import BusyError
 from .notify import Notifier
-from .pending import FOLDER, JOURNAL, LaterJournalError, Pending, marker, read_pending
+from .pending import (
+    CLOCK,
+    EST,
+    FOLDER,
+    GATEWAY,
+    JOURNAL,
+    NETWORK,
+    TOKEN,
+    LaterJournalError,
+    Pending,
+    Waiting,
+    marker,
+    read_pending,
+)
 from .storage import DeviceLock, remove
 
 log = logging.getLogger(__name__)
@@ -81,8 +93,7 @@ class Daemon:
             pending = self._look()
             self._tell(READY=1, STATUS="looking at what is pending")
             # A device that may bring a token has us started anew (udev rule): its event is over by now.
-            token_came = bool(pending and pending.waiting and pending.waiting.token)
-            wake = self._schedule(pending, news=token_came) if pending else None
+            wake = self._schedule(pending, news=_waits_for_token(pending)) if pending else None
             while pending and wake and not self._stopping:
                 if self._wait(pending, wake):
                     self._work(pending)
@@ -121,11 +132,11 @@ class Daemon:
         now, clock = time.monotonic(), _clock()
         waiting = pending.waiting
         attempts = max(self._failures, waiting.attempts if waiting else 0)
-        asked = _seconds_until(waiting.until) if waiting else None
+        asked = _seconds_until(waiting)
         if attempts == 0 or (news and asked is None):
             return _Wake(now, self._signature(), clock)
         delay = self._backoff.delay(pending.device or _machine_id(), pending.rotation_id or "", attempts, asked)
-        if waiting and waiting.token:
+        if _waits_for_token(pending):
             delay = min(delay, TOKEN_LONGEST)
         return _Wake(now + delay, self._signature(), clock)
 
@@ -141,7 +152,8 @@ class Daemon:
 
     def _wait(self, pending: Pending, wake: _Wake) -> bool:
         """Wait until it is time to try; tell whether it is. False: the journal has changed, or we are to stop."""
-        self._listen(for_token=pending.waiting is not None and pending.waiting.token)
+        if _waits_for_token(pending):
+            self._listen()
         while not self._stopping:
             if self._signature() != wake.journal:
                 self._failures = 0
@@ -155,8 +167,7 @@ class Daemon:
                 self._say("another process rotates")
                 self._sleep(LOCK_TICK)
                 continue
-            reason = pending.waiting.reason if pending.waiting else pending.problem or "going on"
-            self._say(f"next attempt at {_time_of_day(wake.at)}: {reason}")
+            self._say(_words(pending, _clock() + wake.at))
             self._sleep(min(remaining, TICK))
         return False
 
@@ -189,9 +200,9 @@ class Daemon:
         for key, _ in self._selector.select(max(0.0, seconds)):
             key.data()
 
-    def _listen(self, *, for_token: bool) -> None:
-        """Listen to udev while a token is waited for."""
-        if self._listening or not for_token:
+    def _listen(self) -> None:
+        """Listen to udev, from now on."""
+        if self._listening:
             return
         try:
             from hsm.devices import Devices  # noqa: PLC0415 - only who waits for a token needs it
@@ -292,12 +303,32 @@ class Daemon:
         self._notifier.tell(**variables)
 
 
-def _seconds_until(text: str | None) -> float | None:
-    """Give the seconds until a time (RFC 3339); None where none is given or it has passed."""
-    if text is None:
-        return None
-    seconds = datetime.fromisoformat(text).timestamp() - time.time()
-    return seconds if seconds > 0 else None
+def _words(pending: Pending, attempt: float) -> str:
+    """Say for a person what is waited for. `attempt`: when it is tried again (seconds since 1970)."""
+    waiting, at = pending.waiting, _time_of_day(attempt)
+    if waiting is None:
+        return f"next attempt at {at}" + (f": {pending.problem}" if pending.problem else "")
+    asked = waiting.moment if waiting.kind in {EST, GATEWAY} and _seconds_until(waiting) else None
+    if asked is not None:
+        server = "EST server" if waiting.kind == EST else "device gateway"
+        return f"{server} asks to come back at {_time_of_day(asked)}"
+    if waiting.kind == TOKEN:
+        return f"waiting for {waiting.what}, next look at {at}"
+    if waiting.kind == CLOCK:  # at which time it is tried again, such a clock cannot tell
+        return f"waiting for {waiting.what}"
+    if waiting.kind == NETWORK:
+        return f"waiting for {waiting.what}, next attempt at {at}"
+    return f"next attempt at {at}: {waiting.reason}"
+
+
+def _waits_for_token(pending: Pending) -> bool:
+    return pending.waiting is not None and pending.waiting.kind == TOKEN
+
+
+def _seconds_until(waiting: Waiting | None) -> float | None:
+    """Give the seconds until the time that a wait has; None where it has none or that has passed."""
+    moment = waiting.moment if waiting else None
+    return None if moment is None or moment <= time.time() else moment - time.time()
 
 
 def _clock() -> float:
@@ -305,8 +336,9 @@ def _clock() -> float:
 
 
 def _time_of_day(moment: float) -> str:
-    """Say when a moment of the monotonic clock is."""
-    return time.strftime("%H:%M:%S", time.localtime(moment + _clock()))
+    """Say when a moment (seconds since 1970) is, with the date where that is another day."""
+    then, now = time.localtime(moment), time.localtime()
+    return time.strftime("%H:%M" if then[:3] == now[:3] else "%Y-%m-%d %H:%M", then)
 
 
 def _machine_id() -> str:

@@ -34,6 +34,8 @@ MAX_BYTES = 4 * 1024 * 1024
 """Bytes: 200 events of the greatest length beside the longest chain that an EST server may send."""
 LOCKED, LAST = 2, 7
 """The step by which the gateway knows the next key, and the last one there is (state.py)."""
+TOKEN, EST, GATEWAY, CLOCK, NETWORK = "token", "est", "gateway", "clock", "network"
+"""What can be waited for (`Waiting.kind`): a server, where it asked for that."""
 MAX_REASON = 1000
 MAX_ATTEMPTS = 1_000_000
 
@@ -51,8 +53,22 @@ class Waiting:
     """A time (RFC 3339) before which a server asks not to come back, or the clock cannot be right."""
     attempts: int = 1
     """Calls in a row that came no further."""
-    token: bool = False
-    """Whether the token is to blame: a device that appears may bring it."""
+    kind: str | None = None
+    """TOKEN, EST, GATEWAY, CLOCK or NETWORK; None where it is only tried again."""
+    label: str | None = None
+    """The token's, where that is waited for."""
+
+    @property
+    def moment(self) -> float | None:
+        """`until` in seconds since 1970."""
+        return None if self.until is None else datetime.fromisoformat(self.until).timestamp()
+
+    @property
+    def what(self) -> str | None:
+        """What is waited for, in words; None where there is nothing to name."""
+        token = f"token {self.label}" if self.label else "the token"
+        names = {TOKEN: token, EST: "the EST server", GATEWAY: "the device gateway"}
+        return (names | {CLOCK: "network time", NETWORK: "the network"}).get(self.kind or "")
 
 
 @dataclass(frozen=True)

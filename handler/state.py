@@ -20,16 +20,21 @@ from cryptography import x509
 
 from hsm.errors import TokenError
 
-from .errors import describe, until
+from .errors import ClockError, OfflineError, PostponedError, describe, until
 from .events import Event
 from .history import History
 from .keystore import IdentityNames
 from .pending import (
+    CLOCK,
+    EST,
     FOLDER,
+    GATEWAY,
     JOURNAL,
     MARKER,
     MAX_ATTEMPTS,
     MAX_REASON,
+    NETWORK,
+    TOKEN,
     VERSION,
     Pending,
     Waiting,
@@ -223,10 +228,21 @@ class Journal:
             if self.due:
                 attempts = 1 + (self._waiting.attempts if self._waiting else 0)
                 reason = describe(error)[:MAX_REASON]
-                self._waiting = Waiting(
-                    reason, until(error), min(attempts, MAX_ATTEMPTS), isinstance(error, TokenError)
-                )
+                label = error.label if isinstance(error, TokenError) else None
+                kind = self._kind(error)
+                self._waiting = Waiting(reason, until(error), min(attempts, MAX_ATTEMPTS), kind, label)
                 self._replace(self._rotation, self._requested, self._events)
+
+    def _kind(self, error: Exception) -> str | None:
+        """Say what an error has us wait for."""
+        if isinstance(error, TokenError):
+            return TOKEN
+        if isinstance(error, OfflineError):
+            return NETWORK
+        if isinstance(error, PostponedError):  # only the first step asks the EST server, and nobody else
+            return EST if self._rotation is not None and self._rotation.step == 0 else GATEWAY
+        # A time that no server asked for is that of a certificate's beginning.
+        return CLOCK if isinstance(error, ClockError) or until(error) else None
 
     def settle_marker(self) -> None:
         """Make the marker for the daemon say what is true. A cut can have left it behind. Raises OSError."""
