@@ -85,13 +85,18 @@ def _wait_and_finish(options: argparse.Namespace, settings: Settings) -> int:
 
 def _show_log(_options: argparse.Namespace, settings: Settings) -> int:
     from .history import History, timeline  # noqa: PLC0415
-    from .pending import FOLDER, read_pending  # noqa: PLC0415
+    from .pending import FOLDER, LaterJournalError, read_pending  # noqa: PLC0415
 
     storage = _storage(settings)
     lines = list(timeline(History(storage / FOLDER).read()))
-    pending = read_pending(storage)
-    if pending and pending.waiting:
-        lines.append(f"pending: {pending.waiting.reason}")
+    try:
+        pending = read_pending(storage)
+        if pending and pending.waiting:
+            lines.append(f"pending: {pending.waiting.reason}")
+        elif pending and pending.problem:
+            lines.append(f"pending: unknown, the journal is broken: {pending.problem}")
+    except LaterJournalError as error:
+        lines.append(f"pending: {error}")
     for line in lines or ["no rotation has been begun on this device"]:
         _tell(line)
     return DONE

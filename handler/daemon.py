@@ -18,15 +18,27 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
 from .backoff import TOKEN_LONGEST, Backoff
 from .errors import BusyError
 from .notify import Notifier
-from .pending import FOLDER, JOURNAL, Pending, marker, read_pending
+from .pending import (
+    CLOCK,
+    EST,
+    FOLDER,
+    GATEWAY,
+    JOURNAL,
+    NETWORK,
+    TOKEN,
+    LaterJournalError,
+    Pending,
+    Waiting,
+    marker,
+    read_pending,
+)
 from .storage import DeviceLock, remove
 
 log = logging.getLogger(__name__)
@@ -36,9 +48,11 @@ CHILD_LIMIT = 600.0
 STOP_LIMIT = 1.5
 """Seconds between SIGTERM and the end of a child that does not come to a safe point."""
 TICK = 10.0
-"""Seconds between two looks at the clock while something waits for a time of day: it may be set meanwhile."""
+"""Seconds between two looks at the clock: it may be set meanwhile, and nothing else says so (timerfd_create(2) would,
+but Python has it only from 3.13 on)."""
 LOCK_TICK = 1.0
 CLOCK_JUMP = 60.0
+"""Seconds by which a clock is set, rather than slewed or read at another moment."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +92,8 @@ class Daemon:
         with self._signals(), self._watched_folder():
             pending = self._look()
             self._tell(READY=1, STATUS="looking at what is pending")
-            wake = self._schedule(pending) if pending else None
+            # A device that may bring a token has us started anew (udev rule): its event is over by now.
+            wake = self._schedule(pending, news=_waits_for_token(pending)) if pending else None
             while pending and wake and not self._stopping:
                 if self._wait(pending, wake):
                     self._work(pending)
@@ -91,12 +106,12 @@ class Daemon:
     def _look(self) -> Pending | None:
         """Read the journal. Where nothing is due, remove the marker, unless somebody rotates just now."""
         while not self._stopping:
-            pending = read_pending(self._storage)
+            pending = self._pending()
             if pending and pending.due:
                 return pending
             try:
                 with DeviceLock(self._storage).acquire(0.0):
-                    pending = read_pending(self._storage)
+                    pending = self._pending()
                     if not (pending and pending.due):
                         remove(marker(self._storage))
                         return None
@@ -105,15 +120,23 @@ class Daemon:
                 self._sleep(LOCK_TICK)
         return None
 
-    def _schedule(self, pending: Pending) -> _Wake:
+    def _pending(self) -> Pending | None:
+        """Read the journal. One that is not understood is due: the child says so, and sets a broken one aside."""
+        try:
+            return read_pending(self._storage)
+        except LaterJournalError as error:
+            return Pending(problem=str(error))
+
+    def _schedule(self, pending: Pending, *, news: bool = False) -> _Wake:
+        """Say when to try again. `news`: what was waited for may have come, so only a server's word is heeded."""
         now, clock = time.monotonic(), _clock()
         waiting = pending.waiting
         attempts = max(self._failures, waiting.attempts if waiting else 0)
-        if attempts == 0:
+        asked = _seconds_until(waiting)
+        if attempts == 0 or (news and asked is None):
             return _Wake(now, self._signature(), clock)
-        asked = _seconds_until(waiting.until) if waiting else None
         delay = self._backoff.delay(pending.device or _machine_id(), pending.rotation_id or "", attempts, asked)
-        if waiting and waiting.token:
+        if _waits_for_token(pending):
             delay = min(delay, TOKEN_LONGEST)
         return _Wake(now + delay, self._signature(), clock)
 
@@ -129,25 +152,38 @@ class Daemon:
 
     def _wait(self, pending: Pending, wake: _Wake) -> bool:
         """Wait until it is time to try; tell whether it is. False: the journal has changed, or we are to stop."""
-        reason = pending.waiting.reason if pending.waiting else "going on"
-        for_a_time = pending.waiting is not None and pending.waiting.until is not None
-        next_attempt = f"next attempt at {_time_of_day(wake.at)}: {reason}"
-        self._listen(for_token=pending.waiting is not None and pending.waiting.token)
+        if _waits_for_token(pending):
+            self._listen()
         while not self._stopping:
             if self._signature() != wake.journal:
                 self._failures = 0
                 return False
+            wake = self._after_clock_was_set(pending, wake)
             remaining = wake.at - time.monotonic()
-            if remaining <= 0 or self._device_came or (for_a_time and _clock() - wake.clock > CLOCK_JUMP):
+            if remaining <= 0 or self._device_came:
                 self._device_came = False
                 if self._is_free():
                     return True
                 self._say("another process rotates")
                 self._sleep(LOCK_TICK)
                 continue
-            self._say(next_attempt)
-            self._sleep(min(remaining, TICK) if for_a_time else remaining)
+            self._say(_words(pending, _clock() + wake.at))
+            self._sleep(min(remaining, TICK))
         return False
+
+    def _after_clock_was_set(self, pending: Pending, wake: _Wake) -> _Wake:
+        """Give when to try again by the clock as it is now.
+
+        A wrong clock may be what a call failed for, said or not (TLS). Where a server asked for a wait, one that was
+        set forward can tell better how long that is; one that was set back changes only the time of day of its end.
+        """
+        jumped = _clock() - wake.clock
+        if abs(jumped) <= CLOCK_JUMP:
+            return wake
+        log.info("the clock was set by %+.0f s", jumped)
+        if jumped > 0 or not (pending.waiting and pending.waiting.until):
+            return replace(self._schedule(pending, news=True), journal=wake.journal)
+        return replace(wake, clock=_clock())
 
     def _is_free(self) -> bool:
         try:
@@ -164,9 +200,9 @@ class Daemon:
         for key, _ in self._selector.select(max(0.0, seconds)):
             key.data()
 
-    def _listen(self, *, for_token: bool) -> None:
-        """Listen to udev while a token is waited for."""
-        if self._listening or not for_token:
+    def _listen(self) -> None:
+        """Listen to udev, from now on."""
+        if self._listening:
             return
         try:
             from hsm.devices import Devices  # noqa: PLC0415 - only who waits for a token needs it
@@ -218,7 +254,7 @@ class Daemon:
             self._stop(child)
         status = child.wait()
         log.info("the child ended with status %d", status)
-        after = read_pending(self._storage)
+        after = self._pending()
         # A call that left the journal as it was, or without a word why it is not done, is counted here.
         self._failures = self._failures + 1 if after and (not after.waiting or self._signature() == before) else 0
 
@@ -267,12 +303,32 @@ class Daemon:
         self._notifier.tell(**variables)
 
 
-def _seconds_until(text: str | None) -> float | None:
-    """Give the seconds until a time (RFC 3339); None where none is given or it has passed."""
-    if text is None:
-        return None
-    seconds = datetime.fromisoformat(text).timestamp() - time.time()
-    return seconds if seconds > 0 else None
+def _words(pending: Pending, attempt: float) -> str:
+    """Say for a person what is waited for. `attempt`: when it is tried again (seconds since 1970)."""
+    waiting, at = pending.waiting, _time_of_day(attempt)
+    if waiting is None:
+        return f"next attempt at {at}" + (f": {pending.problem}" if pending.problem else "")
+    asked = waiting.moment if waiting.kind in {EST, GATEWAY} and _seconds_until(waiting) else None
+    if asked is not None:
+        server = "EST server" if waiting.kind == EST else "device gateway"
+        return f"{server} asks to come back at {_time_of_day(asked)}"
+    if waiting.kind == TOKEN:
+        return f"waiting for {waiting.what}, next look at {at}"
+    if waiting.kind == CLOCK:  # at which time it is tried again, such a clock cannot tell
+        return f"waiting for {waiting.what}"
+    if waiting.kind == NETWORK:
+        return f"waiting for {waiting.what}, next attempt at {at}"
+    return f"next attempt at {at}: {waiting.reason}"
+
+
+def _waits_for_token(pending: Pending) -> bool:
+    return pending.waiting is not None and pending.waiting.kind == TOKEN
+
+
+def _seconds_until(waiting: Waiting | None) -> float | None:
+    """Give the seconds until the time that a wait has; None where it has none or that has passed."""
+    moment = waiting.moment if waiting else None
+    return None if moment is None or moment <= time.time() else moment - time.time()
 
 
 def _clock() -> float:
@@ -280,8 +336,9 @@ def _clock() -> float:
 
 
 def _time_of_day(moment: float) -> str:
-    """Say when a moment of the monotonic clock is."""
-    return time.strftime("%H:%M:%S", time.localtime(moment + _clock()))
+    """Say when a moment (seconds since 1970) is, with the date where that is another day."""
+    then, now = time.localtime(moment), time.localtime()
+    return time.strftime("%H:%M" if then[:3] == now[:3] else "%Y-%m-%d %H:%M", then)
 
 
 def _machine_id() -> str:

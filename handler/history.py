@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .typed import read
+
 log = logging.getLogger(__name__)
 
 NAME = "history.jsonl"
@@ -41,7 +43,7 @@ class History:
         if not events:
             return
         try:
-            with open(self._path, "a", encoding="utf-8", opener=_for_its_owner) as file:
+            with open(self._path, "a", encoding="utf-8", errors="replace", opener=_for_its_owner) as file:
                 file.writelines(json.dumps(asdict(_entry(event)), ensure_ascii=False) + "\n" for event in events)
             if self._path.stat().st_size > MAX_BYTES:
                 lines = self._path.read_bytes().splitlines(keepends=True)
@@ -58,8 +60,8 @@ class History:
         entries = []
         for line in lines:
             try:
-                entries.append(Entry(**json.loads(line)))
-            except (ValueError, TypeError):
+                entries.append(read(Entry, json.loads(line), NAME))
+            except (ValueError, RecursionError):
                 continue
         return entries
 

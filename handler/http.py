@@ -33,7 +33,15 @@ from hsm.errors import TokenError
 
 from . import __version__
 from .answer import Answer
-from .errors import OfflineError, PendingError, RenewalError, ServerBusyError, ServerRefusedError
+from .errors import (
+    ClockError,
+    OfflineError,
+    PendingError,
+    PostponedError,
+    RenewalError,
+    ServerBusyError,
+    ServerRefusedError,
+)
 from .lean import HTTPAdapter, requests
 
 log = logging.getLogger(__name__)
@@ -59,6 +67,8 @@ CERTIFICATE_ALERTS = frozenset(
     }
 )
 NO_NETWORK = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
+NOT_YET_VALID = 9
+"""X509_V_ERR_CERT_NOT_YET_VALID (X509_STORE_CTX_get_error(3))."""
 USER_AGENT = f"renew-client-cert/{__version__}"
 
 
@@ -169,8 +179,9 @@ class HttpClient:
         `reason` is what to say then. `asked`: the server asked for that wait, so nobody is to come back before.
         """
         if seconds >= self._deadline.remaining or self._stop.is_set():
-            when = datetime.now(UTC) + timedelta(seconds=seconds) if asked else None
-            raise PendingError(str(reason), when) from reason
+            if asked:
+                raise PostponedError(str(reason), datetime.now(UTC) + timedelta(seconds=seconds)) from reason
+            raise PendingError(str(reason)) from reason
         if self._stop.wait(min(spread(seconds), self._deadline.remaining)):
             raise PendingError(str(reason)) from reason
 
@@ -261,7 +272,8 @@ class HttpClient:
             if isinstance(cause, socket.gaierror):
                 raise OfflineError(f"the name of {host} cannot be resolved: no network yet, or a wrong name") from error
             if isinstance(cause, ssl.SSLCertVerificationError):
-                raise PendingError(_untrusted(host, cause)) from error
+                kind = ClockError if cause.verify_code == NOT_YET_VALID else PendingError
+                raise kind(_untrusted(host, cause)) from error
             if isinstance(cause, ssl.SSLError) and cause.reason in CERTIFICATE_ALERTS:
                 raise ServerRefusedError(f"{host} refuses the certificate: TLS alert {_alert(cause)}") from error
             if isinstance(cause, OSError) and cause.errno in NO_NETWORK:

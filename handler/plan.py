@@ -29,6 +29,8 @@ def plan(device: Device, request: RotationRequest, limits: Limits) -> Iterator[s
     if completed.rotation_id(device.storage) == request.rotation_id:
         yield f"nothing to do: rotation {request.rotation_id} is complete already"
         return
+    if pending and pending.problem:
+        yield f"the journal is broken and would be set aside first: {pending.problem}"
     if pending and pending.rotation_id:
         yield f"rotation {pending.rotation_id} is pending: it would be finished (past step 2) or dropped first"
     connections = Connections(device, Deadline(limits.total), limits)
