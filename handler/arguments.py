@@ -10,9 +10,9 @@ from typing import NoReturn
 from . import __version__
 from .backoff import MAX_ASKED
 from .errors import RequestRefusedError
+from .exit_status import USAGE
 from .sota import DEFAULT_SEARCH_PATHS
 
-USAGE = 64
 DEFAULT_REQUEST = "/var/run/secrets/fio-rotate-certs"
 
 

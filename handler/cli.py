@@ -8,9 +8,11 @@
 | 75 | pending: it will be resumed |
 | 78 | refused: the request, the configuration or a server's answer has to be changed first |
 | 123 | called by fioconfig, and this call switched the key: fioconfig must exit and start anew |
+| 141 | whoever read the output of a command that shows something has gone |
 """
 
 import argparse
+import contextlib
 import io
 import logging
 import os
@@ -24,21 +26,22 @@ from typing import TYPE_CHECKING
 
 from hsm.errors import TokenError
 
-from .arguments import USAGE, Settings, make_parser
-from .errors import RenewalError, RequestRefusedError, describe, is_final
+from .arguments import Settings, make_parser
+from .errors import BusyError, RenewalError, RequestRefusedError, describe, is_final
+from .exit_status import DONE, PENDING, REFUSED, SWITCHED, UNREAD, USAGE
+from .pending import FOLDER, JOURNAL
 
 if TYPE_CHECKING:
     from .device import Device
     from .request import RotationRequest
     from .rotation import Rotator
 
-DONE, BUG, PENDING, REFUSED, SWITCHED = 0, 1, 75, 78, 123
-
 log = logging.getLogger("renew-client-cert")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit status."""
+    _open_closed_streams()
     parser = make_parser()
     try:
         options = parser.parse_args(arguments)
@@ -56,6 +59,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     if options.quiet:
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - until the process ends
+    shows = options.command in OTHERS or getattr(options, "dry_run", False)
+    status = DONE
+    try:
+        status = _called(options, shows=shows)
+        _flush()
+    except OutputError as error:
+        # What waits would be tried again by the interpreter when it ends, with words and a status of its own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if shows:  # a rotation is what it is, whether anybody reads of it or not
+            status = error.status
+            if status != UNREAD:
+                _say(str(error))
+    return status
+
+
+class OutputError(Exception):
+    """Standard output takes no more. `status`: the exit status of a command that only shows something."""
+
+    def __init__(self, error: OSError) -> None:
+        """Keep what stands in the way."""
+        super().__init__(f"standard output cannot be written to: {describe(error)}")
+        self.status = UNREAD if isinstance(error, BrokenPipeError) else PENDING
+
+
+def _called(options: argparse.Namespace, *, shows: bool) -> int:
+    """Do what is asked; say how it ended, and give the exit status. Raises OutputError."""
+    settings = None
     try:
         settings = Settings.of(options, os.environ)
         if options.command in OTHERS:
@@ -63,9 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl+C does
         return _run(options, settings)
     except (RenewalError, TokenError, OSError) as error:
-        return _explain(error)
+        return _explain(error, "" if shows else _what_next(settings))
     except KeyboardInterrupt:
-        _say("interrupted; `renew-client-cert resume` goes on")
+        _say("interrupted" + ("" if shows else _what_next(settings)))
         return PENDING
 
 
@@ -152,7 +182,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
             _tell_unless_empty(_work(rotator, options, request))
             status = DONE
         except (RenewalError, TokenError, OSError) as error:
-            status = _explain(error)
+            status = _explain(error, _what_next(settings))
         finally:
             rotator.close()
         return SWITCHED if by_fioconfig and rotator.switched else status
@@ -220,13 +250,28 @@ def _request(options: argparse.Namespace, settings: Settings, device: "Device") 
     return request
 
 
-def _explain(error: Exception) -> int:
-    """Say what ended the call, and give the status for it."""
-    if is_final(error):
+def _explain(error: Exception, next_step: str) -> int:
+    """Say what ended the call and what goes on from here (`_what_next`), and give the status for it."""
+    pending = next_step == GOES_ON
+    # Somebody has to act where a file may not be used, unless a rotation is under way, which is tried again.
+    if is_final(error) or (isinstance(error, PermissionError) and not pending):
         _say(f"refused: {describe(error)}")
         return REFUSED
-    _say(f"pending: {describe(error)}; `renew-client-cert resume` goes on")
+    if isinstance(error, BusyError):
+        next_step = ""  # it says so itself
+    _say(f"{'pending' if pending else 'not now'}: {describe(error)}{next_step}")
     return PENDING
+
+
+GOES_ON, NOT_BEGUN = "; `renew-client-cert resume` goes on", "; nothing was begun: call it again"
+
+
+def _what_next(settings: Settings | None) -> str:
+    """Say what goes on after a call that could not end: by what is in the journal now, not by how far it came."""
+    with contextlib.suppress(RenewalError, OSError):
+        if settings is not None and (_storage(settings) / FOLDER / JOURNAL).exists():
+            return GOES_ON
+    return NOT_BEGUN
 
 
 def _tell_unless_empty(text: str) -> None:
@@ -235,8 +280,30 @@ def _tell_unless_empty(text: str) -> None:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"renew-client-cert: {text}\n")
+    with contextlib.suppress(OSError):  # nobody reads it
+        sys.stderr.write(f"renew-client-cert: {text}\n")
 
 
 def _tell(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    try:
+        sys.stdout.write(text + "\n")
+    except OSError as error:
+        raise OutputError(error) from error
+
+
+def _open_closed_streams() -> None:
+    """Have something stand at 0, 1 and 2: else the next file that is opened stands there, and gets what is printed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - until the process ends
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        raise OutputError(error) from error

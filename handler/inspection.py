@@ -9,9 +9,8 @@ from .arguments import Settings
 from .configured import Configured
 from .console import Console
 from .errors import RenewalError, describe, is_final
+from .exit_status import DONE, PENDING, REFUSED
 from .table import hanging
-
-DONE, PENDING, REFUSED = 0, 75, 78
 
 
 def inspect(options: argparse.Namespace, settings: Settings, console: Console, say: Callable[[str], None]) -> int:

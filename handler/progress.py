@@ -1,5 +1,6 @@
 """What a person sees of a rotation: a line per step on a terminal, plain lines for a log."""
 
+import contextlib
 import logging
 import sys
 import time
@@ -71,8 +72,9 @@ class LogProgress:
         return f"{time.monotonic() - self._started:.1f} s"
 
     def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+        with contextlib.suppress(OSError):  # a rotation goes on where nobody reads of it
+            self._stream.write(text)
+            self._stream.flush()
 
 
 class TerminalProgress(LogProgress):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from handler.cli import DONE, PENDING, REFUSED, SWITCHED
+from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from handler.pending import read_pending
 from tests.invariants import broken_invariants
 

@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from pkcs11 import ObjectClass
 
-from handler.cli import DONE, PENDING, REFUSED, SWITCHED
+from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from tests.crash.faulty_module import SOURCE
 from tests.simulators.device_config import DEVICE_FILES, FACTORY_FILES, PlainFile, plaintexts
 from tests.simulators.factory import running_factory

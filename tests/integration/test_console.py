@@ -1,0 +1,148 @@
+"""How the program meets a console: what it says where it cannot go on, where nobody reads, in 80 columns, in ASCII."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from handler.exit_status import DONE, PENDING, REFUSED, UNREAD
+from tests.privileges import NOBODY, reachable_folder
+from tests.simulators.device import REPOSITORY
+from tests.simulators.factory import running_factory
+
+ID = "certs-console"
+GOES_ON, NOT_BEGUN = "; `renew-client-cert resume` goes on", "; nothing was begun: call it again"
+
+
+def run(device, command, stdout=subprocess.PIPE, **environment):
+    """Run a command as the program is run; give what it did."""
+    return subprocess.run(
+        command,
+        cwd=REPOSITORY,
+        env=device.environment() | environment,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def unread(device, *arguments, **environment):
+    """Run the program with its output in a pipe that nobody reads."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    try:
+        return run(device, device.command(*arguments), theirs, **environment)
+    finally:
+        os.close(theirs)
+
+
+# What goes on
+
+
+def test_where_no_journal_could_be_written_nothing_is_said_to_go_on(files):
+    (files.device.storage / "renew-client-cert").write_text("in the way")
+    files.device.write_request(ID)
+    done = files.device.run("rotate")
+    assert done.returncode == PENDING
+    assert done.stderr.startswith("renew-client-cert: not now: ")
+    assert done.stderr.endswith(NOT_BEGUN + "\n")
+
+
+def test_where_a_journal_is_left_it_goes_on(files):
+    files.device.write_request(ID)
+    files.gateway.faults.add("PATCH", "/device", times=None, status=503, headers={"Retry-After": "3000"})
+    done = files.device.run("rotate")
+    assert done.returncode == PENDING
+    assert done.stderr.splitlines()[-1].startswith("renew-client-cert: pending: ")
+    assert done.stderr.endswith(GOES_ON + "\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_rotation_that_is_interrupted_says_whether_it_goes_on(files, until, number):
+    stop = threading.Event()
+    files.gateway.faults.add("PATCH", "/device", hang=stop)
+    files.device.write_request(ID)
+    with files.device.start("rotate") as process:
+        until(lambda: ("PATCH", "/device") in files.gateway.calls())
+        process.send_signal(number)
+        said = process.communicate(timeout=30)[1]
+    stop.set()
+    assert process.returncode == PENDING
+    assert said.splitlines()[-1] == "renew-client-cert: interrupted" + GOES_ON
+
+
+def test_a_check_that_is_interrupted_begins_nothing_and_goes_on_with_nothing(files, until):
+    stop = threading.Event()
+    files.gateway.faults.add("GET", "/config-device", hang=stop)
+    with files.device.start("check") as process:
+        until(lambda: ("GET", "/config-device") in files.gateway.calls())
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=30)[1]
+    stop.set()
+    assert (process.returncode, said) == (PENDING, "renew-client-cert: interrupted\n")
+
+
+# As root first, which loads what only root may load.
+TWICE = f"""
+import os, sys
+from handler.cli import main
+main(sys.argv[1:])
+print("as nobody", file=sys.stderr)
+os.setegid({NOBODY})
+os.seteuid({NOBODY})
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("arguments", [["log"], ["rotate", "--dry-run"]], ids=" ".join)
+def test_somebody_else_than_root_is_told_to_be_root(arguments):
+    with reachable_folder() as folder, running_factory(folder / "device", "file") as factory:
+        device = factory.device
+        (device.storage / "renew-client-cert").mkdir(mode=0o700)
+        device.write_request(ID)
+        done = run(device, [sys.executable, "-c", TWICE, *arguments])
+    assert done.returncode == REFUSED, done.stderr
+    said = done.stderr.partition("as nobody\n")[2]
+    assert said.startswith("renew-client-cert: refused: Permission denied: ")
+    assert said.endswith("(run this as root)\n")
+
+
+# Where nobody reads
+
+
+@pytest.mark.parametrize("command", ["status", "check", "slots", "log"])
+def test_what_nobody_reads_ends_without_a_word(files, command):
+    done = unread(files.device, command)
+    assert (done.returncode, done.stderr) == (UNREAD, "")
+
+
+def test_a_rotation_of_which_nobody_reads_goes_on(factory):
+    factory.device.write_request(ID)
+    done = unread(factory.device, "rotate", PYTHONUNBUFFERED="1")
+    assert done.returncode == DONE, done.stderr
+    assert "Traceback" not in done.stderr
+    assert factory.gateway.completed(ID)[0]["event"]["success"]
+
+
+def test_output_that_finds_no_room_is_said_to(files):
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = run(files.device, files.device.command("status"), full)
+    assert done.returncode == PENDING
+    words = "standard output cannot be written to: No space left on device (make room there)"
+    assert done.stderr == f"renew-client-cert: {words}\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_get_nothing_and_harm_nothing(factory, closed):
+    factory.device.write_request(ID)
+    for arguments in (["status"], ["rotate"]):
+        command = ["sh", "-c", f'exec "$@" {closed}', "sh", *factory.device.command(*arguments)]
+        done = run(factory.device, command)
+        assert done.returncode == DONE, done.stderr
+        assert "Traceback" not in done.stderr
+    assert factory.gateway.completed(ID)[0]["event"]["success"]
