@@ -29,7 +29,7 @@ from hsm.errors import TokenError
 from .arguments import Settings, make_parser
 from .errors import BusyError, RenewalError, RequestRefusedError, describe, is_final
 from .exit_status import DONE, PENDING, REFUSED, SWITCHED, UNREAD, USAGE
-from .pending import FOLDER, JOURNAL
+from .pending import FOLDER, JOURNAL, read_pending
 
 if TYPE_CHECKING:
     from .device import Device
@@ -115,7 +115,6 @@ def _wait_and_finish(options: argparse.Namespace, settings: Settings) -> int:
 
 def _show_log(_options: argparse.Namespace, settings: Settings) -> int:
     from .history import History, timeline  # noqa: PLC0415
-    from .pending import FOLDER, read_pending  # noqa: PLC0415
 
     storage = _storage(settings)
     lines = list(timeline(History(storage / FOLDER).read()))
@@ -185,7 +184,20 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
             status = _explain(error, _what_next(settings))
         finally:
             rotator.close()
+        if status == DONE and not (by_fioconfig or (options.command == "resume" and options.offline)):
+            status = _undelivered(device.storage)
         return SWITCHED if by_fioconfig and rotator.switched else status
+
+
+def _undelivered(storage: Path) -> int:
+    """Warn of events that are still to be delivered though everything else is done; give the exit status for that."""
+    pending = read_pending(storage)
+    if pending is None or pending.rotation_id is not None or not pending.undelivered:
+        return DONE
+    why = f": {pending.waiting.reason}" if pending.waiting else ""
+    events = "1 event is" if pending.undelivered == 1 else f"{pending.undelivered} events are"
+    log.warning("%s not delivered yet%s%s", events, why, GOES_ON)
+    return PENDING
 
 
 def _work(rotator: "Rotator", options: argparse.Namespace, request: "RotationRequest | None") -> str:
@@ -206,8 +218,6 @@ def _work(rotator: "Rotator", options: argparse.Namespace, request: "RotationReq
 
 def _is_due(device: "Device", share: float) -> bool:
     """Tell whether less than that share of the current certificate's life is left, and nothing is pending."""
-    from .pending import read_pending  # noqa: PLC0415
-
     pending = read_pending(device.storage)
     if pending and pending.rotation_id:
         _tell(f"nothing to do: rotation {pending.rotation_id} is pending already")

@@ -120,7 +120,6 @@ def test_a_share_that_is_none_is_wrong_usage(files, share):
     ("method", "path"),
     [
         ("POST", "/simplereenroll"),
-        ("GET", "/cacerts"),
         ("PATCH", "/device"),
         ("GET", "/config-device"),
         ("PATCH", "/config"),
@@ -193,6 +192,31 @@ def test_without_anything_pending_there_is_nothing_to_give_up(files):
     done = files.device.run("abort")
     assert (done.returncode, done.stdout) == (DONE, "nothing to do: no rotation is pending\n")
     assert files.device.snapshot() == before
+
+
+# Events that the gateway does not take
+
+
+def test_events_that_are_not_delivered_are_a_warning_and_leave_the_call_pending(factory):
+    device = factory.device
+    left_after(factory, "PATCH", "/device")
+    factory.gateway.faults.add("POST", "/events", times=None, status=503, headers={"Retry-After": "3000"}, body="later")
+    done = device.run("abort")
+    waiting = read_pending(device.storage).undelivered
+    assert waiting
+    for command in ("resume", "abort"):
+        assert done.returncode == PENDING, done.stdout
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"warning: {waiting} event")
+        assert "not delivered yet: POST /events: " in line
+        assert "HTTP 503: later" in line
+        assert line.endswith("; `renew-client-cert resume` goes on")
+        done = device.run(command)
+    assert device.run("resume", "--offline").returncode == DONE
+    factory.gateway.faults.clear()
+    done = device.run("resume")
+    assert (done.returncode, done.stderr) == (DONE, "")
+    assert len(factory.gateway.completed(ID)) == 1
 
 
 # log
