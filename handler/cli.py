@@ -13,7 +13,6 @@
 
 import argparse
 import contextlib
-import io
 import logging
 import os
 import signal
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING
 from hsm.errors import TokenError
 
 from .arguments import Settings, make_parser
+from .console import Console
 from .errors import BusyError, RenewalError, RequestRefusedError, describe, is_final
 from .exit_status import DONE, PENDING, REFUSED, SWITCHED, UNREAD, USAGE
 from .pending import FOLDER, JOURNAL, read_pending
@@ -42,13 +42,13 @@ log = logging.getLogger("renew-client-cert")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit status."""
     _open_closed_streams()
+    for stream in (sys.stdout, sys.stderr):
+        Console.set_up(stream, os.environ)
     parser = make_parser()
     try:
         options = parser.parse_args(arguments)
     except SystemExit as stop:  # argparse has said why
         return stop.code if isinstance(stop.code, int) else USAGE
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a console may know ASCII only
     quiet = logging.INFO if options.command == "daemon" else logging.WARNING
     logging.basicConfig(
         stream=sys.stderr, level=logging.DEBUG if options.verbose else quiet, format="%(levelname)s: %(message)s"
@@ -127,7 +127,6 @@ def _show_log(_options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _inspect(options: argparse.Namespace, settings: Settings) -> int:
-    from .console import Console  # noqa: PLC0415
     from .inspection import inspect  # noqa: PLC0415
 
     return inspect(options, settings, Console.of(sys.stdout, os.environ), _tell)

@@ -13,15 +13,11 @@ from .exit_status import DONE, PENDING, REFUSED
 from .table import hanging
 
 
-def inspect(options: argparse.Namespace, settings: Settings, console: Console, say: Callable[[str], None]) -> int:
+def inspect(options: argparse.Namespace, settings: Settings, console: Console, tell: Callable[[str], None]) -> int:
     """Run `status`, `check` or `slots`, tell each line as soon as it is known, and give the exit status.
 
     What cannot be shown is told too. 75: it may pass by itself; 78: somebody has to mend it first.
     """
-
-    def tell(line: str) -> None:
-        say(console.shown(line))
-
     configured = Configured(settings.search_paths, settings.storage, settings.config_url)
     if options.command == "status":
         return _status(options, settings, configured, console, tell)

@@ -103,7 +103,7 @@ class TerminalProgress(LogProgress):
         return True
 
     def _begin_line(self) -> None:
-        self._write(f"{self._step} {self._dots()} ")
+        self._write(f"{self._step} … ")
         self._line_open = True
 
     def _end_line(self, text: str) -> None:
@@ -115,13 +115,6 @@ class TerminalProgress(LogProgress):
     def completed(self, rotation_id: str, names: IdentityNames, certificate: x509.Certificate) -> None:
         """Say what is in use now and until when."""
         self._write(f"Done: {rotation_id}. In use now: {in_use(names, certificate)}\n")
-
-    def _dots(self) -> str:
-        try:
-            "…".encode(self._stream.encoding or "ascii")
-        except UnicodeEncodeError:
-            return "..."
-        return "…"
 
 
 def in_use(names: IdentityNames, certificate: x509.Certificate) -> str:

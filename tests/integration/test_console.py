@@ -12,6 +12,7 @@ from handler.exit_status import DONE, PENDING, REFUSED, UNREAD
 from tests.privileges import NOBODY, reachable_folder
 from tests.simulators.device import REPOSITORY
 from tests.simulators.factory import running_factory
+from tests.terminal import on_terminal
 
 ID = "certs-console"
 GOES_ON, NOT_BEGUN = "; `renew-client-cert resume` goes on", "; nothing was begun: call it again"
@@ -146,3 +147,40 @@ def test_streams_that_are_closed_get_nothing_and_harm_nothing(factory, closed):
         assert done.returncode == DONE, done.stderr
         assert "Traceback" not in done.stderr
     assert factory.gateway.completed(ID)[0]["event"]["success"]
+
+
+# In ASCII
+
+GREETING = "Grüße … 日本"
+PLAIN = r"Gr\xfc\xdfe ... \u65e5\u672c"
+
+
+@pytest.mark.parametrize("locale", [{"LC_ALL": "C", "LANG": "de_DE.UTF-8"}, {"LANG": "C"}, {}], ids=str)
+def test_the_locale_c_is_heeded_by_a_rotation_its_errors_and_the_log(files, locale):
+    files.est.faults.add("POST", "/simplereenroll", times=None, status=400, body=GREETING)
+    files.device.write_request(ID)
+    shown = on_terminal(files.device, "rotate", environment=locale, columns=250)
+    assert shown.status == REFUSED
+    assert shown.text.isascii()
+    assert "[1/5] Generate new certificate ... failed, " in shown.text
+    assert PLAIN in shown.lines[-2]
+    assert PLAIN in shown.lines[-1]
+    for given in (
+        on_terminal(files.device, "log", environment=locale, columns=250).text,
+        files.device.run("log", environment=locale).stdout,
+    ):
+        assert given.isascii()
+        assert PLAIN in given
+
+
+@pytest.mark.parametrize("locale", [{"LC_ALL": "C.UTF-8"}, {"LC_CTYPE": "C.UTF-8", "LANG": "C"}], ids=str)
+def test_another_locale_gets_every_character(files, locale):
+    files.est.faults.add("POST", "/simplereenroll", times=None, status=400, body=GREETING)
+    files.device.write_request(ID)
+    shown = on_terminal(files.device, "rotate", environment=locale, columns=250)
+    assert "[1/5] Generate new certificate … failed, " in shown.text
+    assert GREETING in shown.lines[-1]
+
+
+def test_wrong_usage_is_ascii_too(files):
+    assert on_terminal(files.device, "rotate", "Grüße", environment={"LC_ALL": "C"}).text.isascii()
