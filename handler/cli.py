@@ -57,9 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.addLevelName(logging.INFO, "info")
     for noisy in ("urllib3", "pkcs11"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    if options.quiet:
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - until the process ends
     shows = options.command in OTHERS or getattr(options, "dry_run", False)
+    if options.quiet and not shows:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - until the process ends
     status = DONE
     try:
         status = _called(options, shows=shows)

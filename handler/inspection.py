@@ -48,15 +48,19 @@ def _check(
 ) -> int:
     from .check import Check, exit_status, lines_of, summary  # noqa: PLC0415
     from .check_system import System  # noqa: PLC0415
+    from .finding import OK  # noqa: PLC0415
     from .request import Overrides  # noqa: PLC0415
 
     overrides = Overrides(options.est_server, None, options.pkey_ids, options.cert_ids)
     found = []
     for finding in Check(settings, configured, overrides, System()).findings():
         found.append(finding)
+        if options.quiet and finding.level == OK:
+            continue
         for line in lines_of(finding, console):
             tell(line)
-    tell(summary(found))
+    if not options.quiet:
+        tell(summary(found))
     return exit_status({each.level for each in found})
 
 

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from handler.exit_status import DONE, PENDING, REFUSED, UNREAD
+from handler.exit_status import DONE, PENDING, PROBLEMS, REFUSED, UNREAD
 from tests.privileges import NOBODY, reachable_folder
 from tests.simulators.device import REPOSITORY
 from tests.simulators.factory import running_factory
@@ -147,6 +147,29 @@ def test_streams_that_are_closed_get_nothing_and_harm_nothing(factory, closed):
         assert done.returncode == DONE, done.stderr
         assert "Traceback" not in done.stderr
     assert factory.gateway.completed(ID)[0]["event"]["success"]
+
+
+# --quiet
+
+
+def test_a_quiet_check_says_what_is_not_ok_and_nothing_else(factory):
+    factory.device.write_request(ID)
+    (factory.device.storage / "client.pem").unlink(missing_ok=True)
+    factory.gateway_server.stop()
+    loud, quiet = factory.device.run("check"), factory.device.run("check", "--quiet")
+    assert quiet.returncode == loud.returncode == PROBLEMS
+    *lines, _ = loud.stdout.splitlines()
+    wanted = [line for line in lines if not line.startswith("ok ")]
+    assert quiet.stdout.splitlines() == wanted
+    assert any(line.startswith("problem  ") for line in wanted)
+
+
+@pytest.mark.parametrize("arguments", [["status", "--json"], ["log"], ["slots"], ["rotate", "--dry-run"]], ids=" ".join)
+def test_a_command_that_only_shows_something_shows_it_quietly_too(factory, arguments):
+    factory.device.write_request(ID)
+    loud, quiet = factory.device.run(*arguments), factory.device.run(*arguments, "-q")
+    assert loud.stdout
+    assert (quiet.returncode, len(quiet.stdout)) == (loud.returncode, len(loud.stdout))
 
 
 # In ASCII
