@@ -18,10 +18,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from hsm.errors import TokenError
 
@@ -50,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse has said why
         return stop.code if isinstance(stop.code, int) else USAGE
     quiet = logging.INFO if options.command == "daemon" else logging.WARNING
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.DEBUG if options.verbose else quiet, format="%(levelname)s: %(message)s"
-    )
+    to_console = logging.StreamHandler(sys.stderr)
+    to_console.setFormatter(MessageFormatter())
+    logging.basicConfig(handlers=[to_console], level=logging.DEBUG if options.verbose else quiet)
     logging.addLevelName(logging.WARNING, "warning")
     logging.addLevelName(logging.INFO, "info")
     for noisy in ("urllib3", "pkcs11"):
@@ -117,19 +117,21 @@ def _show_log(_options: argparse.Namespace, settings: Settings) -> int:
     from .history import History, timeline  # noqa: PLC0415
 
     storage = _storage(settings)
-    lines = list(timeline(History(storage / FOLDER).read()))
+    entries = History(storage / FOLDER).read()
     pending = read_pending(storage)
+    for line in timeline(entries, Console.of(sys.stdout, os.environ).width):
+        _print(line)
     if pending and pending.waiting:
-        lines.append(f"pending: {pending.waiting.reason}")
-    for line in lines or ["no rotation has been begun on this device"]:
-        _tell(line)
+        _tell(pending.waiting.reason, "pending: ")
+    elif not entries:
+        _tell("no rotation has been begun on this device")
     return DONE
 
 
 def _inspect(options: argparse.Namespace, settings: Settings) -> int:
     from .inspection import inspect  # noqa: PLC0415
 
-    return inspect(options, settings, Console.of(sys.stdout, os.environ), _tell)
+    return inspect(options, settings, Console.of(sys.stdout, os.environ), _print)
 
 
 OTHERS = {"daemon": _wait_and_finish, "log": _show_log, **dict.fromkeys(("status", "check", "slots"), _inspect)}
@@ -166,8 +168,8 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         if options.dry_run:
             from .plan import plan  # noqa: PLC0415
 
-            for line in plan(device, request, Limits()):
-                _tell(line)
+            for first, text in plan(device, request, Limits()):
+                _tell(text, first)
             return DONE
     elif by_fioconfig and not withdrawn:
         request = _request(options, settings, device)
@@ -175,7 +177,8 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
     with DeviceLock(device.storage).acquire(limits.lock_wait):
         for folder in (*device.folders, Journal(device.storage).folder):
             remove_leftovers(folder)
-        rotator = Rotator(device, make_progress(), called_by_fioconfig=by_fioconfig, limits=limits)
+        progress = make_progress(sys.stdout, Console.of(sys.stdout, os.environ).width)
+        rotator = Rotator(device, progress, called_by_fioconfig=by_fioconfig, limits=limits)
         try:
             _tell_unless_empty(_work(rotator, options, request))
             status = DONE
@@ -290,14 +293,36 @@ def _tell_unless_empty(text: str) -> None:
 
 def _say(text: str) -> None:
     with contextlib.suppress(OSError):  # nobody reads it
-        sys.stderr.write(f"renew-client-cert: {text}\n")
+        sys.stderr.writelines(f"{line}\n" for line in _lines(sys.stderr, "renew-client-cert: ", text))
 
 
-def _tell(text: str) -> None:
+def _tell(text: str, first: str = "") -> None:
+    """Print a text; what does not fit a line of the terminal goes on behind the end of `first`."""
+    for line in _lines(sys.stdout, first, text):
+        _print(line)
+
+
+def _print(line: str) -> None:
     try:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(line + "\n")
     except OSError as error:
         raise OutputError(error) from error
+
+
+def _lines(stream: TextIO, first: str, text: str) -> Iterator[str]:
+    from .table import hanging  # noqa: PLC0415 - the daemon does without
+
+    return hanging(first, text, Console.of(stream, os.environ).width)
+
+
+class MessageFormatter(logging.Formatter):
+    """Messages of the log, folded on a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Give the message as lines."""
+        first, text = f"{record.levelname}: ", super().format(record)
+        # A traceback has lines of its own, and a bug to be read as it is.
+        return first + text if "\n" in text else "\n".join(_lines(sys.stderr, first, text))
 
 
 def _open_closed_streams() -> None:

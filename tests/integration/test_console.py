@@ -1,6 +1,7 @@
 """How the program meets a console: what it says where it cannot go on, where nobody reads, in 80 columns, in ASCII."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -182,14 +183,14 @@ PLAIN = r"Gr\xfc\xdfe ... \u65e5\u672c"
 def test_the_locale_c_is_heeded_by_a_rotation_its_errors_and_the_log(files, locale):
     files.est.faults.add("POST", "/simplereenroll", times=None, status=400, body=GREETING)
     files.device.write_request(ID)
-    shown = on_terminal(files.device, "rotate", environment=locale, columns=250)
+    shown = on_terminal(files.device, "rotate", environment=locale, columns=500)
     assert shown.status == REFUSED
     assert shown.text.isascii()
     assert "[1/5] Generate new certificate ... failed, " in shown.text
     assert PLAIN in shown.lines[-2]
     assert PLAIN in shown.lines[-1]
     for given in (
-        on_terminal(files.device, "log", environment=locale, columns=250).text,
+        on_terminal(files.device, "log", environment=locale, columns=500).text,
         files.device.run("log", environment=locale).stdout,
     ):
         assert given.isascii()
@@ -200,10 +201,58 @@ def test_the_locale_c_is_heeded_by_a_rotation_its_errors_and_the_log(files, loca
 def test_another_locale_gets_every_character(files, locale):
     files.est.faults.add("POST", "/simplereenroll", times=None, status=400, body=GREETING)
     files.device.write_request(ID)
-    shown = on_terminal(files.device, "rotate", environment=locale, columns=250)
+    shown = on_terminal(files.device, "rotate", environment=locale, columns=500)
     assert "[1/5] Generate new certificate … failed, " in shown.text
     assert GREETING in shown.lines[-1]
 
 
 def test_wrong_usage_is_ascii_too(files):
     assert on_terminal(files.device, "rotate", "Grüße", environment={"LC_ALL": "C"}).text.isascii()
+
+
+# In 80 columns
+
+
+def too_wide(shown, columns=80):
+    return [line for line in shown.lines if len(line) > columns]
+
+
+@pytest.mark.parametrize("columns", [0, 60, 80])
+def test_whatever_is_shown_fits_the_terminal(files, columns):
+    """0: a serial line that does not know its size counts as 80 columns wide."""
+    device, width = files.device, columns or 80
+    device.write_request(ID)
+    files.gateway.faults.add("PATCH", "/config", status=403, body="these files are not yours, " * 9)
+    for arguments, status in (
+        (["rotate", "--dry-run"], DONE),
+        (["rotate"], REFUSED),
+        (["log"], DONE),
+        (["status"], DONE),
+        (["resume"], DONE),
+        (["log"], DONE),
+        (["rotate"], DONE),
+        (["rotate", "--rotation-id", "not an id " * 9], REFUSED),
+    ):
+        shown = on_terminal(device, *arguments, columns=columns)
+        assert shown.status == status, shown.text
+        assert too_wide(shown, width) == [], arguments
+        if arguments == ["rotate"] and status == REFUSED:
+            assert too_wide(shown, width - 20), "it uses the width that there is"
+
+
+def test_a_warning_fits_the_terminal(files):
+    files.device.write_request(ID, **{"a_key_that_nobody_knows_" * 5: "1"})
+    shown = on_terminal(files.device, "rotate", columns=80)
+    assert shown.status == DONE
+    assert any(line.startswith("warning: line ") for line in shown.lines)
+    assert too_wide(shown) == []
+
+
+def test_the_log_folds_the_name_of_a_long_event_below_its_beginning(files):
+    files.device.write_request(ID)
+    assert files.device.run("rotate").returncode == DONE
+    lines = on_terminal(files.device, "log", columns=80).lines
+    (first,) = [number for number, line in enumerate(lines) if "Update device specific" in line]
+    assert re.fullmatch(r"  \S{10} \S{8}  Update device specific configuration on server +ok", lines[first])
+    assert lines[first + 1] == 23 * " " + "with new key"
+    assert len({line.rindex("ok") for line in lines if line.endswith("ok")}) == 1

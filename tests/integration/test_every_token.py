@@ -116,6 +116,21 @@ def test_three_rotations_use_the_two_slots_in_turn(factory):
         assert under(device, object_id) == [("CERTIFICATE", "client")]
 
 
+def test_a_dry_run_after_the_switch_leaves_the_gateways_first_sight_to_the_rotation(factory):
+    """Where a token cannot derive, a rotation asks the gateway before anything changes whether values are encrypted."""
+    device = factory.device
+    device.write_request(ID)
+    factory.gateway.faults.add("POST", "/events", times=None, status=503, headers={"Retry-After": "3000"})
+    assert device.run().returncode == SWITCHED
+    factory.gateway.faults.clear()
+    requests = len(factory.gateway.requests)
+    device.write_request("certs-next")
+    done = device.run("rotate", "--dry-run")
+    assert done.returncode == DONE, done.stderr
+    assert f"rotation {ID} is pending after step 5 and would be finished first" in done.stdout
+    assert len(factory.gateway.requests) == requests
+
+
 def test_every_session_and_login_is_given_back(factory):
     device = factory.device
     watched = Watched(device)

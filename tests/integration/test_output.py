@@ -43,7 +43,7 @@ def in_use(device):
 @pytest.mark.parametrize(("encoding", "dots"), [("utf-8", "…"), ("ascii", "...")])
 def test_on_a_terminal_there_is_a_line_per_step_and_a_closing_one(files, encoding, dots):
     files.device.write_request("certs-1")
-    shown = on_terminal(files.device, "rotate", environment={"PYTHONIOENCODING": encoding}, columns=200)
+    shown = on_terminal(files.device, "rotate", environment={"PYTHONIOENCODING": encoding}, columns=500)
     assert shown.status == DONE
     unfinished = tuple(f"[{number}/5] {name} {dots} " for number, name in enumerate(STEPS, start=1))
     lines = [line for line in shown.lines if not line.startswith("warning: ") and line not in unfinished]
@@ -55,7 +55,7 @@ def test_on_a_terminal_there_is_a_line_per_step_and_a_closing_one(files, encodin
 def test_a_warning_on_a_terminal_has_a_line_of_its_own_and_the_steps_end_too(files):
     files.est.validity = timedelta(days=30)  # ends before the current certificate: a warning inside step 1
     files.device.write_request("certs-1")
-    shown = on_terminal(files.device, "rotate", environment=UTF8, columns=200)
+    shown = on_terminal(files.device, "rotate", environment=UTF8, columns=500)
     assert shown.status == DONE
     lines = shown.lines
     begun = lines.index("[1/5] Generate new certificate … ")
@@ -84,7 +84,7 @@ def test_a_steps_name_shows_before_the_step_is_done(files):
 def test_on_a_terminal_a_failed_step_has_its_reason_below_it(files):
     files.gateway.supports_rotation = False
     files.device.write_request("certs-1")
-    shown = on_terminal(files.device, "rotate", environment=UTF8, columns=200)
+    shown = on_terminal(files.device, "rotate", environment=UTF8, columns=500)
     assert shown.status == REFUSED
     lines = shown.lines
     (failed,) = [index for index, line in enumerate(lines) if "failed, " in line]
