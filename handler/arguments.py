@@ -10,9 +10,9 @@ from typing import NoReturn
 from . import __version__
 from .backoff import MAX_ASKED
 from .errors import RequestRefusedError
+from .exit_status import USAGE
 from .sota import DEFAULT_SEARCH_PATHS
 
-USAGE = 64
 DEFAULT_REQUEST = "/var/run/secrets/fio-rotate-certs"
 
 
@@ -83,7 +83,8 @@ def _common_options(default: str | None = argparse.SUPPRESS) -> _Parser:
     group.add_argument("--storage-dir", metavar="DIR", help="storage folder [STORAGE_DIR, storage.path]")
     group.add_argument("--sota", metavar="PATH[,PATH]", help="TOML files and folders of the configuration [SOTA_DIR]")
     common.add_argument("-v", "--verbose", action="store_const", const=True, help="say what is done in between")
-    common.add_argument("-q", "--quiet", action="store_const", const=True, help="say nothing but warnings and errors")
+    quiet = "say nothing but warnings and errors; of check: only what is not ok"
+    common.add_argument("-q", "--quiet", action="store_const", const=True, help=quiet)
     return common
 
 

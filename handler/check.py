@@ -22,12 +22,12 @@ from .check_system import System, system_findings
 from .configured import TOKEN, Configured
 from .console import Console
 from .errors import RenewalError, describe
+from .exit_status import ALL_OK, PROBLEMS, WARNINGS
 from .finding import PROBLEM, SKIPPED, WARNING, Finding, problem
 from .request import Overrides
 from .table import hanging
 from .view import View
 
-ALL_OK, WARNINGS, PROBLEMS = 0, 1, 2
 _LEVEL_WIDTH, _TOPIC_WIDTH = 9, 15
 
 

@@ -8,54 +8,84 @@
 | 75 | pending: it will be resumed |
 | 78 | refused: the request, the configuration or a server's answer has to be changed first |
 | 123 | called by fioconfig, and this call switched the key: fioconfig must exit and start anew |
+| 141 | whoever read the output of a command that shows something has gone |
 """
 
 import argparse
-import io
+import contextlib
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from hsm.errors import TokenError
 
-from .arguments import USAGE, Settings, make_parser
-from .errors import RenewalError, RequestRefusedError, describe, is_final
+from .arguments import Settings, make_parser
+from .console import Console
+from .errors import BusyError, RenewalError, RequestRefusedError, describe, is_final
+from .exit_status import DONE, PENDING, REFUSED, SWITCHED, UNREAD, USAGE
+from .pending import FOLDER, JOURNAL, LaterJournalError, read_pending
 
 if TYPE_CHECKING:
     from .device import Device
     from .request import RotationRequest
     from .rotation import Rotator
 
-DONE, BUG, PENDING, REFUSED, SWITCHED = 0, 1, 75, 78, 123
-
 log = logging.getLogger("renew-client-cert")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit status."""
+    _open_closed_streams()
+    for stream in (sys.stdout, sys.stderr):
+        Console.set_up(stream, os.environ)
     parser = make_parser()
     try:
         options = parser.parse_args(arguments)
     except SystemExit as stop:  # argparse has said why
         return stop.code if isinstance(stop.code, int) else USAGE
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a console may know ASCII only
     quiet = logging.INFO if options.command == "daemon" else logging.WARNING
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.DEBUG if options.verbose else quiet, format="%(levelname)s: %(message)s"
-    )
+    to_console = logging.StreamHandler(sys.stderr)
+    to_console.setFormatter(MessageFormatter())
+    logging.basicConfig(handlers=[to_console], level=logging.DEBUG if options.verbose else quiet)
     logging.addLevelName(logging.WARNING, "warning")
     logging.addLevelName(logging.INFO, "info")
     for noisy in ("urllib3", "pkcs11"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    if options.quiet:
+    shows = options.command in OTHERS or getattr(options, "dry_run", False)
+    if options.quiet and not shows:
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - until the process ends
+    status = DONE
+    try:
+        status = _called(options, shows=shows)
+        _flush()
+    except OutputError as error:
+        # What waits would be tried again by the interpreter when it ends, with words and a status of its own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if shows:  # a rotation is what it is, whether anybody reads of it or not
+            status = error.status
+            if status != UNREAD:
+                _say(str(error))
+    return status
+
+
+class OutputError(Exception):
+    """Standard output takes no more. `status`: the exit status of a command that only shows something."""
+
+    def __init__(self, error: OSError) -> None:
+        """Keep what stands in the way."""
+        super().__init__(f"standard output cannot be written to: {describe(error)}")
+        self.status = UNREAD if isinstance(error, BrokenPipeError) else PENDING
+
+
+def _called(options: argparse.Namespace, *, shows: bool) -> int:
+    """Do what is asked; say how it ended, and give the exit status. Raises OutputError."""
+    settings = None
     try:
         settings = Settings.of(options, os.environ)
         if options.command in OTHERS:
@@ -63,9 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl+C does
         return _run(options, settings)
     except (RenewalError, TokenError, OSError) as error:
-        return _explain(error)
+        return _explain(error, "" if shows else _what_next(settings))
     except KeyboardInterrupt:
-        _say("interrupted; `renew-client-cert resume` goes on")
+        _say("interrupted" + ("" if shows else _what_next(settings)))
         return PENDING
 
 
@@ -85,28 +115,34 @@ def _wait_and_finish(options: argparse.Namespace, settings: Settings) -> int:
 
 def _show_log(_options: argparse.Namespace, settings: Settings) -> int:
     from .history import History, timeline  # noqa: PLC0415
-    from .pending import FOLDER, LaterJournalError, read_pending  # noqa: PLC0415
 
     storage = _storage(settings)
-    lines = list(timeline(History(storage / FOLDER).read()))
-    try:
-        pending = read_pending(storage)
-        if pending and pending.waiting:
-            lines.append(f"pending: {pending.waiting.reason}")
-        elif pending and pending.problem:
-            lines.append(f"pending: unknown, the journal is broken: {pending.problem}")
-    except LaterJournalError as error:
-        lines.append(f"pending: {error}")
-    for line in lines or ["no rotation has been begun on this device"]:
-        _tell(line)
+    entries = History(storage / FOLDER).read()
+    for line in timeline(entries, Console.of(sys.stdout, os.environ).width):
+        _print(line)
+    waits_for = _waits_for(storage)
+    if waits_for:
+        _tell(waits_for, "pending: ")
+    elif not entries:
+        _tell("no rotation has been begun on this device")
     return DONE
 
 
+def _waits_for(storage: Path) -> str | None:
+    """Say what a pending rotation waits for, or why that cannot be known."""
+    try:
+        pending = read_pending(storage)
+    except LaterJournalError as error:
+        return str(error)
+    if pending and pending.problem:
+        return f"unknown, the journal is broken: {pending.problem}"
+    return pending.waiting.reason if pending and pending.waiting else None
+
+
 def _inspect(options: argparse.Namespace, settings: Settings) -> int:
-    from .console import Console  # noqa: PLC0415
     from .inspection import inspect  # noqa: PLC0415
 
-    return inspect(options, settings, Console.of(sys.stdout, os.environ), _tell)
+    return inspect(options, settings, Console.of(sys.stdout, os.environ), _print)
 
 
 OTHERS = {"daemon": _wait_and_finish, "log": _show_log, **dict.fromkeys(("status", "check", "slots"), _inspect)}
@@ -143,8 +179,8 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         if options.dry_run:
             from .plan import plan  # noqa: PLC0415
 
-            for line in plan(device, request, Limits()):
-                _tell(line)
+            for first, text in plan(device, request, Limits()):
+                _tell(text, first)
             return DONE
     elif by_fioconfig and not withdrawn:
         request = _request(options, settings, device)
@@ -152,15 +188,29 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
     with DeviceLock(device.storage).acquire(limits.lock_wait):
         for folder in (*device.folders, Journal(device.storage).folder):
             remove_leftovers(folder)
-        rotator = Rotator(device, make_progress(), called_by_fioconfig=by_fioconfig, limits=limits)
+        progress = make_progress(sys.stdout, Console.of(sys.stdout, os.environ).width)
+        rotator = Rotator(device, progress, called_by_fioconfig=by_fioconfig, limits=limits)
         try:
             _tell_unless_empty(_work(rotator, options, request))
             status = DONE
         except (RenewalError, TokenError, OSError) as error:
-            status = _explain(error)
+            status = _explain(error, _what_next(settings))
         finally:
             rotator.close()
+        if status == DONE and not (by_fioconfig or (options.command == "resume" and options.offline)):
+            status = _undelivered(device.storage)
         return SWITCHED if by_fioconfig and rotator.switched else status
+
+
+def _undelivered(storage: Path) -> int:
+    """Warn of events that are still to be delivered though everything else is done; give the exit status for that."""
+    pending = read_pending(storage)
+    if pending is None or pending.rotation_id is not None or not pending.undelivered:
+        return DONE
+    why = f": {pending.waiting.reason}" if pending.waiting else ""
+    events = "1 event is" if pending.undelivered == 1 else f"{pending.undelivered} events are"
+    log.warning("%s not delivered yet%s%s", events, why, GOES_ON)
+    return PENDING
 
 
 def _work(rotator: "Rotator", options: argparse.Namespace, request: "RotationRequest | None") -> str:
@@ -181,8 +231,6 @@ def _work(rotator: "Rotator", options: argparse.Namespace, request: "RotationReq
 
 def _is_due(device: "Device", share: float) -> bool:
     """Tell whether less than that share of the current certificate's life is left, and nothing is pending."""
-    from .pending import read_pending  # noqa: PLC0415
-
     pending = read_pending(device.storage)
     if pending and pending.rotation_id:
         _tell(f"nothing to do: rotation {pending.rotation_id} is pending already")
@@ -225,13 +273,28 @@ def _request(options: argparse.Namespace, settings: Settings, device: "Device") 
     return request
 
 
-def _explain(error: Exception) -> int:
-    """Say what ended the call, and give the status for it."""
-    if is_final(error):
+def _explain(error: Exception, next_step: str) -> int:
+    """Say what ended the call and what goes on from here (`_what_next`), and give the status for it."""
+    pending = next_step == GOES_ON
+    # Somebody has to act where a file may not be used, unless a rotation is under way, which is tried again.
+    if is_final(error) or (isinstance(error, PermissionError) and not pending):
         _say(f"refused: {describe(error)}")
         return REFUSED
-    _say(f"pending: {describe(error)}; `renew-client-cert resume` goes on")
+    if isinstance(error, BusyError):
+        next_step = ""  # it says so itself
+    _say(f"{'pending' if pending else 'not now'}: {describe(error)}{next_step}")
     return PENDING
+
+
+GOES_ON, NOT_BEGUN = "; `renew-client-cert resume` goes on", "; nothing was begun: call it again"
+
+
+def _what_next(settings: Settings | None) -> str:
+    """Say what goes on after a call that could not end: by what is in the journal now, not by how far it came."""
+    with contextlib.suppress(RenewalError, OSError):
+        if settings is not None and (_storage(settings) / FOLDER / JOURNAL).exists():
+            return GOES_ON
+    return NOT_BEGUN
 
 
 def _tell_unless_empty(text: str) -> None:
@@ -240,8 +303,52 @@ def _tell_unless_empty(text: str) -> None:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"renew-client-cert: {text}\n")
+    with contextlib.suppress(OSError):  # nobody reads it
+        sys.stderr.writelines(f"{line}\n" for line in _lines(sys.stderr, "renew-client-cert: ", text))
 
 
-def _tell(text: str) -> None:
-    sys.stdout.write(text + "\n")
+def _tell(text: str, first: str = "") -> None:
+    """Print a text; what does not fit a line of the terminal goes on behind the end of `first`."""
+    for line in _lines(sys.stdout, first, text):
+        _print(line)
+
+
+def _print(line: str) -> None:
+    try:
+        sys.stdout.write(line + "\n")
+    except OSError as error:
+        raise OutputError(error) from error
+
+
+def _lines(stream: TextIO, first: str, text: str) -> Iterator[str]:
+    from .table import hanging  # noqa: PLC0415 - the daemon does without
+
+    return hanging(first, text, Console.of(stream, os.environ).width)
+
+
+class MessageFormatter(logging.Formatter):
+    """Messages of the log, folded on a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Give the message as lines."""
+        first, text = f"{record.levelname}: ", super().format(record)
+        # A traceback has lines of its own, and a bug to be read as it is.
+        return first + text if "\n" in text else "\n".join(_lines(sys.stderr, first, text))
+
+
+def _open_closed_streams() -> None:
+    """Have something stand at 0, 1 and 2: else the next file that is opened stands there, and gets what is printed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - until the process ends
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        raise OutputError(error) from error

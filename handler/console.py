@@ -1,10 +1,14 @@
 """What the place is like that output goes to: its width, its characters, and whether it shows colours."""
 
-import shutil
+import codecs
+import io
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TextIO
 
+USUAL_WIDTH = 80
 _RESET = "\033[0m"
 _COLOURS = {"ok": "\033[32m", "warning": "\033[33m", "problem": "\033[1;31m"}
 
@@ -19,20 +23,59 @@ class Console:
     """Whether it is told so by the locale C, which Python takes for UTF-8 (PEP 540); a stream that is ASCII knows."""
 
     @classmethod
+    def set_up(cls, stream: TextIO, environment: Mapping[str, str]) -> "Console":
+        """Have the stream escape what its console cannot show, and give what it is like."""
+        console = cls.of(stream, environment)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="ascii" if console.ascii else None, errors=_ESCAPED)
+        return console
+
+    @classmethod
     def of(cls, stream: TextIO, environment: Mapping[str, str]) -> "Console":
         """Look at a stream. A serial console that does not know its size counts as 80 columns wide."""
-        locale = next(filter(None, map(environment.get, ("LC_ALL", "LC_CTYPE", "LANG"))), "C")
-        plain = locale in {"C", "POSIX"} and not environment.get("PYTHONIOENCODING")
+        plain = _locale(environment) in {"C", "POSIX"} and not environment.get("PYTHONIOENCODING")
         if not stream.isatty():
             return cls(ascii=plain)
         colours = not environment.get("NO_COLOR") and environment.get("TERM", "dumb") != "dumb"
-        return cls(shutil.get_terminal_size().columns, colours, plain)
-
-    def shown(self, line: str) -> str:
-        """Give a line as this console can show it."""
-        return line.encode("ascii", "backslashreplace").decode("ascii") if self.ascii else line
+        return cls(_columns(stream, environment.get("COLUMNS", "")), colours, plain)
 
     def coloured(self, word: str, padded: str) -> str:
         """Give the padded word in the colour of what it says, where this console has colours."""
         colour = _COLOURS.get(word) if self.colours else None
         return f"{colour}{padded}{_RESET}" if colour else padded
+
+
+def _locale(environment: Mapping[str, str]) -> str:
+    """Give the locale that was asked for: Python itself writes LC_CTYPE in the place of C (PEP 538)."""
+    names = ["LC_ALL", "LC_CTYPE", "LANG"]
+    if environment.get("LC_CTYPE") in {"C.UTF-8", "C.utf8", "UTF-8"}:
+        try:
+            given = Path("/proc/self/environ").read_bytes()
+        except OSError:
+            given = b""
+        if b"\0LC_CTYPE=" not in b"\0" + given:
+            names.remove("LC_CTYPE")
+    return next(filter(None, map(environment.get, names)), "C")
+
+
+def _columns(stream: TextIO, told: str) -> int:
+    """Give the width of a terminal: what the environment tells, what the terminal knows, or 80."""
+    if told.isascii() and told.isdecimal() and int(told):
+        return int(told)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or USUAL_WIDTH
+    except OSError:
+        return USUAL_WIDTH
+
+
+def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Give what stands for a character that cannot be shown (codecs.register_error)."""
+    if isinstance(error, UnicodeEncodeError):
+        error.end = error.start + 1
+        if error.object[error.start] == "\N{HORIZONTAL ELLIPSIS}":
+            return "...", error.end
+    return codecs.backslashreplace_errors(error)
+
+
+_ESCAPED = "renew-client-cert.escaped"
+codecs.register_error(_ESCAPED, _escape)

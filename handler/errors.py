@@ -10,6 +10,7 @@ from hsm.errors import TokenError
 
 _DISK = "look for its disk's errors in the kernel's log"
 _ADVICE = {
+    errno.EACCES: "run this as root",
     errno.ENOSPC: "make room there",
     errno.EDQUOT: "make room there",
     errno.EROFS: f"expected a file system that is mounted writable; {_DISK}",

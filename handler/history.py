@@ -11,11 +11,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .table import folded, hanging, printable
 from .typed import read
 
 log = logging.getLogger(__name__)
 
 NAME = "history.jsonl"
+MIN_NAME = 20
+"""Columns of an event's name on the narrowest console."""
 MAX_BYTES = 64 * 1024
 """Some 300 events: the older half goes when there are more."""
 
@@ -66,18 +69,29 @@ class History:
         return entries
 
 
-def timeline(entries: Sequence[Entry]) -> Iterator[str]:
-    """Give the lines of a timeline: a paragraph per rotation, a line per event."""
-    width = max((len(entry.event) for entry in entries), default=0)
+def timeline(entries: Sequence[Entry], width: int | None = None) -> Iterator[str]:
+    """Give the lines of a timeline for a console of that width: a paragraph per rotation, a line or two per event."""
+    name_width = max((len(entry.event) for entry in entries), default=0)
+    if width is not None:
+        name_width = max(MIN_NAME, min(name_width, width - len(_line("", "", "failed"))))
     rotation_id = None
     for entry in entries:
         if entry.rotation_id != rotation_id:
             rotation_id = entry.rotation_id
-            yield f"rotation {rotation_id}"
-        time = entry.time.replace("T", " ").removesuffix("Z")
-        yield f"  {time}  {entry.event:{width}}  {'ok' if entry.success else 'failed'}"
+            yield from hanging("rotation ", rotation_id, width)
+        first, *rest = folded(printable(entry.event), name_width)
+        yield _line(printable(entry.time.replace("T", " ").removesuffix("Z")), f"{first:{name_width}}", _end(entry))
+        yield from (_line("", part).rstrip() for part in rest)
         if entry.details:
-            yield f"  {'':19}  {entry.details}"
+            yield from hanging(_line(""), entry.details, width)
+
+
+def _line(time: str, *rest: str) -> str:
+    return "  ".join(("", f"{time:19}", *(rest or ("",))))
+
+
+def _end(entry: Entry) -> str:
+    return "ok" if entry.success else "failed"
 
 
 def _for_its_owner(path: str, flags: int) -> int:

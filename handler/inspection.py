@@ -9,20 +9,15 @@ from .arguments import Settings
 from .configured import Configured
 from .console import Console
 from .errors import RenewalError, describe, is_final
+from .exit_status import DONE, PENDING, REFUSED
 from .table import hanging
 
-DONE, PENDING, REFUSED = 0, 75, 78
 
-
-def inspect(options: argparse.Namespace, settings: Settings, console: Console, say: Callable[[str], None]) -> int:
+def inspect(options: argparse.Namespace, settings: Settings, console: Console, tell: Callable[[str], None]) -> int:
     """Run `status`, `check` or `slots`, tell each line as soon as it is known, and give the exit status.
 
     What cannot be shown is told too. 75: it may pass by itself; 78: somebody has to mend it first.
     """
-
-    def tell(line: str) -> None:
-        say(console.shown(line))
-
     configured = Configured(settings.search_paths, settings.storage, settings.config_url)
     if options.command == "status":
         return _status(options, settings, configured, console, tell)
@@ -53,15 +48,19 @@ def _check(
 ) -> int:
     from .check import Check, exit_status, lines_of, summary  # noqa: PLC0415
     from .check_system import System  # noqa: PLC0415
+    from .finding import OK  # noqa: PLC0415
     from .request import Overrides  # noqa: PLC0415
 
     overrides = Overrides(options.est_server, None, options.pkey_ids, options.cert_ids)
     found = []
     for finding in Check(settings, configured, overrides, System()).findings():
         found.append(finding)
+        if options.quiet and finding.level == OK:
+            continue
         for line in lines_of(finding, console):
             tell(line)
-    tell(summary(found))
+    if not options.quiet:
+        tell(summary(found))
     return exit_status({each.level for each in found})
 
 

@@ -8,60 +8,95 @@ from .device import Device
 from .http import Deadline, Limits
 from .keystore import IdentityNames
 from .local_config import LocalConfig
-from .pending import read_pending
+from .pending import LOCKED, read_pending
 from .preflight import check_before_anything_changes
 from .request import RotationRequest
 from .services import AKTUALIZR, FIOCONFIG
-from .state import Journal
+from .state import PROVED, Journal
 from .steps import curve_of
+from .view import View
+
+Line = tuple[str, str]
+"""How a line begins, and its text: what does not fit goes on behind that beginning."""
 
 
-def plan(device: Device, request: RotationRequest, limits: Limits) -> Iterator[str]:
+def plan(device: Device, request: RotationRequest, limits: Limits) -> Iterator[Line]:
     """Give the lines that say what `request` would do. Changes nothing, here or on a server.
 
-    Raises what the rotation itself would before it changes anything: RefusedError, PendingError,
+    No server is asked anything while the certificate in use may be new to the gateway: its first sight of it is the
+    point of no return. Raises what the rotation itself would before it changes anything: RefusedError, PendingError,
     hsm.errors.TokenError, OSError.
     """
     pending = read_pending(device.storage)
-    if pending and pending.rotation_id == request.rotation_id:
-        yield f"rotation {request.rotation_id} is pending after step {pending.step}: it would go on from there"
+    if pending is not None and pending.rotation_id == request.rotation_id:
+        yield "", f"rotation {request.rotation_id} is pending after step {pending.step}: it would go on from there"
         return
     if completed.rotation_id(device.storage) == request.rotation_id:
-        yield f"nothing to do: rotation {request.rotation_id} is complete already"
+        yield "", f"nothing to do: rotation {request.rotation_id} is complete already"
         return
-    if pending and pending.problem:
-        yield f"the journal is broken and would be set aside first: {pending.problem}"
-    if pending and pending.rotation_id:
-        yield f"rotation {pending.rotation_id} is pending: it would be finished (past step 2) or dropped first"
     connections = Connections(device, Deadline(limits.total), limits)
     device.open_store(request.key_ids, request.certificate_ids)
     try:
-        journal = Journal(device.storage)
-        local_config = LocalConfig(device.config_encrypted, journal.aside)
+        names, view = device.names_in_use(), View.of(device.storage)
+        finished_first = _finished_first(view, names)
+        if finished_first is not None:
+            yield "", f"{finished_first}. Then {request.rotation_id} would begin: ask again when that is done"
+            return
+        if pending is not None and pending.rotation_id is not None:
+            yield "", _ended_first(view, pending.rotation_id)
+        local_config = LocalConfig(device.config_encrypted, Journal(device.storage).aside)
         new = check_before_anything_changes(device, local_config, connections)
-        yield from _steps(device, request, device.names_in_use(), new)
+        yield from _steps(device, request, names, new)
     finally:
         connections.close()
         device.close()
 
 
-def _steps(device: Device, request: RotationRequest, old: IdentityNames, new: IdentityNames) -> Iterator[str]:
+def _finished_first(view: View, names: IdentityNames) -> str | None:
+    """Say what would have to be brought to its end first, so that nothing is known yet of what follows."""
+    if view.left_by_fioconfig:
+        return "a rotation that fioconfig left would be taken over and finished first"
+    if view.problem is not None:
+        return f"first, this: {view.problem}"
+    rotation = view.rotation
+    if rotation is None or rotation.step >= PROVED:
+        return None
+    if rotation.rollback is not None:
+        return f"rotation {rotation.rotation_id} would be rolled back first: {rotation.rollback}"
+    if rotation.step < LOCKED and names == rotation.old:
+        return None
+    return (
+        f"rotation {rotation.rotation_id} is pending after step {rotation.step} and would be finished first: key "
+        f"{rotation.new.key} and certificate {rotation.new.certificate} are in use then"
+    )
+
+
+def _ended_first(view: View, rotation_id: str) -> str:
+    rotation = view.rotation
+    if rotation is None:
+        return f"rotation {rotation_id} is asked for, not begun: this one takes its place"
+    if rotation.step >= PROVED:
+        return f"rotation {rotation_id} is in use: what is left of it would be tidied up first"
+    return f"rotation {rotation_id} is pending after step {rotation.step}: it would be dropped first, its new key too"
+
+
+def _steps(device: Device, request: RotationRequest, old: IdentityNames, new: IdentityNames) -> Iterator[Line]:
     certificate = device.store.certificate(old.certificate)
     token = device.config.token
     place = f"token {token.label}" if token else "files"
     server, config = device.config.server, device.config.config_url
     key, name = device.store.sota_keys
-    yield f"Nothing was changed. Rotation {request.rotation_id} would do this:"
-    yield f"  [1/5] make a {curve_of(certificate).name} key as {new.key} ({place}; what a rotation left there goes)"
-    yield f"        POST {request.est_server}/simplereenroll as {certificate.subject.rfc4514_string()},"
-    yield f"        authenticated by certificate {old.certificate}"
-    yield f"        store the issued certificate as {new.certificate}"
-    yield f"        GET {request.est_server}/cacerts with the new certificate, as a trial"
-    yield f"  [2/5] PATCH {server}/device: the next public key"
-    yield f"  [3/5] encrypt {device.config_encrypted} to the new key"
-    yield f"  [4/5] GET {config}-device, PATCH {config}: the device's own files, encrypted to the new key"
-    yield f"  [5/5] in {device.sota.check_writable((key, name))}:"
-    yield f"        {key}: {old.key} -> {new.key}"
-    yield f"        {name}: {old.certificate} -> {new.certificate}"
-    yield f"        POST {server}/events with the new certificate: the gateway's first sight of it"
-    yield f"        restart {AKTUALIZR} if it runs, and {FIOCONFIG}"
+    yield "", f"Nothing was changed. Rotation {request.rotation_id} would do this:"
+    yield "  [1/5] ", f"make a {curve_of(certificate).name} key as {new.key} ({place}; what a rotation left there goes)"
+    yield "        ", f"POST {request.est_server}/simplereenroll as {certificate.subject.rfc4514_string()},"
+    yield "        ", f"authenticated by certificate {old.certificate}"
+    yield "        ", f"store the issued certificate as {new.certificate}"
+    yield "        ", f"GET {request.est_server}/cacerts with the new certificate, as a trial"
+    yield "  [2/5] ", f"PATCH {server}/device: the next public key"
+    yield "  [3/5] ", f"encrypt {device.config_encrypted} to the new key"
+    yield "  [4/5] ", f"GET {config}-device, PATCH {config}: the device's own files, encrypted to the new key"
+    yield "  [5/5] ", f"in {device.sota.check_writable((key, name))}:"
+    yield "        ", f"{key}: {old.key} -> {new.key}"
+    yield "        ", f"{name}: {old.certificate} -> {new.certificate}"
+    yield "        ", f"POST {server}/events with the new certificate: the gateway's first sight of it"
+    yield "        ", f"restart {AKTUALIZR} if it runs, and {FIOCONFIG}"

@@ -1,5 +1,6 @@
 """What a person sees of a rotation: a line per step on a terminal, plain lines for a log."""
 
+import contextlib
 import logging
 import sys
 import time
@@ -9,6 +10,9 @@ from cryptography import x509
 
 from .keystore import IdentityNames
 from .state import SWITCHED
+from .table import hanging
+
+_INDENT = 6 * " "
 
 
 class Progress(Protocol):
@@ -27,15 +31,15 @@ class Progress(Protocol):
         """The rotation is complete: that identity is in use."""
 
 
-def make_progress(stream: TextIO | None = None) -> Progress:
-    """Choose by what the stream is (standard output where not given).
+def make_progress(stream: TextIO | None = None, width: int | None = None) -> Progress:
+    """Choose by what the stream is (standard output where not given). `width`: columns of the terminal, if it has any.
 
     On a terminal, log messages that go to one as well no longer run into the line of a step.
     """
     stream = stream or sys.stdout
     if not stream.isatty():
         return LogProgress(stream)
-    progress = TerminalProgress(stream)
+    progress = TerminalProgress(stream, width)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler) and handler.stream.isatty():
             handler.addFilter(progress.make_room)
@@ -71,14 +75,18 @@ class LogProgress:
         return f"{time.monotonic() - self._started:.1f} s"
 
     def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+        with contextlib.suppress(OSError):  # a rotation goes on where nobody reads of it
+            self._stream.write(text)
+            self._stream.flush()
 
 
 class TerminalProgress(LogProgress):
     """The step's name when it begins, its end on the same line; on a line of its own after a message in between."""
 
-    _line_open = False
+    def __init__(self, stream: TextIO, width: int | None = None) -> None:
+        super().__init__(stream)
+        self._width = width
+        self._line_open = False
 
     def step_started(self, number: int, name: str) -> None:
         """Begin the step's line."""
@@ -91,7 +99,7 @@ class TerminalProgress(LogProgress):
 
     def step_failed(self, reason: str) -> None:
         """End the step's line, with the reason below it."""
-        self._end_line(f"failed, {self._seconds()}\n      {reason}\n")
+        self._end_line("\n".join([f"failed, {self._seconds()}", *hanging(_INDENT, reason, self._width), ""]))
 
     def make_room(self, _message: logging.LogRecord) -> bool:
         """Leave the step's line for a message that is about to be written (a logging filter: lets all pass)."""
@@ -101,25 +109,26 @@ class TerminalProgress(LogProgress):
         return True
 
     def _begin_line(self) -> None:
-        self._write(f"{self._step} {self._dots()} ")
+        self._write(self._beginning)
         self._line_open = True
+
+    @property
+    def _beginning(self) -> str:
+        number, _, name = self._step.partition(" ")
+        # Folded with the three dots that a terminal shows which knows ASCII only.
+        return "\n".join(hanging(f"{number} ", f"{name} ...", self._width)).removesuffix("...") + "… "
 
     def _end_line(self, text: str) -> None:
         if not self._line_open:
             self._begin_line()
         self._line_open = False
-        self._write(text)
+        taken = len(self._beginning.rpartition("\n")[2]) + len("..") + text.find("\n")
+        self._write(text if self._width is None or taken <= self._width else f"\n{_INDENT}{text}")
 
     def completed(self, rotation_id: str, names: IdentityNames, certificate: x509.Certificate) -> None:
         """Say what is in use now and until when."""
-        self._write(f"Done: {rotation_id}. In use now: {in_use(names, certificate)}\n")
-
-    def _dots(self) -> str:
-        try:
-            "…".encode(self._stream.encoding or "ascii")
-        except UnicodeEncodeError:
-            return "..."
-        return "…"
+        text = f"{rotation_id}. In use now: {in_use(names, certificate)}"
+        self._write("\n".join([*hanging("Done: ", text, self._width), ""]))
 
 
 def in_use(names: IdentityNames, certificate: x509.Certificate) -> str:

@@ -27,9 +27,9 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | N
     if width is not None:
         _shrink(widths, width - len(GAP) * (len(widths) - 1))
     for line in lines:
-        folded = [_fold(cell, room) for cell, room in zip(line, widths, strict=True)]
-        for part in range(max(map(len, folded))):
-            cells = [cell[part] if part < len(cell) else "" for cell in folded]
+        parts = [folded(cell, room) for cell, room in zip(line, widths, strict=True)]
+        for number in range(max(map(len, parts))):
+            cells = [cell[number] if number < len(cell) else "" for cell in parts]
             yield GAP.join(map(_padded, cells, widths)).rstrip()
 
 
@@ -40,7 +40,7 @@ def hanging(first: str, text: str, width: int | None = None) -> Iterator[str]:
     if room is None or room < 2 * _NARROWEST or not text:
         yield first + text
         return
-    for number, part in enumerate(_fold(text, room)):
+    for number, part in enumerate(folded(text, room)):
         yield (first if number == 0 else " " * _columns_of(first)) + part
 
 
@@ -50,7 +50,8 @@ def _shrink(widths: list[int], room: int) -> None:
         widths[widths.index(max(widths))] -= 1
 
 
-def _fold(cell: str, width: int) -> list[str]:
+def folded(cell: str, width: int) -> list[str]:
+    """Give a printable text in lines of that width, one at least."""
     # By characters, not columns: wide ones may stand out a little.
     return textwrap.wrap(cell, max(width, 1), break_on_hyphens=False) if _columns_of(cell) > width else [cell]
 

@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from handler.cli import DONE, SWITCHED
+from handler.exit_status import DONE, SWITCHED
 from tests.crash import invariants
 from tests.integration.in_process import call
 from tests.invariants import broken_invariants

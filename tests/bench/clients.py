@@ -5,7 +5,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 
-from handler.cli import SWITCHED
+from handler.exit_status import SWITCHED
 from tests.simulators.device import Device
 
 VARIABLE = "STOCK_FIOCONFIG"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from handler.cli import PENDING
+from handler.exit_status import PENDING
 from tests.integration.test_daemon import SLOW, Systemd, waits
 from tests.simulators.factory import Factory
 

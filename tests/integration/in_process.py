@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from handler.cli import PENDING, REFUSED, SWITCHED
 from handler.device import Device
 from handler.errors import RenewalError, describe, is_final
+from handler.exit_status import PENDING, REFUSED, SWITCHED
 from handler.http import Limits
 from handler.request import Overrides, read_request
 from handler.rotation import Rotator

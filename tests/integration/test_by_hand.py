@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from handler.cli import DONE, PENDING, REFUSED, SWITCHED
+from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from handler.pending import read_pending
+from handler.view import View
 from tests.invariants import broken_invariants
 
 from .in_process import call
@@ -25,6 +26,11 @@ def left_after(factory, method, path, status=503):
     server.faults.clear()
     assert done.returncode in (PENDING, REFUSED, SWITCHED), done.stderr
     return done
+
+
+def read_state(device):
+    """Give the rotation that is pending."""
+    return View.of(device.storage).rotation
 
 
 # rotate --dry-run
@@ -68,6 +74,68 @@ def test_a_dry_run_tells_of_a_rotation_that_is_pending_or_complete(files):
     assert files.device.snapshot() == before
     assert files.device.run("resume").returncode == DONE
     assert "complete already" in files.device.run("rotate", "--dry-run").stdout
+
+
+NEXT = "certs-next"
+
+
+def dry_run(factory):
+    """Ask what another rotation would do; no server is asked, and nothing is touched."""
+    device = factory.device
+    device.write_request(NEXT)
+    before, requests = device.snapshot(), len(factory.gateway.requests) + len(factory.est.requests)
+    done = device.run("rotate", "--dry-run")
+    assert done.returncode == DONE, done.stderr
+    assert device.snapshot() == before
+    assert len(factory.gateway.requests) + len(factory.est.requests) == requests
+    return done.stdout
+
+
+def test_a_dry_run_drops_a_rotation_of_which_the_gateway_knows_nothing(token):
+    left_after(token, "POST", "/simplereenroll")
+    first, *lines = dry_run(token).splitlines()
+    assert first == f"rotation {ID} is pending after step 0: it would be dropped first, its new key too"
+    assert "        p11.tls_pkey_id: 01 -> 07" in lines
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "step"), [("GET", "/config-device", 3), ("PATCH", "/config", 3), ("POST", "/events", 5)]
+)
+def test_a_dry_run_names_no_slots_before_a_rotation_that_would_be_finished_first(factory, method, path, step):
+    left_after(factory, method, path)
+    new = read_state(factory.device).new
+    (line,) = dry_run(factory).splitlines()
+    assert line == (
+        f"rotation {ID} is pending after step {step} and would be finished first: key {new.key} and certificate "
+        f"{new.certificate} are in use then. Then {NEXT} would begin: ask again when that is done"
+    )
+
+
+def test_a_dry_run_goes_from_the_slots_that_a_rotation_switched_to(token):
+    token.device.write_request(ID)
+    assert token.device.run().returncode == SWITCHED
+    first, *lines = dry_run(token).splitlines()
+    assert first == f"rotation {ID} is in use: what is left of it would be tidied up first"
+    assert "        p11.tls_pkey_id: 07 -> 01" in lines
+    assert "        p11.tls_clientcert_id: 09 -> 03" in lines
+
+
+def test_a_dry_run_tells_of_a_rotation_that_is_asked_for_only(files):
+    files.device.write_request(ID)
+    files.device.run(environment={"FAKETIME": "-400d", "LD_PRELOAD": FAKETIME})
+    assert dry_run(files).startswith(f"rotation {ID} is asked for, not begun: this one takes its place\n")
+
+
+@pytest.mark.parametrize("content", ["{", None], ids=["broken", "fioconfig's"])
+def test_a_dry_run_goes_no_further_than_to_what_is_not_known(files, content):
+    folder = files.device.storage / "renew-client-cert"
+    folder.mkdir(mode=0o700)
+    if content is None:
+        (files.device.storage / "cert-rotation.state").write_text("{}")
+    else:
+        (folder / "rotation.json").write_text(content)
+    (line,) = dry_run(files).splitlines()
+    assert line.endswith(f" Then {NEXT} would begin: ask again when that is done")
 
 
 # rotate --if-due
@@ -193,6 +261,31 @@ def test_without_anything_pending_there_is_nothing_to_give_up(files):
     done = files.device.run("abort")
     assert (done.returncode, done.stdout) == (DONE, "nothing to do: no rotation is pending\n")
     assert files.device.snapshot() == before
+
+
+# Events that the gateway does not take
+
+
+def test_events_that_are_not_delivered_are_a_warning_and_leave_the_call_pending(factory):
+    device = factory.device
+    left_after(factory, "PATCH", "/device")
+    factory.gateway.faults.add("POST", "/events", times=None, status=503, headers={"Retry-After": "3000"}, body="later")
+    done = device.run("abort")
+    waiting = read_pending(device.storage).undelivered
+    assert waiting
+    for command in ("resume", "abort"):
+        assert done.returncode == PENDING, done.stdout
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"warning: {waiting} event")
+        assert "not delivered yet: POST /events: " in line
+        assert "HTTP 503: later" in line
+        assert line.endswith("; `renew-client-cert resume` goes on")
+        done = device.run(command)
+    assert device.run("resume", "--offline").returncode == DONE
+    factory.gateway.faults.clear()
+    done = device.run("resume")
+    assert (done.returncode, done.stderr) == (DONE, "")
+    assert len(factory.gateway.completed(ID)) == 1
 
 
 # log

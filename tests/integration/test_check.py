@@ -12,9 +12,9 @@ from handler.arguments import Settings, make_parser
 from handler.check import Check, exit_status, lines_of, summary
 from handler.check_device import disk_finding
 from handler.check_system import System
-from handler.cli import DONE, PENDING, SWITCHED
 from handler.configured import Configured
 from handler.console import Console
+from handler.exit_status import DONE, PENDING, SWITCHED
 from handler.finding import OK, PROBLEM, Finding
 from handler.refused_pin import RefusedPin
 from handler.request import Overrides
@@ -23,9 +23,10 @@ from handler.storage import DeviceLock
 from tests import softhsm
 from tests.simulators.device import REPOSITORY
 from tests.simulators.pki import certificate_pem, key_pem
+from tests.terminal import on_terminal
 
 from .flagged_token import COUNT_LOW, FINAL_TRY, LOCKED, FlaggedToken
-from .looking import look, on_terminal
+from .looking import look
 
 WARNINGS, PROBLEMS = 1, 2
 ID = "certs-check"
@@ -613,12 +614,12 @@ def test_somebody_else_than_root_is_warned(files, systemd):
 
 
 def test_lines_are_folded_and_coloured_on_a_terminal_only(files):
-    environment = {"COLUMNS": "80", "TERM": "xterm"}
-    shown = on_terminal(files.device, "check", environment=environment)
+    environment = {"TERM": "xterm"}
+    shown = on_terminal(files.device, "check", environment=environment, columns=80).text
     assert "\033[32mok" in shown
     plain = re.sub(r"\033\[[0-9;]*m", "", shown)
     assert [line for line in plain.splitlines() if len(line) > 80] == []
-    assert "\033" not in on_terminal(files.device, "check", environment=environment | {"NO_COLOR": "1"})
+    assert "\033" not in on_terminal(files.device, "check", environment=environment | {"NO_COLOR": "1"}).text
     assert "\033" not in files.device.run("check", environment=environment).stdout
 
 

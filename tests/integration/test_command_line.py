@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from handler import __version__
-from handler.cli import BUG, DONE, PENDING, REFUSED, SWITCHED, USAGE, main
+from handler.cli import main
 from handler.errors import BusyError, is_final
+from handler.exit_status import BUG, DONE, PENDING, REFUSED, SWITCHED, USAGE
 from handler.storage import DeviceLock
 from tests.simulators.device import REPOSITORY
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from handler.cli import DONE, PENDING, REFUSED, SWITCHED
+from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from handler.pending import marker, read_pending
 from handler.storage import DeviceLock
 from tests.invariants import broken_invariants

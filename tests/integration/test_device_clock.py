@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from handler.cli import DONE, PENDING, SWITCHED
+from handler.exit_status import DONE, PENDING, SWITCHED
 from tests.invariants import broken_invariants
 from tests.simulators.factory import running_factory
 

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from handler.cli import DONE, PENDING, SWITCHED
+from handler.exit_status import DONE, PENDING, SWITCHED
 from tests.invariants import broken_invariants
 from tests.simulators.factory import running_factory
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pkcs11 import ObjectClass
 
-from handler.cli import DONE, PENDING, REFUSED, SWITCHED
+from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from tests import softhsm
 from tests.invariants import broken_invariants
 from tests.simulators.device import REPOSITORY

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from handler.cli import DONE, PENDING, REFUSED, SWITCHED
+from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from tests.crash.explorer import plain_module
 from tests.crash.faulty_module import RETURN_VALUES, FaultyModule
 from tests.invariants import broken_invariants

@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from handler.cli import DONE, PENDING, REFUSED, SWITCHED
+from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from tests.invariants import broken_invariants
 from tests.simulators.est_server import EstServer
 from tests.simulators.factory import running_factory

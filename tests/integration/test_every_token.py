@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from pkcs11 import ObjectClass
 
-from handler.cli import DONE, PENDING, REFUSED, SWITCHED
+from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from tests.crash.faulty_module import SOURCE
 from tests.simulators.device_config import DEVICE_FILES, FACTORY_FILES, PlainFile, plaintexts
 from tests.simulators.factory import running_factory
@@ -114,6 +114,21 @@ def test_three_rotations_use_the_two_slots_in_turn(factory):
         assert under(device, object_id) == [(kind, "tls") for kind in A_PAIR]
     for object_id in ("03", "09"):
         assert under(device, object_id) == [("CERTIFICATE", "client")]
+
+
+def test_a_dry_run_after_the_switch_leaves_the_gateways_first_sight_to_the_rotation(factory):
+    """Where a token cannot derive, a rotation asks the gateway before anything changes whether values are encrypted."""
+    device = factory.device
+    device.write_request(ID)
+    factory.gateway.faults.add("POST", "/events", times=None, status=503, headers={"Retry-After": "3000"})
+    assert device.run().returncode == SWITCHED
+    factory.gateway.faults.clear()
+    requests = len(factory.gateway.requests)
+    device.write_request("certs-next")
+    done = device.run("rotate", "--dry-run")
+    assert done.returncode == DONE, done.stderr
+    assert f"rotation {ID} is pending after step 5 and would be finished first" in done.stdout
+    assert len(factory.gateway.requests) == requests
 
 
 def test_every_session_and_login_is_given_back(factory):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from handler.arguments import make_parser
-from handler.cli import DONE, SWITCHED
+from handler.exit_status import DONE, SWITCHED
 from tests.invariants import broken_invariants
 from tests.simulators.device import REPOSITORY
 

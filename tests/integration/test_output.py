@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import re
 import subprocess
 import threading
@@ -13,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from tests.simulators.device import REPOSITORY
+from tests.terminal import make_terminal, on_terminal
 
 DONE, PENDING, REFUSED, SWITCHED = 0, 75, 78, 123
 STEPS = [
@@ -22,6 +22,7 @@ STEPS = [
     "Update device specific configuration on server with new key",
     "Finalize aktualizr configuration",
 ]
+UTF8 = {"PYTHONIOENCODING": "utf-8"}
 PLAINTEXTS = ("correct horse", "N0tAReal0ne", "Grüße")
 
 
@@ -36,46 +37,27 @@ def in_use(device):
     )
 
 
-def on_terminal(device, *arguments, encoding="utf-8"):
-    """Run the program on a terminal; give its status and everything that shows there."""
-    ours, theirs = pty.openpty()
-    environment = device.environment() | {"PYTHONIOENCODING": encoding}
-    with subprocess.Popen(
-        device.command(*arguments), stdout=theirs, stderr=theirs, env=environment, cwd=REPOSITORY
-    ) as process:
-        os.close(theirs)
-        shown = b""
-        try:
-            while chunk := os.read(ours, 4096):
-                shown += chunk
-        except OSError:
-            pass  # how Linux tells that the other end is closed
-        finally:
-            os.close(ours)
-    return process.returncode, shown.decode().replace("\r\n", "\n")
-
-
 # On a terminal
 
 
 @pytest.mark.parametrize(("encoding", "dots"), [("utf-8", "…"), ("ascii", "...")])
 def test_on_a_terminal_there_is_a_line_per_step_and_a_closing_one(files, encoding, dots):
     files.device.write_request("certs-1")
-    status, text = on_terminal(files.device, "rotate", encoding=encoding)
-    assert status == DONE
+    shown = on_terminal(files.device, "rotate", environment={"PYTHONIOENCODING": encoding}, columns=500)
+    assert shown.status == DONE
     unfinished = tuple(f"[{number}/5] {name} {dots} " for number, name in enumerate(STEPS, start=1))
-    shown = [line for line in text.splitlines() if not line.startswith("warning: ") and line not in unfinished]
-    for number, (name, line) in enumerate(zip(STEPS, shown, strict=False), start=1):
+    lines = [line for line in shown.lines if not line.startswith("warning: ") and line not in unfinished]
+    for number, (name, line) in enumerate(zip(STEPS, lines, strict=False), start=1):
         assert re.fullmatch(rf"\[{number}/5\] {name} {re.escape(dots)} ok, \d+\.\d s", line)
-    assert shown[5:] == [f"Done: certs-1. In use now: {in_use(files.device)}"]
+    assert lines[5:] == [f"Done: certs-1. In use now: {in_use(files.device)}"]
 
 
 def test_a_warning_on_a_terminal_has_a_line_of_its_own_and_the_steps_end_too(files):
     files.est.validity = timedelta(days=30)  # ends before the current certificate: a warning inside step 1
     files.device.write_request("certs-1")
-    status, text = on_terminal(files.device, "rotate")
-    assert status == DONE
-    lines = text.splitlines()
+    shown = on_terminal(files.device, "rotate", environment=UTF8, columns=500)
+    assert shown.status == DONE
+    lines = shown.lines
     begun = lines.index("[1/5] Generate new certificate … ")
     assert re.match(r"warning: .* ends ", lines[begun + 1])
     ended = [line for line in lines if re.fullmatch(r"\[1/5\] Generate new certificate … ok, \d+\.\d s", line)]
@@ -86,8 +68,8 @@ def test_a_steps_name_shows_before_the_step_is_done(files):
     device, go_on, seen = files.device, threading.Event(), []
     files.gateway.faults.add("PATCH", "/device", hang=go_on)
     device.write_request("certs-1")
-    ours, theirs = pty.openpty()
-    environment = device.environment() | {"PYTHONIOENCODING": "utf-8"}
+    ours, theirs = make_terminal()
+    environment = device.environment() | UTF8
     with subprocess.Popen(
         device.command(), stdout=theirs, stderr=subprocess.DEVNULL, env=environment, cwd=REPOSITORY
     ) as process:
@@ -102,9 +84,9 @@ def test_a_steps_name_shows_before_the_step_is_done(files):
 def test_on_a_terminal_a_failed_step_has_its_reason_below_it(files):
     files.gateway.supports_rotation = False
     files.device.write_request("certs-1")
-    status, text = on_terminal(files.device, "rotate")
-    assert status == REFUSED
-    lines = text.splitlines()
+    shown = on_terminal(files.device, "rotate", environment=UTF8, columns=500)
+    assert shown.status == REFUSED
+    lines = shown.lines
     (failed,) = [index for index, line in enumerate(lines) if "failed, " in line]
     assert lines[failed].startswith("[2/5] Lock device configuration on server … failed, ")
     assert lines[failed + 1].startswith("      this device gateway does not support key rotation")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from handler.cli import REFUSED, SWITCHED
+from handler.exit_status import REFUSED, SWITCHED
 from tests import softhsm
 from tests.privileges import NOBODY, reachable_folder
 from tests.simulators.device import REPOSITORY

@@ -7,14 +7,15 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pkcs11 import Attribute, KeyType
 
-from handler.cli import DONE, PENDING, REFUSED, SWITCHED
+from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from handler.refused_pin import RefusedPin
 from handler.storage import DeviceLock
 from hsm.objects import EC_PARAMS
 from tests import softhsm
+from tests.terminal import on_terminal
 
 from .flagged_token import COUNT_LOW, FINAL_TRY, LOCKED, FlaggedToken
-from .looking import look, on_terminal
+from .looking import look
 
 HSM = "usr/lib/sota/conf.d/40-hsm.toml"
 
@@ -95,10 +96,10 @@ def test_a_label_cannot_steer_the_terminal(token):
 
 
 def test_a_table_fits_eighty_columns(token):
-    shown = on_terminal(token.device, "slots", environment={"COLUMNS": "80"})
-    assert max(map(len, shown.splitlines())) <= 80
-    narrow = on_terminal(token.device, "slots", environment={"COLUMNS": "60"})
-    assert max(map(len, narrow.splitlines())) <= 60
+    shown = on_terminal(token.device, "slots", columns=80)
+    assert max(map(len, shown.lines)) <= 80
+    narrow = on_terminal(token.device, "slots", columns=60)
+    assert max(map(len, narrow.lines)) <= 60
 
 
 def test_key_files_are_listed_with_their_certificates(files):

@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 
 from handler.arguments import Settings, make_parser
-from handler.cli import DONE, PENDING, REFUSED, SWITCHED
 from handler.console import Console
+from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from handler.inspection import inspect
 from handler.storage import DeviceLock
 from tests import softhsm
 from tests.privileges import NOBODY, reachable_folder, unprivileged
 from tests.simulators.factory import running_factory
 from tests.simulators.pki import key_pem
+from tests.terminal import on_terminal
 
 from .flagged_token import COUNT_LOW, FINAL_TRY, LOCKED, FlaggedToken
-from .looking import look, on_terminal
+from .looking import look
 
 ID = "certs-status"
 DOCUMENT = Path(__file__).parents[2] / "docs/status.md"
@@ -287,10 +288,10 @@ def test_somebody_who_is_not_root_is_told_what_only_root_may_read():
 
 
 def test_lines_fit_the_console_and_are_ascii_where_it_knows_no_more(token):
-    shown = on_terminal(token.device, "status", environment={"COLUMNS": "60", "PYTHONIOENCODING": "ascii"})
-    assert shown.isascii()
-    assert [line for line in shown.splitlines() if len(line) > 60] == []
+    shown = on_terminal(token.device, "status", environment={"PYTHONIOENCODING": "ascii"}, columns=60)
+    assert shown.text.isascii()
+    assert [line for line in shown.lines if len(line) > 60] == []
 
 
 def test_a_console_that_does_not_know_its_size_is_eighty_columns_wide(token):
-    assert max(map(len, on_terminal(token.device, "status").splitlines())) <= 80
+    assert max(map(len, on_terminal(token.device, "status").lines)) <= 80

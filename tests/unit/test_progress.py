@@ -9,6 +9,7 @@ import re
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from handler.console import Console
 from handler.keystore import IdentityNames
 from handler.progress import LogProgress, TerminalProgress, in_use, make_progress
 from tests.authority import Authority
@@ -114,7 +115,7 @@ def test_identity_in_use_is_named_with_its_subject_and_its_end(certificate):
 def test_terminal_shows_a_step_when_it_begins():
     stream = Pages()
     TerminalProgress(stream).step_started(3, "Update local configuration with new key")
-    assert stream.flushed == "[3/5] Update local configuration with new key ... "
+    assert stream.flushed == "[3/5] Update local configuration with new key … "
 
 
 def test_terminal_ends_the_line_of_a_step_that_is_done():
@@ -122,7 +123,7 @@ def test_terminal_ends_the_line_of_a_step_that_is_done():
     progress = TerminalProgress(stream)
     progress.step_started(1, "Generate")
     progress.step_done()
-    assert matches(rf"\[1/5\] Generate \.\.\. ok, {SECONDS}\n", stream.flushed)
+    assert matches(rf"\[1/5\] Generate … ok, {SECONDS}\n", stream.flushed)
 
 
 def test_terminal_shows_the_reason_of_a_failure_below_its_step():
@@ -130,7 +131,7 @@ def test_terminal_shows_the_reason_of_a_failure_below_its_step():
     progress = TerminalProgress(stream)
     progress.step_started(1, "Generate")
     progress.step_failed("no token")
-    assert matches(rf"\[1/5\] Generate \.\.\. failed, {SECONDS}\n {{6}}no token\n", stream.flushed)
+    assert matches(rf"\[1/5\] Generate … failed, {SECONDS}\n {{6}}no token\n", stream.flushed)
 
 
 def test_terminal_of_a_completion_says_what_is_in_use(certificate):
@@ -147,7 +148,7 @@ def test_message_within_a_step_gets_a_line_of_its_own_and_the_step_is_named_agai
         assert progress.make_room(None)
         stream.write(f"WARNING: {text}\n")
     progress.step_done()
-    pattern = rf"\[1/5\] Generate \.\.\. \nWARNING: one\nWARNING: two\n\[1/5\] Generate \.\.\. ok, {SECONDS}\n"
+    pattern = rf"\[1/5\] Generate … \nWARNING: one\nWARNING: two\n\[1/5\] Generate … ok, {SECONDS}\n"
     assert matches(pattern, stream.getvalue())
 
 
@@ -168,6 +169,7 @@ def test_message_between_steps_needs_no_room():
 )
 def test_dots_are_such_as_the_terminal_can_show(encoding, dots):
     stream = encoded(encoding)
+    Console.set_up(stream, {"PYTHONIOENCODING": encoding})
     TerminalProgress(stream).step_started(1, "Generate")
     assert written(stream) == f"[1/5] Generate {dots} "
 

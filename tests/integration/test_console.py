@@ -1,0 +1,258 @@
+"""How the program meets a console: what it says where it cannot go on, where nobody reads, in 80 columns, in ASCII."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from handler.exit_status import DONE, PENDING, PROBLEMS, REFUSED, UNREAD
+from tests.privileges import NOBODY, reachable_folder
+from tests.simulators.device import REPOSITORY
+from tests.simulators.factory import running_factory
+from tests.terminal import on_terminal
+
+ID = "certs-console"
+GOES_ON, NOT_BEGUN = "; `renew-client-cert resume` goes on", "; nothing was begun: call it again"
+
+
+def run(device, command, stdout=subprocess.PIPE, **environment):
+    """Run a command as the program is run; give what it did."""
+    return subprocess.run(
+        command,
+        cwd=REPOSITORY,
+        env=device.environment() | environment,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def unread(device, *arguments, **environment):
+    """Run the program with its output in a pipe that nobody reads."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    try:
+        return run(device, device.command(*arguments), theirs, **environment)
+    finally:
+        os.close(theirs)
+
+
+# What goes on
+
+
+def test_where_no_journal_could_be_written_nothing_is_said_to_go_on(files):
+    (files.device.storage / "renew-client-cert").write_text("in the way")
+    files.device.write_request(ID)
+    done = files.device.run("rotate")
+    assert done.returncode == PENDING
+    assert done.stderr.startswith("renew-client-cert: not now: ")
+    assert done.stderr.endswith(NOT_BEGUN + "\n")
+
+
+def test_where_a_journal_is_left_it_goes_on(files):
+    files.device.write_request(ID)
+    files.gateway.faults.add("PATCH", "/device", times=None, status=503, headers={"Retry-After": "3000"})
+    done = files.device.run("rotate")
+    assert done.returncode == PENDING
+    assert done.stderr.splitlines()[-1].startswith("renew-client-cert: pending: ")
+    assert done.stderr.endswith(GOES_ON + "\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_rotation_that_is_interrupted_says_whether_it_goes_on(files, until, number):
+    stop = threading.Event()
+    files.gateway.faults.add("PATCH", "/device", hang=stop)
+    files.device.write_request(ID)
+    with files.device.start("rotate") as process:
+        until(lambda: ("PATCH", "/device") in files.gateway.calls())
+        process.send_signal(number)
+        said = process.communicate(timeout=30)[1]
+    stop.set()
+    assert process.returncode == PENDING
+    assert said.splitlines()[-1] == "renew-client-cert: interrupted" + GOES_ON
+
+
+def test_a_check_that_is_interrupted_begins_nothing_and_goes_on_with_nothing(files, until):
+    stop = threading.Event()
+    files.gateway.faults.add("GET", "/config-device", hang=stop)
+    with files.device.start("check") as process:
+        until(lambda: ("GET", "/config-device") in files.gateway.calls())
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=30)[1]
+    stop.set()
+    assert (process.returncode, said) == (PENDING, "renew-client-cert: interrupted\n")
+
+
+# As root first, which loads what only root may load.
+TWICE = f"""
+import os, sys
+from handler.cli import main
+main(sys.argv[1:])
+print("as nobody", file=sys.stderr)
+os.setegid({NOBODY})
+os.seteuid({NOBODY})
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("arguments", [["log"], ["rotate", "--dry-run"]], ids=" ".join)
+def test_somebody_else_than_root_is_told_to_be_root(arguments):
+    with reachable_folder() as folder, running_factory(folder / "device", "file") as factory:
+        device = factory.device
+        (device.storage / "renew-client-cert").mkdir(mode=0o700)
+        device.write_request(ID)
+        done = run(device, [sys.executable, "-c", TWICE, *arguments])
+    assert done.returncode == REFUSED, done.stderr
+    said = done.stderr.partition("as nobody\n")[2]
+    assert said.startswith("renew-client-cert: refused: Permission denied: ")
+    assert said.endswith("(run this as root)\n")
+
+
+# Where nobody reads
+
+
+@pytest.mark.parametrize("command", ["status", "check", "slots", "log"])
+def test_what_nobody_reads_ends_without_a_word(files, command):
+    done = unread(files.device, command)
+    assert (done.returncode, done.stderr) == (UNREAD, "")
+
+
+def test_a_rotation_of_which_nobody_reads_goes_on(factory):
+    factory.device.write_request(ID)
+    done = unread(factory.device, "rotate", PYTHONUNBUFFERED="1")
+    assert done.returncode == DONE, done.stderr
+    assert "Traceback" not in done.stderr
+    assert factory.gateway.completed(ID)[0]["event"]["success"]
+
+
+def test_output_that_finds_no_room_is_said_to(files):
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = run(files.device, files.device.command("status"), full)
+    assert done.returncode == PENDING
+    words = "standard output cannot be written to: No space left on device (make room there)"
+    assert done.stderr == f"renew-client-cert: {words}\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_get_nothing_and_harm_nothing(factory, closed):
+    factory.device.write_request(ID)
+    for arguments in (["status"], ["rotate"]):
+        command = ["sh", "-c", f'exec "$@" {closed}', "sh", *factory.device.command(*arguments)]
+        done = run(factory.device, command)
+        assert done.returncode == DONE, done.stderr
+        assert "Traceback" not in done.stderr
+    assert factory.gateway.completed(ID)[0]["event"]["success"]
+
+
+# --quiet
+
+
+def test_a_quiet_check_says_what_is_not_ok_and_nothing_else(factory):
+    factory.device.write_request(ID)
+    (factory.device.storage / "client.pem").unlink(missing_ok=True)
+    factory.gateway_server.stop()
+    loud, quiet = factory.device.run("check"), factory.device.run("check", "--quiet")
+    assert quiet.returncode == loud.returncode == PROBLEMS
+    *lines, _ = loud.stdout.splitlines()
+    wanted = [line for line in lines if not line.startswith("ok ")]
+    assert quiet.stdout.splitlines() == wanted
+    assert any(line.startswith("problem  ") for line in wanted)
+
+
+@pytest.mark.parametrize("arguments", [["status", "--json"], ["log"], ["slots"], ["rotate", "--dry-run"]], ids=" ".join)
+def test_a_command_that_only_shows_something_shows_it_quietly_too(factory, arguments):
+    factory.device.write_request(ID)
+    loud, quiet = factory.device.run(*arguments), factory.device.run(*arguments, "-q")
+    assert loud.stdout
+    assert (quiet.returncode, len(quiet.stdout)) == (loud.returncode, len(loud.stdout))
+
+
+# In ASCII
+
+GREETING = "Grüße … 日本"
+PLAIN = r"Gr\xfc\xdfe ... \u65e5\u672c"
+
+
+@pytest.mark.parametrize("locale", [{"LC_ALL": "C", "LANG": "de_DE.UTF-8"}, {"LANG": "C"}, {}], ids=str)
+def test_the_locale_c_is_heeded_by_a_rotation_its_errors_and_the_log(files, locale):
+    files.est.faults.add("POST", "/simplereenroll", times=None, status=400, body=GREETING)
+    files.device.write_request(ID)
+    shown = on_terminal(files.device, "rotate", environment=locale, columns=500)
+    assert shown.status == REFUSED
+    assert shown.text.isascii()
+    assert "[1/5] Generate new certificate ... failed, " in shown.text
+    assert PLAIN in shown.lines[-2]
+    assert PLAIN in shown.lines[-1]
+    for given in (
+        on_terminal(files.device, "log", environment=locale, columns=500).text,
+        files.device.run("log", environment=locale).stdout,
+    ):
+        assert given.isascii()
+        assert PLAIN in given
+
+
+@pytest.mark.parametrize("locale", [{"LC_ALL": "C.UTF-8"}, {"LC_CTYPE": "C.UTF-8", "LANG": "C"}], ids=str)
+def test_another_locale_gets_every_character(files, locale):
+    files.est.faults.add("POST", "/simplereenroll", times=None, status=400, body=GREETING)
+    files.device.write_request(ID)
+    shown = on_terminal(files.device, "rotate", environment=locale, columns=500)
+    assert "[1/5] Generate new certificate … failed, " in shown.text
+    assert GREETING in shown.lines[-1]
+
+
+def test_wrong_usage_is_ascii_too(files):
+    assert on_terminal(files.device, "rotate", "Grüße", environment={"LC_ALL": "C"}).text.isascii()
+
+
+# In 80 columns
+
+
+def too_wide(shown, columns=80):
+    return [line for line in shown.lines if len(line) > columns]
+
+
+@pytest.mark.parametrize("columns", [0, 60, 80])
+def test_whatever_is_shown_fits_the_terminal(files, columns):
+    """0: a serial line that does not know its size counts as 80 columns wide."""
+    device, width = files.device, columns or 80
+    device.write_request(ID)
+    files.gateway.faults.add("PATCH", "/config", status=403, body="these files are not yours, " * 9)
+    for arguments, status in (
+        (["rotate", "--dry-run"], DONE),
+        (["rotate"], REFUSED),
+        (["log"], DONE),
+        (["status"], DONE),
+        (["resume"], DONE),
+        (["log"], DONE),
+        (["rotate"], DONE),
+        (["rotate", "--rotation-id", "not an id " * 9], REFUSED),
+    ):
+        shown = on_terminal(device, *arguments, columns=columns)
+        assert shown.status == status, shown.text
+        assert too_wide(shown, width) == [], arguments
+        if arguments == ["rotate"] and status == REFUSED:
+            assert too_wide(shown, width - 20), "it uses the width that there is"
+
+
+def test_a_warning_fits_the_terminal(files):
+    files.device.write_request(ID, **{"a_key_that_nobody_knows_" * 5: "1"})
+    shown = on_terminal(files.device, "rotate", columns=80)
+    assert shown.status == DONE
+    assert any(line.startswith("warning: line ") for line in shown.lines)
+    assert too_wide(shown) == []
+
+
+def test_the_log_folds_the_name_of_a_long_event_below_its_beginning(files):
+    files.device.write_request(ID)
+    assert files.device.run("rotate").returncode == DONE
+    lines = on_terminal(files.device, "log", columns=80).lines
+    (first,) = [number for number, line in enumerate(lines) if "Update device specific" in line]
+    assert re.fullmatch(r"  \S{10} \S{8}  Update device specific configuration on server +ok", lines[first])
+    assert lines[first + 1] == 23 * " " + "with new key"
+    assert len({line.rindex("ok") for line in lines if line.endswith("ok")}) == 1
