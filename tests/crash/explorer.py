@@ -26,8 +26,8 @@ PROGRESS = 100
 
 
 def explore(todo):
-    """Try sites, one more at a time than there are processors (some wait for seconds); yield the findings."""
-    workers = (os.cpu_count() or 1) + 1
+    """Try sites, twice as many at once as there are processors (some wait for seconds); yield the findings."""
+    workers = 2 * (os.cpu_count() or 1)
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         waiting = iter(todo)
         running = {pool.submit(try_site, site) for site in itertools.islice(waiting, 2 * workers)}

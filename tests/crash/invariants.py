@@ -50,7 +50,7 @@ def _readable(factory):
 
 
 def _events(gateway, rotation_id, *, completed):
-    """What was switched (also if that was rolled back then) went through every step: each has to be reported as done."""
+    """What was switched, rolled back then or not, went through every step: each has to be reported as done."""
     names = gateway.event_names(rotation_id)
     missing = [name for name in EVENTS if name not in names and (completed or name != EVENTS[-1])]
     if missing:

@@ -3,8 +3,8 @@
 | kind of site | what befalls the rotation there | points, one each |
 | --- | --- | --- |
 | `call` | killed as its main thread enters that system call | `kill`, `twice`, `lost`, `torn` |
-| `delivery` | the same at a call of another thread: the state is made by replay of a whole run | `kill`, `lost`, `torn` |
-| `before`, `after` | killed before the server does that request's work, or after it, without the answer | the same name |
+| `delivery` | the same at a call of another thread; made by replay of a whole run | `kill`, `lost`, `torn` |
+| `before`, `after` | killed before, after the server does that request's work; no answer | the same name |
 | `error` | no cut, but the call fails | `ENOSPC`, `EIO` |
 | `module` | no cut, but that call of the PKCS#11 module fails | names of return values |
 | `together` | the handler (twice), `resume` and a person start at once | the same name |
@@ -21,7 +21,7 @@ What is left out, and counted:
 import collections
 import functools
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import powerloss
 from .faulty_module import RETURN_VALUES
@@ -164,7 +164,7 @@ def _family(cut):
 
 
 def _with(site, cuts):
-    return Site(site.keys, site.gateway, site.kind, cuts, site.call, site.exchange, site.number)
+    return replace(site, cuts=cuts)
 
 
 def new_left_out():

@@ -129,8 +129,8 @@ class Disk:
     def _files(self, folders, contents):
         files = {}
         for path, content in contents.items():
-            saved = self._before.get(path)
-            files[path] = saved if saved and saved.content == content else Saved(content, saved.mode if saved else 0o600)
+            saved = self._before.get(path, Saved(b""))
+            files[path] = saved if saved.content == content else Saved(content, saved.mode)
         return Files(frozenset(folders) - set(self._tops), files)
 
     def _is_other(self, path):

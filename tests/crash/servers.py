@@ -18,7 +18,7 @@ _JOIN_SECONDS = 10.0
 class Exchange:
     """One request of a run, by what it is, so that it is the same in every run: the `ordinal`-th (from 1) of its kind.
 
-    Events are delivered beside the rotation, in batches that vary; the one that reports the end is told from the others.
+    Events are delivered beside the rotation, in batches that vary; those with its end are told from the others.
     """
 
     kind: str

@@ -30,7 +30,7 @@ from tests.simulators.factory import running_factory
 
 from . import powerloss, recording, warm
 from .faulty_module import RETURN_VALUES, FaultyModule
-from .places import ERRORS, Recorded, changes
+from .places import Recorded, changes
 from .servers import Servers
 
 ROTATION = "certs-crash"

@@ -10,6 +10,7 @@ recoveries that are not cut off themselves.
 
 import functools
 import gc
+import importlib
 import json
 import os
 import signal
@@ -18,8 +19,10 @@ import sys
 import tempfile
 from dataclasses import dataclass
 
+from handler import cli
 from tests.simulators.device import REPOSITORY
 
+LOADED = ("handler.rotation", "handler.takeover", "handler.refused_pin", "hsm.keystore", "tomlkit")
 SECONDS = 60
 """After so many a child is ended by SIGALRM."""
 
@@ -89,13 +92,8 @@ def _become(order, output):
 
 
 if __name__ == "__main__":
-    import handler.refused_pin  # noqa: F401 - loaded once for all children, as what follows
-    import handler.rotation
-    import handler.takeover
-    import hsm.keystore
-    import tomlkit  # noqa: F401
-    from handler import cli
-
+    for each in LOADED:
+        importlib.import_module(each)
     gc.freeze()  # nothing of it is copied by a child that collects its garbage
     todo = serve()
     if todo is not None:
