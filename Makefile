@@ -31,7 +31,8 @@ test-crash: $(INSTALLED) tools
 	TRY_EVERYTHING=1 ROUNDS=100 $(BIN)/python -m pytest -n 2 \
 	    tests/integration/test_device_token.py tests/integration/test_device_concurrency.py
 
-# 500 rotations of one device in one process, with each kind of key: a quarter of an hour. SOAK="--rotations 50".
+# 500 rotations of one device in one process, with each kind of key: half an hour; nothing may grow.
+# SOAK="--keys softhsm", SOAK="--rotations 50".
 SOAK ?=
 soak: $(INSTALLED) tools
 	$(BIN)/python -m tests.soak $(SOAK)
