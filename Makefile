@@ -16,7 +16,7 @@ TOOLS := softhsm2:/usr/bin/softhsm2-util opensc:/usr/bin/pkcs11-tool strace:/usr
     systemd:/usr/bin/systemd-analyze udev:/usr/bin/udevadm iproute2:/usr/sbin/ip lintian:/usr/bin/lintian \
     man-db:/usr/bin/man
 
-.PHONY: bench fleet plot soak install uninstall deb demo test test-crash test-distribution test-systemd check lint types format tools clean
+.PHONY: bench fleet plot soak tokens install uninstall deb demo test test-crash test-distribution test-systemd check lint types format tools clean
 
 demo: $(INSTALLED) tools
 	$(BIN)/python -m tests.demo --keys $(KEYS)
@@ -36,6 +36,10 @@ test-crash: $(INSTALLED) tools
 SOAK ?=
 soak: $(INSTALLED) tools
 	$(BIN)/python -m tests.soak $(SOAK)
+
+# What every kind of token can do: runs their suite and writes the table in docs/tokens.md. Some minutes.
+tokens: $(INSTALLED) tools
+	$(BIN)/python -m tests.tokens.table
 
 # 10,000 devices that rotate at the same minute, simulated with the program's own waits: a table and build/fleet/fleet.png.
 fleet: $(INSTALLED) plot

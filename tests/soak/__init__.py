@@ -56,7 +56,7 @@ def soak(keys, rotations):
             done = number + 1 - WARM
             if done == 0:
                 started = time.monotonic()
-            if done % every == 0 or done == rotations:
+            if done % (every if done >= 0 else EVERY) == 0 or done == rotations:
                 each = sample.take(factory, done)
                 if done >= 0:  # those before are warm-up too
                     pickle.dump(each, kept)

@@ -23,8 +23,9 @@ from tests.tokens.apart import start_modules_anew
 
 RESIDENT, IN_USE, BLOCKS = "resident memory", "memory in use", "Python objects"
 LIMITS = {
-    # Pages with little in them, and Python's own arenas: moves by some 200 KB.
-    RESIDENT: 1024 * 1024,
+    # For what malloc does not know of. The pages that its arenas (8 for each processor) and Python's keep for
+    # themselves go on growing for some hundred rotations, by 1 MB with the threads of tpm2-pkcs11.
+    RESIDENT: 2 * 1024 * 1024,
     # Exact, but for what threads have in their caches: some 30 KB. In 500 rotations, 250 bytes each are found.
     IN_USE: 128 * 1024,
     # Caches of the interpreter move by some 50. In 500 rotations, one object in every second one is found.
