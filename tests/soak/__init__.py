@@ -55,6 +55,7 @@ def soak(keys, rotations):
             forget(factory)
             done = number + 1 - WARM
             if done == 0:
+                sample.settle()
                 started = time.monotonic()
             if done % (every if done >= 0 else EVERY) == 0 or done == rotations:
                 each = sample.take(factory, done)

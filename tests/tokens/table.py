@@ -35,7 +35,7 @@ COLUMNS = {
     "p11kit": ("SoftHSM behind p11-kit {p11-kit-modules}", "`p11-kit server`, `p11-kit-client.so`"),
     "spy": ("SoftHSM behind pkcs11-spy {opensc-pkcs11}", "every call written down"),
 }
-AS_SOFTHSM = "(not tried: pkcs11-spy passes on what SoftHSM says)"
+AS_SOFTHSM = "(as SoftHSM: not tried)"
 
 
 @dataclass(frozen=True)
