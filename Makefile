@@ -17,7 +17,7 @@ TOOLS := softhsm2:/usr/bin/softhsm2-util opensc:/usr/bin/pkcs11-tool strace:/usr
     man-db:/usr/bin/man strongswan-pki:/usr/bin/pki \
     libstrongswan-standard-plugins:/usr/lib/ipsec/plugins/libstrongswan-openssl.so
 
-.PHONY: bench fleet plot soak install uninstall deb demo test test-crash test-distribution test-systemd check lint types format tools libest clean
+.PHONY: bench fleet plot soak tokens install uninstall deb demo test test-crash test-distribution test-systemd check lint types format tools libest clean
 
 demo: $(INSTALLED) tools
 	$(BIN)/python -m tests.demo --keys $(KEYS)
@@ -30,10 +30,15 @@ test: $(INSTALLED) tools libest
 test-crash: $(INSTALLED) tools
 	@$(BIN)/python -m tests.crash.explorer $(EXPLORE)
 
-# 500 rotations of one device in one process, with each kind of key: a quarter of an hour. SOAK="--rotations 50".
+# 500 rotations of one device in one process, with each kind of key: half an hour; nothing may grow.
+# SOAK="--keys softhsm", SOAK="--rotations 50".
 SOAK ?=
 soak: $(INSTALLED) tools
 	$(BIN)/python -m tests.soak $(SOAK)
+
+# What every kind of token can do: runs their suite and writes the table in docs/tokens.md. Some minutes.
+tokens: $(INSTALLED) tools
+	$(BIN)/python -m tests.tokens.table
 
 # 10,000 devices that rotate at the same minute, simulated with the program's own waits: a table and build/fleet/fleet.png.
 fleet: $(INSTALLED) plot
