@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from handler.cli import DONE, REFUSED, SWITCHED
+from handler.exit_status import DONE, REFUSED, SWITCHED
 from handler.pending import marker, read_pending
 from tests.invariants import broken_invariants
 

@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from handler.certificates import build_csr
-from handler.cli import DONE, PENDING, REFUSED, SWITCHED
+from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from tests.independent_est import EstClients, running_libest
 from tests.invariants import broken_files, broken_invariants
 from tests.simulators.factory import running_factory
