@@ -46,12 +46,14 @@ class Tally:
         self.left_out = new_left_out()
 
     def add(self, finding):
-        """Count it; what is broken is told as it comes."""
-        self.tried += finding.happened
+        """Count it; what is broken or never came up is told as it comes."""
+        self.tried += finding.happened or bool(finding.broken)
         self.missed += not finding.happened
         if finding.broken:
             self.broken += 1
             print(f"BROKEN {finding.point}: {'; '.join(finding.broken)}", flush=True)
+        elif not finding.happened:
+            print(f"never came up: {finding.point}", flush=True)
 
     def fail(self, name, error):
         """Count what could not even be begun."""

@@ -1,6 +1,6 @@
 """A sample of what `make test-crash` explores as a whole: points of every kind, chosen anew for every kind of device.
 
-Some 30 s of processor time in all: what a rotation that was cut off left serves several points, and recoveries run in
+Some 50 s of processor time in all: what a rotation that was cut off left serves several points, and recoveries run in
 warm processes.
 """
 
