@@ -158,7 +158,7 @@ def test_sota_toml_that_may_not_be_written_is_refused_before_anything_is_sent():
 AS_NOBODY = f"""
 import codecs, os, sys
 from handler import cli, device, progress, request, rotation, state, steps, storage
-codecs.lookup("utf-8-sig")
+codecs.lookup("utf-8-sig"), codecs.lookup("ascii")
 if not os.geteuid():
     os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
 sys.exit(cli.main([]))

@@ -235,7 +235,8 @@ AS_NOBODY = f"""
 import sys
 from handler import cli, device, progress, request, rotation, state, steps, storage
 import os
-b"x".decode("utf-8-sig")  # where the interpreter lies is not for everybody to read
+import codecs
+codecs.lookup("utf-8-sig"), codecs.lookup("ascii")  # where the interpreter lies is not for everybody to read
 os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
 sys.exit(cli.main([]))
 """
