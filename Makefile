@@ -60,24 +60,31 @@ bench: $(INSTALLED) tools plot
 	$(BIN)/python -m tests.bench $(BENCH)
 
 # Installs below DESTDIR, e.g. in an image: the private environment in PREFIX/lib/renew-client-cert, for INSTALL_PYTHON.
-# For another architecture: PIP_OPTIONS="--platform manylinux2014_aarch64".
+# For another architecture: PIP_OPTIONS="--platform manylinux2014_aarch64". docs/installation.md
 DESTDIR ?=
 PREFIX ?= /usr
 INSTALL_PYTHON ?= /usr/bin/python3
 PIP_OPTIONS ?=
 INSTALLATION = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" INSTALL_PYTHON="$(INSTALL_PYTHON)" PIP_OPTIONS="$(PIP_OPTIONS)" \
-    BUILD_PYTHON="$(abspath $(BIN))/python"
-install: $(INSTALLED)
+    BUILD_PYTHON="$(abspath $(BUILDER))/bin/python"
+# What builds the package, the manual and the completion: nothing that the program needs, nothing that tests need.
+BUILDER ?= build/environment
+$(BUILDER)/.made: packaging/requirements.txt
+	$(PYTHON) -m venv $(BUILDER)
+	$(BUILDER)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+install: $(BUILDER)/.made
 	$(INSTALLATION) packaging/install.sh
 
 uninstall:
 	$(INSTALLATION) packaging/uninstall.sh
 
-deb: $(INSTALLED)
+deb: $(BUILDER)/.made
 	$(INSTALLATION) packaging/deb.sh
 
-# The package on a device that boots: a real systemd in namespaces of its own. Half a minute, as root.
-test-systemd: $(INSTALLED) tools
+# The package on a device that boots: a real systemd in namespaces of its own. Three minutes, as root.
+test-systemd: $(INSTALLED) $(BUILDER)/.made tools
 	package=$$($(INSTALLATION) packaging/deb.sh) && $(BIN)/python -m tests.systemd "$$package"
 
 check: lint types
@@ -93,11 +100,11 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml packaging/requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "Python 3.11 or later is needed; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]' -r packaging/requirements.txt
 	@touch $@
 
 # Installs what is missing when root; otherwise says what to install.
