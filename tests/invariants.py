@@ -9,6 +9,7 @@ from tests.crash import invariants
 from tests.simulators.device_config import DEVICE_FILES, FACTORY_FILES, plaintexts
 
 OURS = ("PRIVATE_KEY", "PUBLIC_KEY", "CERTIFICATE")
+ONCE = ("Lock device configuration on server", "Finalize aktualizr configuration")
 
 
 def broken_invariants(factory, rotation_id, *, completed):
@@ -62,7 +63,9 @@ def _events(gateway, rotation_id):
             yield f"two events have the id {event['id']}"
     mine = [event for event in gateway.unique_events() if event["event"]["correlationId"] == rotation_id]
     ends = len(gateway.completed(rotation_id))  # one that was rolled back is tried again by the next call
-    for name in invariants.EVENTS[:-1]:
+    # What fioconfig had reported of a rotation that was taken over is reported again where it is done again.
+    taken_over = any(event["id"].startswith("stock-") for event in mine)
+    for name in ONCE if taken_over else invariants.EVENTS[:-1]:
         done = [each for each in mine if each["eventType"]["id"] == name and each["event"]["success"]]
         if len(done) > max(1, ends):
             yield f"{name} was reported as done {len(done)} times, under different ids"

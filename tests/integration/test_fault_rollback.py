@@ -7,7 +7,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from handler import ecies
-from tests.crash.explorer import fioconfig_goes_on
 from tests.invariants import broken_invariants, secrets_in_journal
 from tests.simulators.factory import running_factory
 
@@ -314,7 +313,7 @@ def test_a_boot_without_a_network_in_the_middle_of_a_roll_back_can_read_its_file
     new_certificate_is_refused(factory)
     factory.gateway.faults.add("GET", "/config-device", skip=2, times=None, status=500)
     assert call(factory.device).status == SWITCHED
-    fioconfig_goes_on(factory)
+    factory.device.config_encrypted.write_text(json.dumps(factory.device.config))
     assert call(factory.device, "offline").status == DONE
     factory.device.plaintexts()
     factory.gateway.faults.clear()

@@ -76,6 +76,11 @@ ROWS = (
         ],
     ),
     _row("P-384 after P-384", "yes", "test_the_new_key_is_on_p384_where_the_current_one_is", kinds=NOT_SPY),
+    _row(
+        "`rotate --dry-run` between the switch and the proof",
+        "asks no server",
+        "test_a_dry_run_after_the_switch_leaves_the_gateways_first_sight_to_the_rotation",
+    ),
     _row("an RSA key in use", "refused", "test_an_rsa_key_in_use_is_refused_with_the_reason", kinds=NOT_SPY),
     _row(
         "token away before or in the middle of a rotation",

@@ -273,10 +273,10 @@ def test_a_private_key_of_somebody_else_beside_ours_is_refused_with_both_labels(
     add_key_pair(device.token, 7, "vpn")
     before = objects(device.token)
     for act in (lambda: device.store.unused(CURRENT), lambda: device.store.generate("07", P256)):
-        with pytest.raises(
-            ObjectConflictError, match="2 private keys under id 07, labelled '(tls' and 'vpn|vpn' and 'tls)'"
-        ):
+        with pytest.raises(ObjectConflictError, match="2 private keys under id 07") as refusal:
             act()
+        assert "'tls'" in str(refusal.value)
+        assert "'vpn'" in str(refusal.value)
     assert objects(device.token) == before
 
 
