@@ -246,7 +246,10 @@ class Daemon:
 
         Whatever that left half done (a service that was stopped) is mended at once then.
         """
-        self._say(f"rotation {pending.rotation_id}: working" if pending.rotation_id else "delivering events")
+        if pending.problem:
+            self._say(f"the journal is looked at: {pending.problem}")
+        else:
+            self._say(f"rotation {pending.rotation_id}: working" if pending.rotation_id else "delivering events")
         before = self._signature()
         limits = ChildLimits.within(self._notifier.watchdog)
         child = Child(self._child, self._signature, limits)
