@@ -15,7 +15,6 @@ import os
 import selectors
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 
 from .backoff import TOKEN_LONGEST, Backoff
+from .child import STOP_LIMIT, Child, ChildLimits
 from .errors import BusyError
 from .notify import Notifier
 from .pending import (
@@ -43,10 +43,6 @@ from .storage import DeviceLock, remove
 
 log = logging.getLogger(__name__)
 
-CHILD_LIMIT = 600.0
-"""Seconds that a child may take: two minutes of its own, a wait for the lock, a slow token. Then it hangs."""
-STOP_LIMIT = 1.5
-"""Seconds between SIGTERM and the end of a child that does not come to a safe point."""
 TICK = 10.0
 """Seconds between two looks at the clock: it may be set meanwhile, and nothing else says so (timerfd_create(2) would,
 but Python has it only from 3.13 on)."""
@@ -83,6 +79,7 @@ class Daemon:
         self._selector = selectors.DefaultSelector()
         self._stopping = False
         self._failures = 0
+        self._was_killed = False
         self._status = ""
         self._listening = False
         self._device_came = False
@@ -90,15 +87,16 @@ class Daemon:
     def run(self) -> None:
         """Return once nothing is due, or after SIGTERM. Raises OSError (the journal cannot be read)."""
         with self._signals(), self._watched_folder():
-            pending = self._look()
+            self._pending()
+            # Before anything is waited for, be it the lock: no start takes long.
             self._tell(READY=1, STATUS="looking at what is pending")
+            pending = self._look()
             # A device that may bring a token has us started anew (udev rule): its event is over by now.
-            wake = self._schedule(pending, news=_waits_for_token(pending)) if pending else None
-            while pending and wake and not self._stopping:
-                if self._wait(pending, wake):
-                    self._work(pending)
+            news = pending is not None and _waits_for_token(pending)
+            while pending and not self._stopping:
+                due = self._wait(pending, self._schedule(pending, news=news))
+                news = due and self._work(pending)
                 pending = self._look()
-                wake = self._schedule(pending) if pending else None
             self._tell(STOPPING=1, STATUS="stopped" if self._stopping else "nothing is pending")
 
     # What is pending
@@ -194,9 +192,14 @@ class Daemon:
 
     def _sleep(self, seconds: float) -> None:
         """Sleep so long, or until something happens, and say to the watchdog that this loop turns."""
+        self._is_alive()
+        self._select(seconds if self._notifier.watchdog is None else min(seconds, self._notifier.watchdog / 3))
+
+    def _is_alive(self) -> None:
         if self._notifier.watchdog is not None:
             self._tell(WATCHDOG=1)
-            seconds = min(seconds, self._notifier.watchdog / 3)
+
+    def _select(self, seconds: float) -> None:
         for key, _ in self._selector.select(max(0.0, seconds)):
             key.data()
 
@@ -226,7 +229,7 @@ class Daemon:
         descriptor = -1
         try:
             descriptor = os.open(self._storage / FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            changes = fcntl.DN_CREATE | fcntl.DN_DELETE | fcntl.DN_RENAME | fcntl.DN_MULTISHOT
+            changes = fcntl.DN_CREATE | fcntl.DN_DELETE | fcntl.DN_RENAME | fcntl.DN_MODIFY | fcntl.DN_MULTISHOT
             fcntl.fcntl(descriptor, fcntl.F_NOTIFY, changes)
         except OSError as error:
             log.info("changes of the journal are noticed by the next look only: %s", error)
@@ -238,34 +241,33 @@ class Daemon:
 
     # Working
 
-    def _work(self, pending: Pending) -> None:
-        """Run the child, and wait for its end."""
-        self._say(f"rotation {pending.rotation_id}: working" if pending.rotation_id else "delivering events")
+    def _work(self, pending: Pending) -> bool:
+        """Run the child, and wait for its end. Tell whether it was killed, for the first time in a row.
+
+        Whatever that left half done (a service that was stopped) is mended at once then.
+        """
+        if pending.problem:
+            self._say(f"the journal is looked at: {pending.problem}")
+        else:
+            self._say(f"rotation {pending.rotation_id}: working" if pending.rotation_id else "delivering events")
         before = self._signature()
-        child = subprocess.Popen(self._child)
-        end = time.monotonic() + CHILD_LIMIT
-        while child.poll() is None and not self._stopping:
-            remaining = end - time.monotonic()
-            if remaining <= 0:
-                log.warning("the rotation hangs: process %d is killed after %.0f s", child.pid, CHILD_LIMIT)
-                child.kill()
-            self._sleep(max(remaining, 0.1))
+        limits = ChildLimits.within(self._notifier.watchdog)
+        child = Child(self._child, self._signature, limits)
+        while child.status is None and not self._stopping:
+            if child.gets_on():
+                self._is_alive()
+            self._select(limits.tick)
         if self._stopping:
-            self._stop(child)
-        status = child.wait()
-        log.info("the child ended with status %d", status)
+            self._tell(STOPPING=1, STATUS="stopping", EXTEND_TIMEOUT_USEC=int(2e6 * STOP_LIMIT))
+            child.stop()
+            return False
+        log.info("the child ended with status %s", child.status)
         after = self._pending()
         # A call that left the journal as it was, or without a word why it is not done, is counted here.
         self._failures = self._failures + 1 if after and (not after.waiting or self._signature() == before) else 0
-
-    def _stop(self, child: subprocess.Popen[bytes]) -> None:
-        """End the child at a safe point: any is one, but a token is better not left in the middle of an operation."""
-        self._tell(STOPPING=1, STATUS="stopping", EXTEND_TIMEOUT_USEC=int(2e6 * STOP_LIMIT))
-        child.terminate()
-        try:
-            child.wait(STOP_LIMIT)
-        except subprocess.TimeoutExpired:
-            child.kill()
+        killed, was_killed = (child.status or 0) < 0, self._was_killed
+        self._was_killed = killed
+        return killed and not was_killed
 
     # Small parts
 

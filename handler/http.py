@@ -14,8 +14,8 @@ What happens to a request, in order:
 """
 
 import errno
+import itertools
 import logging
-import random
 import re
 import socket
 import ssl
@@ -33,6 +33,7 @@ from hsm.errors import TokenError
 
 from . import __version__
 from .answer import Answer
+from .backoff import Turn, in_line
 from .errors import (
     ClockError,
     OfflineError,
@@ -70,11 +71,6 @@ NO_NETWORK = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
 NOT_YET_VALID = 9
 """X509_V_ERR_CERT_NOT_YET_VALID (X509_STORE_CTX_get_error(3))."""
 USER_AGENT = f"renew-client-cert/{__version__}"
-
-
-def spread(delay: float, draw: random.Random = random.Random()) -> float:  # noqa: B008, S311 - one for the process
-    """Spread a wait (seconds) by up to a half: many devices may have been told the same."""
-    return delay * draw.uniform(1.0, 1.5)
 
 
 @dataclass(frozen=True)
@@ -156,33 +152,35 @@ class HttpClient:
         PendingError (ServerBusyError where the server did answer), OfflineError, ServerRefusedError,
         hsm.errors.TokenError (the key could not sign).
         """
-        delays = iter(self._limits.retry_delays)
         busy = 0
-        while True:
+        for retry in itertools.count():
             failure, asked = self._attempt(method, url, content_type, body)
             if isinstance(failure, Answer):
                 return failure
             busy += isinstance(failure, ServerBusyError)
             if optional and (busy > OPTIONAL_RETRIES or asked):
                 raise failure
-            delay = next(delays, None)
-            if asked:  # 0 seconds are no reason to try more often than by our delays
-                delay = max(asked, delay or 0.0)
-            if delay is None:
+            turn = in_line(asked, self._limits.retry_delays, retry, self._deadline.remaining)
+            if turn.delay is None:
                 raise failure
-            self.wait(delay, failure, asked=bool(asked))
+            self._wait(turn, failure, asked=bool(asked))
             log.info("%s %s: trying again after: %s", method, url, failure)
+        raise AssertionError  # it counts for ever
 
-    def wait(self, seconds: float, reason: RenewalError, *, asked: bool = True) -> None:
-        """Wait so many seconds, or up to a half more; PendingError at once where that does not fit the deadline.
+    def wait(self, seconds: float, reason: RenewalError) -> None:
+        """Wait as long as the server asked for; PendingError at once where that does not fit the deadline.
 
-        `reason` is what to say then. `asked`: the server asked for that wait, so nobody is to come back before.
+        `reason` is what to say then.
         """
-        if seconds >= self._deadline.remaining or self._stop.is_set():
+        self._wait(in_line(seconds, (seconds,), 0, self._deadline.remaining), reason, asked=True)
+
+    def _wait(self, turn: Turn, reason: RenewalError, *, asked: bool) -> None:
+        """Wait in line, or raise PendingError. `asked`: the server asked for it, so nobody is to come back before."""
+        if turn.wait is None or self._stop.is_set():
             if asked:
-                raise PostponedError(str(reason), datetime.now(UTC) + timedelta(seconds=seconds)) from reason
+                raise PostponedError(str(reason), datetime.now(UTC) + timedelta(seconds=turn.delay or 0.0)) from reason
             raise PendingError(str(reason)) from reason
-        if self._stop.wait(min(spread(seconds), self._deadline.remaining)):
+        if self._stop.wait(turn.wait):
             raise PendingError(str(reason)) from reason
 
     def _attempt(

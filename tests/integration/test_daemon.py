@@ -1,6 +1,7 @@
 """The daemon as systemd runs it: what it waits for, what wakes it, when it ends, and what it holds meanwhile."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from handler.daemon import TICK
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from handler.pending import marker, read_pending
 from handler.storage import DeviceLock
@@ -295,6 +297,102 @@ def test_the_watchdog_hears_of_it_while_it_waits(files, systemd, until):
     left_pending(files)
     with running(files, systemd, WATCHDOG_USEC="300000"):
         until(lambda: systemd.said.count("WATCHDOG=1") > 3)
+
+
+def children(process):
+    return [int(each) for each in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def left_to_hang(factory):
+    """Leave a rotation whose next call waits for an answer that does not come."""
+    left_pending(factory)
+    forget_what_the_server_asked(factory)
+    return factory.est.faults.add(*ENROL, hang=20.0)
+
+
+def test_a_child_that_hangs_feeds_no_watchdog_and_is_killed_and_the_rotation_goes_on(files, systemd, until):
+    fault = left_to_hang(files)
+    with running(files, systemd, *QUICK, WATCHDOG_USEC="5000000") as daemon:
+        until(lambda: fault.used)
+        (child,) = children(daemon)
+        os.kill(child, signal.SIGSTOP)
+        until(lambda: "State:\tT" in Path(f"/proc/{child}/status").read_text())
+        fed = systemd.said.count("WATCHDOG=1")
+        until(lambda: child not in children(daemon))
+        # What it did before it was stopped, and the end of it.
+        assert systemd.said.count("WATCHDOG=1") - fed <= 3
+        errors = ended(daemon)
+    assert f"the rotation hangs: process {child} is killed" in errors
+    assert broken_invariants(files, ID, completed=True) == []
+
+
+def test_a_child_that_was_killed_is_followed_by_another_at_once(files, systemd, until):
+    fault = left_to_hang(files)
+    change_waiting(files, attempts=0)
+    with running(files, systemd, *SLOW) as daemon:
+        until(lambda: fault.used)
+        os.kill(children(daemon)[0], signal.SIGKILL)
+        ended(daemon)
+    assert broken_invariants(files, ID, completed=True) == []
+
+
+def test_a_child_that_is_killed_again_and_again_is_followed_by_a_back_off(files, systemd, until):
+    left_pending(files)
+    change_waiting(files, until=None, attempts=0)
+    fault = files.est.faults.add(*ENROL, times=None, hang=20.0)
+    with running(files, systemd, *SLOW) as daemon:
+        for times in (1, 2):
+            until(lambda times=times: fault.used == times)
+            os.kill(children(daemon)[0], signal.SIGKILL)
+        until(lambda: waits(systemd))
+        assert children(daemon) == []
+    assert fault.used == 2
+
+
+def test_it_is_ready_before_it_waits_for_the_lock(files, systemd, until):
+    marker(files.device.storage).parent.mkdir()
+    marker(files.device.storage).touch()
+    with DeviceLock(files.device.storage).acquire(0.0), running(files, systemd) as daemon:
+        until(lambda: "STATUS=another process rotates" in systemd.said)
+        assert systemd.said[0] == "READY=1"
+        daemon.terminate()
+        ended(daemon)
+
+
+def test_a_child_that_does_not_end_has_systemd_wait_no_longer_than_two_seconds(files, systemd, until):
+    fault = left_to_hang(files)
+    with running(files, systemd, *QUICK) as daemon:
+        until(lambda: fault.used)
+        (child,) = children(daemon)
+        os.kill(child, signal.SIGSTOP)  # as one that is in a call of a token's module
+        daemon.terminate()
+        daemon.wait(timeout=2.0)
+        ended(daemon)
+    (extended,) = [each for each in systemd.said if each.startswith("EXTEND_TIMEOUT_USEC=")]
+    assert 1_500_000 < int(extended.partition("=")[2]) <= 3_000_000
+    assert not Path(f"/proc/{child}").exists()
+    assert read_pending(files.device.storage).rotation_id == ID
+
+
+def test_its_child_waits_for_no_token_and_holds_no_lock_meanwhile(token, systemd, until):
+    token.device.write_request(ID)
+    with token.device.token.away():
+        assert token.device.run().returncode == PENDING
+        with running(token, systemd, *SLOW, HSM_WAIT="600") as daemon:
+            until(lambda: waits(systemd))
+            assert children(daemon) == []
+            with DeviceLock(token.device.storage).acquire(0.0):
+                pass
+
+
+def test_a_journal_that_is_written_in_place_is_noticed_at_once(files, systemd, until):
+    left_pending(files)
+    with running(files, systemd, *SLOW) as daemon:
+        until(lambda: waits(systemd))
+        forget_what_the_server_asked(files)
+        change_waiting(files, attempts=0)
+        until(lambda: works(systemd), TICK / 3)
+        ended(daemon)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

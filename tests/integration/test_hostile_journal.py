@@ -35,6 +35,7 @@ def test_the_daemon_has_a_broken_journal_set_aside_and_said_to_be(files, systemd
     journal(files).write_bytes(content)
     with running(files, systemd, *SLOW) as daemon:
         errors = ended(daemon)
+    assert any(each.startswith("STATUS=the journal is looked at: it is not JSON") for each in systemd.said)
     assert "cannot be read" in errors
     assert "set aside as rotation.broken" in errors
     assert journal(files).with_suffix(".broken").read_bytes() == content
