@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from .request import RotationRequest
     from .rotation import Rotator
 
+OF_FIOCONFIG = ("FIOCONFIG_BIN", "CONFIG_FILE")
+"""What fioconfig has in the environment of a handler; a person who types the program's name alone has neither."""
+
 log = logging.getLogger("renew-client-cert")
 
 
@@ -49,6 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser.parse_args(arguments)
     except SystemExit as stop:  # argparse has said why
         return stop.code if isinstance(stop.code, int) else USAGE
+    if options.command is None and not any(map(os.environ.get, OF_FIOCONFIG)):
+        parser.print_usage(sys.stderr)
+        _say("a command is missing: `renew-client-cert rotate` rotates by hand; --help names the others")
+        return USAGE
     quiet = logging.INFO if options.command == "daemon" else logging.WARNING
     to_console = logging.StreamHandler(sys.stderr)
     to_console.setFormatter(MessageFormatter())

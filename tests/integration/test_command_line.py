@@ -69,6 +69,23 @@ def test_wrong_usage_is_named_and_changes_nothing(files, arguments):
     assert files.gateway.requests == files.est.requests == []
 
 
+def test_the_name_alone_typed_by_a_person_rotates_nothing(files):
+    files.device.write_request("certs-1")
+    before = files.device.snapshot()
+    done = files.device.run(environment={"FIOCONFIG_BIN": "", "CONFIG_FILE": ""})
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    assert "`renew-client-cert rotate` rotates by hand" in done.stderr
+    assert files.device.snapshot() == before
+    assert files.gateway.requests == files.est.requests == []
+
+
+@pytest.mark.parametrize("missing", ["FIOCONFIG_BIN", "CONFIG_FILE"])
+def test_either_of_fioconfigs_variables_tells_that_it_called(files, missing):
+    files.device.write_request("certs-1")
+    elsewhere = {"STORAGE_DIR": "/nowhere"}  # so it is refused
+    assert files.device.run(environment={missing: "", **elsewhere}).returncode != USAGE
+
+
 # rotate
 
 
