@@ -104,7 +104,9 @@ def make_parser() -> argparse.ArgumentParser:
     asked = rotate.add_argument_group("what is asked (each over the request file)")
     asked.add_argument("--config-file", metavar="FILE", help=f"request file [CONFIG_FILE, {DEFAULT_REQUEST}]")
     asked.add_argument("--est-server", metavar="URL", help="base URL of the EST server [ESTSERVER]")
-    asked.add_argument("--rotation-id", metavar="ID", help="tag of its events [ROTATIONID, else certs-<unix time>]")
+    asked.add_argument(
+        "--rotation-id", metavar="ID", help="tag of its events [ROTATIONID, else certs-<unix time>-<random>]"
+    )
     asked.add_argument("--pkey-ids", metavar="ID,ID", help="key ids of the token [PKEYIDS]")
     asked.add_argument("--cert-ids", metavar="ID,ID", help="certificate ids of the token [CERTIDS]")
     rotate.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")

@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_usage(sys.stderr)
         _say("a command is missing: `renew-client-cert rotate` rotates by hand; --help names the others")
         return USAGE
+    warnings.filterwarnings("ignore", "System time is way off")  # urllib3's; check and the rotation say it themselves
     quiet = logging.INFO if options.command == "daemon" else logging.WARNING
     to_console = logging.StreamHandler(sys.stderr)
     to_console.setFormatter(MessageFormatter())
@@ -248,7 +250,8 @@ def _request(options: argparse.Namespace, settings: Settings, device: "Device") 
 
     by_hand = options.command == "rotate"
     overrides = Overrides()
-    new_id = f"certs-{int(time.time())}"
+    # The time alone is the same after each boot in 1970, and for two calls within a second.
+    new_id = f"certs-{int(time.time())}-{os.urandom(3).hex()}"
     if by_hand:
         # The id of the request file is that of a rotation that the operators asked for: done, or pending.
         rotation_id = options.rotation_id or (new_id if options.if_due else None)

@@ -143,7 +143,7 @@ def _facts(status: Status) -> Iterator[tuple[str, str]]:
     identity = status.identity
     yield "identity", _where(identity)
     if identity.certificate is not None:
-        yield from _certificate_facts(identity.certificate, identity.days_left(status.now) or 0)
+        yield from _certificate_facts(identity.certificate, status.now)
     if identity.problem:
         yield "problem", identity.problem
     if identity.pin is not None:
@@ -172,12 +172,15 @@ def _where(identity: Identity) -> str:
     return f"key {identity.names.key}, certificate {identity.names.certificate} ({place})"
 
 
-def _certificate_facts(certificate: "x509.Certificate", days: int) -> Iterator[tuple[str, str]]:
+def _certificate_facts(certificate: "x509.Certificate", now: datetime) -> Iterator[tuple[str, str]]:
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    days = (end - now).days
     yield "subject", certificate.subject.rfc4514_string()
     yield "serial", serial(certificate)
     yield "issuer", certificate.issuer.rfc4514_string()
     left = f"{days} days left" if days >= 0 else f"ENDED {-days} days ago"
+    if now < begin:
+        left = f"not valid yet: the clock shows {now:%Y-%m-%d %H:%M} UTC"
     yield "valid", f"{begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC, {left}"
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.simulators.factory import running_factory
 from tests.terminal import on_terminal
 
 ID = "certs-console"
+(FAKETIME,) = map(str, Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 GOES_ON, NOT_BEGUN = "; `renew-client-cert resume` goes on", "; nothing was begun: call it again"
 
 
@@ -171,6 +173,22 @@ def test_a_command_that_only_shows_something_shows_it_quietly_too(factory, argum
     loud, quiet = factory.device.run(*arguments), factory.device.run(*arguments, "-q")
     assert loud.stdout
     assert (quiet.returncode, len(quiet.stdout)) == (loud.returncode, len(loud.stdout))
+
+
+# Where the clock is not set
+
+
+def test_a_clock_in_1970_is_said_once_by_check_and_by_status(files):
+    files.device.write_request(ID)
+    given = {"FAKETIME": "@1970-01-01 00:05:00", "LD_PRELOAD": FAKETIME}
+    shown = on_terminal(files.device, "check", environment=given, columns=500)
+    assert shown.status == PROBLEMS
+    (line,) = [each for each in shown.lines if "  clock " in each]
+    assert "shows 1970-01-01 00:05 UTC, but the certificate begins " in line
+    assert [each for each in shown.lines if "SystemTimeWarning" in each or "warnings.warn" in each] == []
+    lines = files.device.run("status", environment=given).stdout.splitlines()
+    (line,) = [each for each in lines if each.startswith("valid ")]
+    assert line.endswith(" UTC, not valid yet: the clock shows 1970-01-01 00:05 UTC")
 
 
 # In ASCII
