@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, utils
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from hsm.curves import is_pair, shown_curve
 
 from .asked import Asked
 from .configured import FILE, TOKEN, Configured, Value
@@ -113,7 +113,7 @@ class DeviceChecks:
         if identity.certificate is None or identity.names is None:
             return
         certificate, name = identity.certificate, identity.names.certificate
-        curve = curve_of(certificate).name
+        curve = shown_curve(curve_of(certificate))
         end = certificate.not_valid_after_utc
         said = f"{name}: {certificate.subject.rfc4514_string()}, {curve}, valid until {end:%Y-%m-%d %H:%M} UTC"
         left = end - datetime.now(UTC)
@@ -193,10 +193,7 @@ class DeviceChecks:
             yield skipped("key", self.no_store)
             return
         key = self.store.key(self.names.key)
-        digest = os.urandom(32)
-        try:
-            key.public_key().verify(key.sign(digest, _SIGNATURE), digest, _SIGNATURE)
-        except InvalidSignature:
+        if not is_pair(key):
             yield problem("key", f"private and public key {self.names.key} do not belong together: register anew")
             return
         self.usable_key = key
@@ -225,9 +222,6 @@ class DeviceChecks:
             yield warning("rotation", f"{said}; `renew-client-cert status` says what it waits for")
         else:
             yield ok("rotation", "none is pending")
-
-
-_SIGNATURE = ec.ECDSA(utils.Prehashed(hashes.SHA256()))
 
 
 def _value_finding(value: Value) -> Finding:

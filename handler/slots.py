@@ -22,6 +22,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from hsm.curves import shown_curve
+
 from .configured import TOKEN, Configured
 from .device_config import TokenConfig
 from .errors import RequestRefusedError
@@ -40,7 +42,6 @@ _PIN_ADVICE = {
     "LOCKED": "unlock it with the security officer's PIN",
     "MISSING": "set a user PIN",
 }
-_CURVES = {"secp256r1": "P-256", "secp384r1": "P-384"}
 
 
 @dataclass(frozen=True)
@@ -235,9 +236,9 @@ class _File:
             )
         except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
             return cls(path, "private" if private else "unknown", mode, "unreadable", None)
-        kind = key.curve.name if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__.lstrip("_")
+        kind = shown_curve(key.curve) if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__.lstrip("_")
         spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        return cls(path, "private" if private else "cert", mode, _CURVES.get(kind, kind), spki)
+        return cls(path, "private" if private else "cert", mode, kind, spki)
 
 
 def _file_partner(file: _File, files: Sequence[_File]) -> str:

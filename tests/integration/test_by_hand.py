@@ -50,6 +50,7 @@ def test_a_dry_run_names_slots_files_and_requests_and_touches_nothing(factory):
         "/device",
         "/config-device",
         "/events",
+        "make a P-256 key as ",
     ):
         assert named in done.stdout
     assert ("01 -> 07" in done.stdout) == bool(device.token)
