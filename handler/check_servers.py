@@ -121,7 +121,9 @@ class ServerChecks:
             return "the configuration cannot be read whole"
         if device.names is None or device.usable_key is None:
             return device.no_store
-        return None if device.configured.ca_file else "import.tls_cacert_path is not set"
+        if device.identity.fits is False:
+            return "key and certificate in use do not belong together"
+        return device.no_trust
 
     def _http(self, names: IdentityNames) -> Witness:
         """Open a client of one server. Raises RenewalError, TokenError, OSError, ValueError."""

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 OF_FIOCONFIG = ("FIOCONFIG_BIN", "CONFIG_FILE")
 """What fioconfig has in the environment of a handler; a person who types the program's name alone has neither."""
 
+WAITING = ("handler.est", "handler.http", "handler.storage")
+"""Modules that say what they wait for: to a person at a terminal at once, not only in the end."""
+
 log = logging.getLogger("renew-client-cert")
 
 
@@ -57,15 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_usage(sys.stderr)
         _say("a command is missing: `renew-client-cert rotate` rotates by hand; --help names the others")
         return USAGE
-    warnings.filterwarnings("ignore", "System time is way off")  # urllib3's; check and the rotation say it themselves
-    quiet = logging.INFO if options.command == "daemon" else logging.WARNING
-    to_console = logging.StreamHandler(sys.stderr)
-    to_console.setFormatter(MessageFormatter())
-    logging.basicConfig(handlers=[to_console], level=logging.DEBUG if options.verbose else quiet)
-    logging.addLevelName(logging.WARNING, "warning")
-    logging.addLevelName(logging.INFO, "info")
-    for noisy in ("urllib3", "pkcs11"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    _set_up_messages(options)
     shows = options.command in OTHERS or getattr(options, "dry_run", False)
     if options.quiet and not shows:
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - until the process ends
@@ -81,6 +76,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if status != UNREAD:
                 _say(str(error))
     return status
+
+
+def _set_up_messages(options: argparse.Namespace) -> None:
+    """Have the modules' messages written to standard error, as far as they are wanted there."""
+    warnings.filterwarnings("ignore", "System time is way off")  # urllib3's; check and the rotation say it themselves
+    quiet = logging.INFO if options.command == "daemon" else logging.WARNING
+    to_console = logging.StreamHandler(sys.stderr)
+    to_console.setFormatter(MessageFormatter())
+    logging.basicConfig(handlers=[to_console], level=logging.DEBUG if options.verbose else quiet)
+    logging.addLevelName(logging.WARNING, "warning")
+    logging.addLevelName(logging.INFO, "info")
+    for noisy in ("urllib3", "pkcs11"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    if sys.stderr.isatty() and not (options.quiet or options.verbose):
+        for waiting in WAITING:
+            logging.getLogger(waiting).setLevel(logging.INFO)
 
 
 class OutputError(Exception):
@@ -126,6 +137,8 @@ def _show_log(_options: argparse.Namespace, settings: Settings) -> int:
     from .history import History, timeline  # noqa: PLC0415
 
     storage = _storage(settings)
+    if not storage.is_dir():
+        raise RequestRefusedError(f"the storage folder {storage} is not there, or no folder: look at storage.path")
     entries = History(storage / FOLDER).read()
     pending = read_pending(storage)
     for line in timeline(entries, Console.of(sys.stdout, os.environ).width):

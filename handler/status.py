@@ -4,7 +4,7 @@ It takes no lock, needs no network, and leaves the PIN alone wherever the token 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,13 +72,15 @@ def read_status(settings: Settings, configured: Configured) -> Status:
     """Look. Raises nothing that is foreseeable."""
     storage = configured.storage
     identity = read_identity(configured)
+    if identity.source == TOKEN and identity.problem is None:  # it shows its certificate without the PIN
+        identity = replace(identity, problem=configured.value("p11.pass").problem)
     view = View.of(storage)
     return Status(
         now=datetime.now(UTC),
         storage=storage,
         identity=identity,
         slots=_slots(settings, identity, view),
-        last=None if storage is None else _last_rotation(storage),
+        last=None if storage is None else _last_rotation(storage, view),
         view=view,
         running=None if storage is None else _running(storage),
     )
@@ -110,11 +112,14 @@ def _use(identity: Identity, names: IdentityNames, view: View, object_id: str, k
     return worst or next(iter(sorted(uses)), EMPTY)
 
 
-def _last_rotation(storage: Path) -> LastRotation | None:
+def _last_rotation(storage: Path, view: View) -> LastRotation | None:
+    """Give the rotation that ended last. One that was reported as failed and is pending still has not ended."""
+    pending = view.rotation.rotation_id if view.rotation else None
     try:
-        ends = [each for each in History(storage / FOLDER).read() if each.event == COMPLETED]
+        entries = History(storage / FOLDER).read()
     except OSError:
-        ends = []
+        entries = []
+    ends = [each for each in entries if each.event == COMPLETED and (each.success or each.rotation_id != pending)]
     if ends:
         last = ends[-1]
         return LastRotation(last.rotation_id, last.time, last.success, last.details)

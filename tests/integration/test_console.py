@@ -274,3 +274,9 @@ def test_the_log_folds_the_name_of_a_long_event_below_its_beginning(files):
     assert re.fullmatch(r"  \S{10} \S{8}  Update device specific configuration on server +ok", lines[first])
     assert lines[first + 1] == 23 * " " + "with new key"
     assert len({line.rindex("ok") for line in lines if line.endswith("ok")}) == 1
+
+
+def test_wrong_usage_fits_the_terminal(files):
+    shown = on_terminal(files.device, "rotate", "--if-due", "abc", columns=80)
+    assert too_wide(shown) == []
+    assert "'abc': expected a share of a certificate's life, such as 0.33" in " ".join(shown.text.split())
