@@ -234,8 +234,8 @@ def test_a_request_file_that_was_removed_means_nothing_to_do(file_factory):
 AS_NOBODY = f"""
 import sys
 from handler import cli, device, progress, request, rotation, state, steps, storage, table
-import os
-"x".encode("ascii"), b"x".decode("utf-8-sig")  # where the interpreter lies is not for everybody to read
+import encodings.ascii, os
+b"x".decode("utf-8-sig")  # where the interpreter lies is not for everybody to read
 os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
 sys.exit(cli.main([]))
 """
