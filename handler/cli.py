@@ -259,7 +259,7 @@ def _is_due(device: "Device", share: float) -> bool:
 
 
 def _request(options: argparse.Namespace, settings: Settings, device: "Device") -> "RotationRequest":
-    from .request import Overrides, read_request  # noqa: PLC0415
+    from .request import Overrides, read_request, with_usual_ids  # noqa: PLC0415
 
     by_hand = options.command == "rotate"
     overrides = Overrides()
@@ -269,6 +269,8 @@ def _request(options: argparse.Namespace, settings: Settings, device: "Device") 
         # The id of the request file is that of a rotation that the operators asked for: done, or pending.
         rotation_id = options.rotation_id or (new_id if options.if_due else None)
         overrides = Overrides(options.est_server, rotation_id, options.pkey_ids, options.cert_ids)
+        if options.est_server and device.config.token is not None and not settings.request_file.exists():
+            overrides = with_usual_ids(overrides)
     if settings.request_named and not settings.request_file.exists():
         raise RequestRefusedError(f"--config-file {settings.request_file}: expected a request file, there is none")
     request = read_request(

@@ -1,5 +1,6 @@
 """What the person at the console is told where something is wrong: what it is, where, and what to do."""
 
+import contextlib
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ import pytest
 
 from handler.exit_status import DONE, PROBLEMS, REFUSED
 from tests.simulators.device import REPOSITORY
+from tests.simulators.pki import FactoryPki
 from tests.terminal import make_terminal, on_terminal, read_all
 
 from .looking import look
@@ -99,7 +101,7 @@ def test_of_a_wrong_pair_the_token_tells_what_belongs_together_and_no_server_see
     for command in ("status", "check"):
         words = said(token.device, command)[1]
         assert f"key 01 and certificate 09 do not belong together: {known}" in words
-    assert "skipped gateway not asked: key and certificate in use do not belong together" in words
+    assert "not tried with the certificate: key and certificate in use do not belong together" in words
     assert len(token.gateway.requests) == asked
 
 
@@ -164,3 +166,63 @@ def test_a_wait_for_the_token_that_is_no_number_is_refused_where_it_is_needed_on
         "problem configuration HSM_WAIT in the environment is 'abc'" in said(files.device, "check", HSM_WAIT="abc")[1]
     )
     assert said(files.device, "rotate", HSM_WAIT="abc")[0] == REFUSED
+
+
+# What check says is what rotate does
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]], ids=["rotate", "dry run"])
+def test_without_a_request_file_a_rotation_by_hand_takes_the_usual_ids_as_check_does(token, options):
+    given = ("--est-server", token.device.est_url)
+    assert (
+        "key 07 and certificate 09 are free or ours (01,07 and 03,09, from the usual ids)"
+        in said(token.device, "check", *given)[1]
+    )
+    done = token.device.run("rotate", *given, *options)
+    assert done.returncode == DONE, done.stderr
+    assert "key 07, certificate 09" in done.stdout or "p11.tls_pkey_id: 01 -> 07" in done.stdout
+
+
+def test_a_request_without_ids_is_refused_with_the_option_that_gives_them(token):
+    token.device.write_request(ID, pkeyids=None)
+    status, words = said(token.device, "rotate")
+    assert status == REFUSED
+    assert (
+        "PKEYIDS is missing: expected two or more distinct ids from 01 to 09, such as 01,07; by hand: --pkey-ids"
+        in (words)
+    )
+    assert token.device.run("rotate", "--pkey-ids", "01,07").returncode == DONE
+
+
+@contextlib.contextmanager
+def wrong_pin(token):
+    edit(token.device.folder / "usr/lib/sota/conf.d/40-hsm.toml", f'"{token.device.token.pin}"', '"999111"')
+    yield
+
+
+@contextlib.contextmanager
+def away(token):
+    with token.device.token.away():
+        yield
+
+
+@pytest.mark.parametrize("trouble", [wrong_pin, away])
+def test_where_the_key_cannot_be_used_the_servers_are_tried_without_a_certificate(token, trouble):
+    with trouble(token):
+        words = said(token.device, "check", "--est-server", token.device.est_url)[1]
+    server, est = token.gateway_server.url, token.device.est_url
+    why = "is reachable and trusted; not tried with the certificate: the token is not open"
+    assert f"skipped gateway {server} {why}" in words
+    assert f"skipped EST {est} {why}" in words
+    assert token.gateway.requests == token.est.requests == []
+
+
+def test_a_server_that_is_not_there_or_not_trusted_is_a_problem_without_a_certificate_too(token):
+    with away(token):
+        (token.device.storage / "root.crt").write_bytes(FactoryPki().ca_bundle_pem())
+        token.est_server.stop()
+        words = said(token.device, "check", "--est-server", token.device.est_url)[1]
+    assert "problem gateway 127.0.0.1:" in words
+    assert "shows a certificate that is not trusted" in words
+    assert re.search(r"problem EST 127\.0\.0\.1:\d+: Connection refused", words)
+    assert token.gateway.requests == []
