@@ -13,6 +13,7 @@ from . import completed
 from .arguments import Settings
 from .asked import Asked
 from .configured import TOKEN, Configured
+from .events import COMPLETED
 from .history import History
 from .identity import Identity, read_identity
 from .keystore import IdentityNames
@@ -27,7 +28,6 @@ from .view import View
 if TYPE_CHECKING:
     from cryptography import x509
 
-COMPLETED = "CertRotationCompleted"
 EMPTY = "empty"
 _NAME_WIDTH = 15
 _SLOTS = {"key": "key slots", "certificate": "cert slots"}
