@@ -1,6 +1,7 @@
 """The command line's arguments, and where things are: from options, fioconfig's environment, or the defaults."""
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import NoReturn
 
 from . import __version__
 from .backoff import MAX_ASKED
+from .console import Console
 from .errors import RequestRefusedError
 from .exit_status import USAGE
 from .sota import DEFAULT_SEARCH_PATHS
@@ -25,8 +27,8 @@ class Settings:
     search_paths: tuple[Path, ...]
     storage: Path | None
     config_url: str | None
-    token_wait: float
-    """Seconds that a token that is not there yet is waited for."""
+    hsm_wait: str
+    """HSM_WAIT as it was given, for the calls that need it: `token_wait`."""
 
     @classmethod
     def of(cls, options: argparse.Namespace, environment: Mapping[str, str]) -> "Settings":
@@ -41,8 +43,13 @@ class Settings:
             search_paths=tuple(Path(part.strip()) for part in sota.split(",") if part.strip()),
             storage=Path(storage) if storage else None,
             config_url=environment.get("CONFIG_URL") or None,
-            token_wait=_seconds("HSM_WAIT", environment.get("HSM_WAIT") or "0"),
+            hsm_wait=environment.get("HSM_WAIT") or "0",
         )
+
+    @property
+    def token_wait(self) -> float:
+        """Seconds that a token that is not there yet is waited for. Raises RequestRefusedError."""
+        return _seconds("HSM_WAIT", self.hsm_wait)
 
 
 def _seconds(name: str, text: str) -> float:
@@ -57,23 +64,35 @@ def _seconds(name: str, text: str) -> float:
 
 
 def _share(text: str) -> float:
-    share = float(text)
+    share = _number(text)
     if not 0 < share < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a share of a certificate's life, such as 0.33")
     return share
 
 
 def _delay(text: str) -> float:
-    seconds = float(text)
+    seconds = _number(text)
     if not 0 < seconds <= MAX_ASKED:
         raise argparse.ArgumentTypeError(f"{text!r}: expected seconds, up to a day")
     return seconds
 
 
+def _number(text: str) -> float:
+    """Read a number; one that no comparison holds for where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        self.exit(USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
+        from .table import hanging  # noqa: PLC0415 - the daemon does without
+
+        width = Console.of(sys.stderr, os.environ).width
+        lines = hanging(f"{self.prog}: ", f"{message}; see {self.prog} --help", width)
+        self.exit(USAGE, "".join(f"{line}\n" for line in lines))
 
 
 def _common_options(default: str | None = argparse.SUPPRESS) -> _Parser:
@@ -104,7 +123,9 @@ def make_parser() -> argparse.ArgumentParser:
     asked = rotate.add_argument_group("what is asked (each over the request file)")
     asked.add_argument("--config-file", metavar="FILE", help=f"request file [CONFIG_FILE, {DEFAULT_REQUEST}]")
     asked.add_argument("--est-server", metavar="URL", help="base URL of the EST server [ESTSERVER]")
-    asked.add_argument("--rotation-id", metavar="ID", help="tag of its events [ROTATIONID, else certs-<unix time>]")
+    asked.add_argument(
+        "--rotation-id", metavar="ID", help="tag of its events [ROTATIONID, else certs-<unix time>-<random>]"
+    )
     asked.add_argument("--pkey-ids", metavar="ID,ID", help="key ids of the token [PKEYIDS]")
     asked.add_argument("--cert-ids", metavar="ID,ID", help="certificate ids of the token [CERTIDS]")
     rotate.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")

@@ -4,11 +4,9 @@ from dataclasses import dataclass, replace
 
 from .arguments import Settings
 from .errors import RequestRefusedError
-from .request import Overrides, read_request
+from .request import CERTIFICATE_IDS, KEY_IDS, Overrides, read_request, with_usual_ids
 from .view import View
 
-KEY_IDS, CERTIFICATE_IDS = "01,07", "03,09"
-"""What fioctl writes into a request for a token where nobody says otherwise."""
 _NOWHERE = "https://nowhere.invalid"
 
 
@@ -32,7 +30,7 @@ class Asked:
         `token` tells whether ids are needed. Raises nothing that is foreseeable.
         """
         path = settings.request_file
-        usual = _with_usual_ids(options)
+        usual = with_usual_ids(replace(options, est_server=options.est_server or _NOWHERE, rotation_id=None))
         try:
             if path.exists():
                 return cls._read(settings, options, str(path), token=token)
@@ -63,9 +61,3 @@ class Asked:
         if request is None:
             raise RequestRefusedError(f"{origin} is gone")
         return cls(origin, request.est_server, request.key_ids, request.certificate_ids)
-
-
-def _with_usual_ids(options: Overrides) -> Overrides:
-    return Overrides(
-        options.est_server or _NOWHERE, None, options.pkey_ids or KEY_IDS, options.cert_ids or CERTIFICATE_IDS
-    )

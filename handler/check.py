@@ -23,7 +23,7 @@ from .configured import TOKEN, Configured
 from .console import Console
 from .errors import RenewalError, describe
 from .exit_status import ALL_OK, PROBLEMS, WARNINGS
-from .finding import PROBLEM, SKIPPED, WARNING, Finding, problem
+from .finding import PROBLEM, SKIPPED, WARNING, Finding, ok, problem
 from .request import Overrides
 from .table import hanging
 from .view import View
@@ -51,6 +51,7 @@ class Check:
             for topic, check in (
                 ("user", self.system.user_findings),
                 ("configuration", device.configuration),
+                ("configuration", self._environment),
                 ("permissions", device.permissions),
                 ("disk", device.disk),
                 ("certificate", device.certificate),
@@ -66,6 +67,11 @@ class Check:
                 yield from _guarded(topic, check)
         finally:
             device.close()
+
+    def _environment(self) -> Iterator[Finding]:
+        """Look at what the environment says beside places. Raises RequestRefusedError."""
+        if seconds := self.settings.token_wait:
+            yield ok("configuration", f"HSM_WAIT = {seconds:g} (environment)")
 
 
 def _guarded(topic: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

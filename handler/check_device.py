@@ -7,14 +7,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, utils
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from hsm.curves import is_pair, shown_curve
 
 from .asked import Asked
 from .configured import FILE, TOKEN, Configured, Value
 from .device_config import KEYS_OF_IDENTITY
-from .finding import Finding, ok, problem, skipped, warning
+from .finding import OK, WARNING, Finding, ok, problem, skipped, warning
 from .identity import read_identity
 from .keystore import FileKeyStore, IdentityNames, KeyStore
 from .local_config import LocalConfig
@@ -31,6 +31,7 @@ LEAST_FREE = 256 * KIB
 ENOUGH_FREE = 4096 * KIB
 LEAST_FILES = 16
 SOON = timedelta(days=30)
+_CA_FILE = "import.tls_cacert_path"
 _SECRET = "p11.pass"  # noqa: S105 - the name of the key that holds one
 
 
@@ -45,6 +46,8 @@ class DeviceChecks:
         self.store: KeyStore | None = None
         self.no_store = "the key in use cannot be used"
         """Why there is no store."""
+        self.no_trust: str | None = None
+        """Why no server can be trusted, where that is so: no readable CA file."""
         self.usable_key: ec.EllipticCurvePrivateKey | None = None
         """The key in use, once it has signed."""
 
@@ -63,13 +66,8 @@ class DeviceChecks:
         for text in self.configured.problems:
             yield problem("configuration", text)
         yield from map(_value_finding, self.configured.values())
-        key, certificate = self.configured.value("tls.pkey_source"), self.configured.value("tls.cert_source")
-        if key.text != certificate.text and not key.problem and not certificate.problem:
-            yield problem(
-                "configuration",
-                f"tls.pkey_source is {key.text} ({key.origin}) and tls.cert_source is {certificate.text} "
-                f"({certificate.origin}): expected key and certificate in the same place",
-            )
+        if self.configured.sources_differ:
+            yield problem("configuration", self.configured.sources_differ)
         if self.store_keys:
             target = self.configured.sota.check_writable(self.store_keys)
             yield ok("configuration", f"{target} can be written: the new names go there")
@@ -89,7 +87,9 @@ class DeviceChecks:
         folder = self.configured.storage / FOLDER if self.configured.storage else None
         if folder is not None and folder.is_dir():
             yield _private(folder, "is the journal's folder", "700")
-        yield _ca_finding(self.configured.ca_file)
+        finding = _ca_finding(self.configured.ca_file)
+        self.no_trust = None if finding.level in (OK, WARNING) else "no server can be trusted without the CA file"
+        yield finding
 
     def disk(self) -> Iterator[Finding]:
         """Look whether files can be written where a rotation writes them, and for how much there is room."""
@@ -113,7 +113,7 @@ class DeviceChecks:
         if identity.certificate is None or identity.names is None:
             return
         certificate, name = identity.certificate, identity.names.certificate
-        curve = curve_of(certificate).name
+        curve = shown_curve(curve_of(certificate))
         end = certificate.not_valid_after_utc
         said = f"{name}: {certificate.subject.rfc4514_string()}, {curve}, valid until {end:%Y-%m-%d %H:%M} UTC"
         left = end - datetime.now(UTC)
@@ -193,10 +193,7 @@ class DeviceChecks:
             yield skipped("key", self.no_store)
             return
         key = self.store.key(self.names.key)
-        digest = os.urandom(32)
-        try:
-            key.public_key().verify(key.sign(digest, _SIGNATURE), digest, _SIGNATURE)
-        except InvalidSignature:
+        if not is_pair(key):
             yield problem("key", f"private and public key {self.names.key} do not belong together: register anew")
             return
         self.usable_key = key
@@ -220,14 +217,14 @@ class DeviceChecks:
         elif view.left_by_fioconfig:
             yield warning("rotation", "fioconfig left one: the next call takes it over")
         elif view.pending is not None and view.pending.rotation_id is not None:
-            refused = f", refused: {view.pending.refused}" if view.pending.refused else ""
-            said = f"{view.pending.rotation_id} is pending after step {view.pending.step}{refused}"
-            yield warning("rotation", f"{said}; `renew-client-cert status` says what it waits for")
+            said = f"{view.pending.rotation_id} is pending after step {view.pending.step}"
+            if view.pending.refused:
+                what = "correct that, then `renew-client-cert resume`, or `renew-client-cert abort`"
+                yield problem("rotation", f"{said}, refused: {view.pending.refused}; {what}")
+            else:
+                yield warning("rotation", f"{said}; `renew-client-cert status` says what it waits for")
         else:
             yield ok("rotation", "none is pending")
-
-
-_SIGNATURE = ec.ECDSA(utils.Prehashed(hashes.SHA256()))
 
 
 def _value_finding(value: Value) -> Finding:
@@ -253,13 +250,14 @@ def _private(path: Path, what: str, mode: str = "600") -> Finding:
 
 def _ca_finding(path: Path | None) -> Finding:
     if path is None:
-        return skipped("CA file", "import.tls_cacert_path is not set")
+        return skipped("CA file", f"{_CA_FILE} is not set")
+    expected = f"put the factory's CA certificates there, in PEM, or correct {_CA_FILE}"
     try:
         anchors = x509.load_pem_x509_certificates(path.read_bytes())
     except (ValueError, x509.InvalidVersion):
-        return problem("CA file", f"{path} holds no readable certificates: expected one or more in PEM")
+        return problem("CA file", f"{path} holds no readable certificates: {expected}")
     except OSError as error:
-        return problem("CA file", f"{path} cannot be read: {error.strerror}")
+        return problem("CA file", f"{path} cannot be read: {error.strerror}; {expected}")
     ended = [each for each in anchors if each.not_valid_after_utc <= datetime.now(UTC)]
     if ended:
         said = f"{path}: {len(ended)} of {len(anchors)} certificates have ended; put the new ones of the factory there"
@@ -270,7 +268,7 @@ def _ca_finding(path: Path | None) -> Finding:
 def disk_finding(folder: Path) -> Finding:
     """Look at one folder, and at the file system that it is on."""
     try:
-        disk = os.statvfs(folder)
+        disk = os.statvfs(f"{folder}/.")  # which a file does not have
     except OSError as error:
         return problem("disk", f"{folder}: {error.strerror}; look at storage.path")
     if disk.f_flag & os.ST_RDONLY:

@@ -1,5 +1,9 @@
-"""The checks of the servers: one harmless GET each, with the certificate in use and no other."""
+"""The checks of the servers: one harmless GET each, with the certificate in use and no other.
 
+Where the key cannot be used, a connection without any certificate tells whether a server is there and trusted.
+"""
+
+import contextlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -13,7 +17,7 @@ from .certificates import CLOCK_SKEW
 from .check_device import DeviceChecks
 from .configured import Configured
 from .encrypted_config import check_readable, has_encrypted_values
-from .errors import ServerRefusedError
+from .errors import ServerBusyError, ServerRefusedError
 from .est import EstClient
 from .finding import Finding, ok, problem, skipped, warning
 from .gateway import GatewayClient
@@ -52,13 +56,17 @@ class ServerChecks:
         configured, names = self._device.configured, self._device.names
         missing = self._missing()
         server, config_url = configured.server, configured.config_url
-        if missing or names is None or server is None or config_url is None:
+        if missing or server is None or config_url is None:
             yield skipped("gateway", f"not asked: {missing or 'tls.server is not set'}")
             return
         try:
             server, config_url = https_url(server), https_url(config_url)
         except ValueError as error:
             yield problem("gateway", f"not asked: tls.server or CONFIG_URL is no address: {error}")
+            return
+        no_key = self._no_key()
+        if no_key or names is None:
+            yield self._without_certificate("gateway", server, no_key)
             return
         http = self._http(names)
         try:
@@ -91,8 +99,12 @@ class ServerChecks:
             yield skipped("EST", "not asked: nothing says where to enrol; give --est-server URL")
             return
         missing = self._missing()
-        if missing or names is None:
+        if missing:
             yield skipped("EST", f"not asked: {missing}")
+            return
+        no_key = self._no_key()
+        if no_key or names is None:
+            yield self._without_certificate("EST", url, no_key)
             return
         http = self._http(names)
         try:
@@ -115,13 +127,33 @@ class ServerChecks:
             http.close()
 
     def _missing(self) -> str | None:
-        """Say what is missing for a connection."""
+        """Say what is missing for a connection of any kind."""
         device = self._device
         if device.configured.problems:
             return "the configuration cannot be read whole"
-        if device.names is None or device.usable_key is None:
-            return device.no_store
-        return None if device.configured.ca_file else "import.tls_cacert_path is not set"
+        return device.no_trust if device.configured.ca_file else "import.tls_cacert_path is not set"
+
+    def _no_key(self) -> str | None:
+        """Say why the certificate in use cannot be shown to a server."""
+        device = self._device
+        if device.identity.fits is False:
+            return "key and certificate in use do not belong together"
+        return device.no_store if device.names is None or device.usable_key is None else None
+
+    def _without_certificate(self, topic: str, url: str, why: str | None) -> Finding:
+        """Look whether a server is there, and its chain trusted. Raises RenewalError, OSError."""
+        ca_file = self._device.configured.ca_file or Path()
+        http = Witness(ca_file, lambda _: None, Deadline(LIMITS.total), LIMITS)
+        found = "is reachable and trusted"
+        try:
+            http.connect(url)
+        except OSError:
+            found = "is reachable"  # unless the same, as a request, says in words what stands in the way
+            with contextlib.suppress(ServerRefusedError, ServerBusyError):
+                http.request("GET", url, content_type="text/plain")
+        finally:
+            http.close()
+        return skipped(topic, f"{url} {found}; not tried with the certificate: {why}")
 
     def _http(self, names: IdentityNames) -> Witness:
         """Open a client of one server. Raises RenewalError, TokenError, OSError, ValueError."""

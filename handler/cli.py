@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +37,12 @@ if TYPE_CHECKING:
     from .request import RotationRequest
     from .rotation import Rotator
 
+OF_FIOCONFIG = ("FIOCONFIG_BIN", "CONFIG_FILE")
+"""What fioconfig has in the environment of a handler; a person who types the program's name alone has neither."""
+
+WAITING = ("handler.est", "handler.http", "handler.storage")
+"""Modules that say what they wait for: to a person at a terminal at once, not only in the end."""
+
 log = logging.getLogger("renew-client-cert")
 
 
@@ -49,14 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser.parse_args(arguments)
     except SystemExit as stop:  # argparse has said why
         return stop.code if isinstance(stop.code, int) else USAGE
-    quiet = logging.INFO if options.command == "daemon" else logging.WARNING
-    to_console = logging.StreamHandler(sys.stderr)
-    to_console.setFormatter(MessageFormatter())
-    logging.basicConfig(handlers=[to_console], level=logging.DEBUG if options.verbose else quiet)
-    logging.addLevelName(logging.WARNING, "warning")
-    logging.addLevelName(logging.INFO, "info")
-    for noisy in ("urllib3", "pkcs11"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    if options.command is None and not any(map(os.environ.get, OF_FIOCONFIG)):
+        parser.print_usage(sys.stderr)
+        _say("a command is missing: `renew-client-cert rotate` rotates by hand; --help names the others")
+        return USAGE
+    _set_up_messages(options)
     shows = options.command in OTHERS or getattr(options, "dry_run", False)
     if options.quiet and not shows:
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - until the process ends
@@ -72,6 +76,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if status != UNREAD:
                 _say(str(error))
     return status
+
+
+def _set_up_messages(options: argparse.Namespace) -> None:
+    """Have the modules' messages written to standard error, as far as they are wanted there."""
+    warnings.filterwarnings("ignore", "System time is way off")  # urllib3's; check and the rotation say it themselves
+    quiet = logging.INFO if options.command == "daemon" else logging.WARNING
+    to_console = logging.StreamHandler(sys.stderr)
+    to_console.setFormatter(MessageFormatter())
+    logging.basicConfig(handlers=[to_console], level=logging.DEBUG if options.verbose else quiet)
+    logging.addLevelName(logging.WARNING, "warning")
+    logging.addLevelName(logging.INFO, "info")
+    for noisy in ("urllib3", "pkcs11"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    if sys.stderr.isatty() and not (options.quiet or options.verbose):
+        for waiting in WAITING:
+            logging.getLogger(waiting).setLevel(logging.INFO)
 
 
 class OutputError(Exception):
@@ -117,6 +137,8 @@ def _show_log(_options: argparse.Namespace, settings: Settings) -> int:
     from .history import History, timeline  # noqa: PLC0415
 
     storage = _storage(settings)
+    if not storage.is_dir():
+        raise RequestRefusedError(f"the storage folder {storage} is not there, or no folder: look at storage.path")
     entries = History(storage / FOLDER).read()
     for line in timeline(entries, Console.of(sys.stdout, os.environ).width):
         _print(line)
@@ -248,15 +270,18 @@ def _is_due(device: "Device", share: float) -> bool:
 
 
 def _request(options: argparse.Namespace, settings: Settings, device: "Device") -> "RotationRequest":
-    from .request import Overrides, read_request  # noqa: PLC0415
+    from .request import Overrides, read_request, with_usual_ids  # noqa: PLC0415
 
     by_hand = options.command == "rotate"
     overrides = Overrides()
-    new_id = f"certs-{int(time.time())}"
+    # The time alone is the same after each boot in 1970, and for two calls within a second.
+    new_id = f"certs-{int(time.time())}-{os.urandom(3).hex()}"
     if by_hand:
         # The id of the request file is that of a rotation that the operators asked for: done, or pending.
         rotation_id = options.rotation_id or (new_id if options.if_due else None)
         overrides = Overrides(options.est_server, rotation_id, options.pkey_ids, options.cert_ids)
+        if options.est_server and device.config.token is not None and not settings.request_file.exists():
+            overrides = with_usual_ids(overrides)
     if settings.request_named and not settings.request_file.exists():
         raise RequestRefusedError(f"--config-file {settings.request_file}: expected a request file, there is none")
     request = read_request(

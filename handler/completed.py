@@ -22,7 +22,7 @@ def rotation_id(storage: Path) -> str | None:
     try:
         data = json.loads(path.read_bytes())
         found = data["RotationId"]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         log.warning("%s cannot be read (%s): taken as if no rotation had been completed", path, error)

@@ -59,6 +59,16 @@ class Configured:
         else:
             yield self.value("storage.path")
 
+    def wrong(self) -> Iterator[str]:
+        """Say what is wrong with the values that say where key and certificate are, those that are missing at once."""
+        wrong = [each for each in self.values() if each.problem and each.key != "tls.server"]
+        missing = [each.key for each in wrong if each.problem == self.sota.not_set(each.key)]
+        yield from (str(each.problem) for each in wrong if each.key not in missing)
+        if missing:
+            yield self.sota.not_set(*missing)
+        elif self.sources_differ:
+            yield self.sources_differ
+
     def value(self, key: str) -> Value:
         """Look one value up."""
         try:
@@ -68,7 +78,7 @@ class Configured:
         if text is None and key in _DEFAULTS:
             return Value(key, _DEFAULTS[key], "default")
         if text is None:
-            return Value(key, None, "", f"{key} is not set: expected it in {self.expected_in()}")
+            return Value(key, None, "", self.sota.not_set(key))
         choices = _CHOICES.get(key, ())
         if choices and text not in choices:
             expected = " or ".join(f'"{choice}"' for choice in choices)
@@ -79,9 +89,16 @@ class Configured:
         """Give the most significant file that has one of the keys."""
         return next((Path(found) for key in keys if (found := self.value(key).origin)), None)
 
-    def expected_in(self) -> str:
-        """Name the files that were looked at, or where they were looked for."""
-        return ", ".join(str(file.path) for file in self.sota.files) or ", ".join(map(str, self.search_paths))
+    @property
+    def sources_differ(self) -> str | None:
+        """Say that key and certificate are not in the same place, where that is so."""
+        key, certificate = self.value("tls.pkey_source"), self.value("tls.cert_source")
+        if key.text == certificate.text or key.problem or certificate.problem:
+            return None
+        return (
+            f"tls.pkey_source is {key.text} ({key.origin}) and tls.cert_source is {certificate.text} "
+            f"({certificate.origin}): expected key and certificate in the same place"
+        )
 
     @property
     def source(self) -> str | None:

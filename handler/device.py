@@ -16,8 +16,6 @@ from .sota import SotaConfig
 if TYPE_CHECKING:
     from hsm.token import Token
 
-COMPLETED = "cert-rotation.state.completed"
-
 
 class Device:
     """The configuration (read anew after every change) and the key store that it asks for.

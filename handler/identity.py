@@ -1,5 +1,6 @@
 """The identity in use, looked at without taking part: no login where the token shows its certificates without one."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -49,8 +50,7 @@ def read_identity(configured: Configured) -> Identity:
     if configured.problems:
         return Identity(source, names, configured.token, problem="; ".join(configured.problems))
     if source is None or names is None:
-        said = [each.problem for each in configured.values() if each.problem and "tls.server" not in each.problem]
-        return Identity(source, names, configured.token, problem="; ".join(said) or "its sources differ")
+        return Identity(source, names, configured.token, problem="; ".join(configured.wrong()))
     if source == FILE:
         return _in_files(names)
     if configured.token is None:
@@ -112,8 +112,19 @@ def _judged(
         return replace(
             known, problem=f"expected one public key {names.key} on P-256 or P-384 in token {token.label!r}: {found}"
         )
-    fits = _same(certificates[0].certificate, keys[0].spki)
-    return replace(known, fits=fits, problem=None if fits else _misfit(names))
+    if _same(certificates[0].certificate, keys[0].spki):
+        return replace(known, fits=True)
+    fitting = " and ".join(_fitting(items, certificates[0], keys[0]))
+    return replace(known, fits=False, problem=_misfit(names, fitting))
+
+
+def _fitting(items: "list[Item]", certificate: "Item", key: "Item") -> Iterator[str]:
+    """Name what does belong to a certificate and a key that do not belong together."""
+    for item in items:
+        if item.kind == "cert" and item.spki == key.spki:
+            yield f"certificate {item.id} is for key {key.id}"
+        if item.kind == "public" and item.spki is not None and item.spki == certificate.spki:
+            yield f"certificate {certificate.id} is for key {item.id}"
 
 
 def _under(items: "list[Item]", kind: str, object_id: str) -> "list[Item]":
@@ -125,5 +136,8 @@ def _same(certificate: x509.Certificate, spki: bytes | None) -> bool:
     return key is not None and spki_der(key) == spki
 
 
-def _misfit(names: IdentityNames) -> str:
-    return f"key {names.key} and certificate {names.certificate} do not belong together: look at the configuration"
+def _misfit(names: IdentityNames, fitting: str = "") -> str:
+    known = f"{fitting}; " if fitting else ""
+    return (
+        f"key {names.key} and certificate {names.certificate} do not belong together: {known}look at the configuration"
+    )

@@ -105,8 +105,9 @@ class FileKeyStore:
     def unused(self, current: IdentityNames) -> IdentityNames:  # noqa: ARG002 - a token asks which slot is in use
         """Choose new file names. Raises RequestRefusedError where the folder cannot be written."""
         if not os.access(self._storage, os.W_OK | os.X_OK, effective_ids=True):
+            why = "run this as root" if self._storage.is_dir() else "it is not there, or no folder"
             raise RequestRefusedError(
-                f"{self._storage} cannot be written: expected a folder for new keys and certificates; run this as root"
+                f"{self._storage} cannot be written: expected a folder for new keys and certificates; {why}"
             )
         while True:
             number = f"{secrets.randbelow(10**10):010d}"

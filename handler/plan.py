@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from hsm.curves import shown_curve
+
 from . import completed
 from .connections import Connections
 from .device import Device
@@ -87,7 +89,10 @@ def _steps(device: Device, request: RotationRequest, old: IdentityNames, new: Id
     server, config = device.config.server, device.config.config_url
     key, name = device.store.sota_keys
     yield "", f"Nothing was changed. Rotation {request.rotation_id} would do this:"
-    yield "  [1/5] ", f"make a {curve_of(certificate).name} key as {new.key} ({place}; what a rotation left there goes)"
+    yield (
+        "  [1/5] ",
+        f"make a {shown_curve(curve_of(certificate))} key as {new.key} ({place}; what a rotation left there goes)",
+    )
     yield "        ", f"POST {request.est_server}/simplereenroll as {certificate.subject.rfc4514_string()},"
     yield "        ", f"authenticated by certificate {old.certificate}"
     yield "        ", f"store the issued certificate as {new.certificate}"

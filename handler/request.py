@@ -17,7 +17,7 @@ Whatever breaks a rule is refused, with its place, its value and what is expecte
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .errors import RequestRefusedError
@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 
 MAX_BYTES = 64 * 1024
 KNOWN_KEYS = ("ESTSERVER", "PKEYIDS", "CERTIDS", "ROTATIONID", "EST_CSRATTRS")
+KEY_IDS, CERTIFICATE_IDS = "01,07", "03,09"
+"""What fioctl writes into a request for a token where nobody says otherwise."""
+_OPTIONS = {"PKEYIDS": "--pkey-ids", "CERTIDS": "--cert-ids"}
 # The open gateway drops events of any other correlation id; the length is ours.
 _ROTATION_ID = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 
@@ -53,6 +56,11 @@ class Overrides:
     rotation_id: str | None = None
     pkey_ids: str | None = None
     cert_ids: str | None = None
+
+
+def with_usual_ids(options: Overrides) -> Overrides:
+    """Give the options with the usual ids in the place of those that are not given."""
+    return replace(options, pkey_ids=options.pkey_ids or KEY_IDS, cert_ids=options.cert_ids or CERTIFICATE_IDS)
 
 
 @dataclass(frozen=True)
@@ -188,7 +196,9 @@ def _ids(entries: Mapping[str, Entry], key: str, name: str, *, token: bool) -> t
         return tuple(part.strip(" \t") for part in given.split(",")) if given else ()
     from hsm.slots import parse_ids  # noqa: PLC0415 - only where a token is used
 
-    entry = _required(entries, key, name, "two or more distinct ids from 01 to 09, such as 01,07")
+    entry = _required(
+        entries, key, name, f"two or more distinct ids from 01 to 09, such as 01,07; by hand: {_OPTIONS[key]}"
+    )
     try:
         return tuple(str(object_id) for object_id in parse_ids(entry.value, key))
     except ValueError as error:

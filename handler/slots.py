@@ -22,6 +22,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from hsm.curves import shown_curve
+
 from .configured import TOKEN, Configured
 from .device_config import TokenConfig
 from .errors import RequestRefusedError
@@ -40,7 +42,6 @@ _PIN_ADVICE = {
     "LOCKED": "unlock it with the security officer's PIN",
     "MISSING": "set a user PIN",
 }
-_CURVES = {"secp256r1": "P-256", "secp384r1": "P-384"}
 
 
 @dataclass(frozen=True)
@@ -65,17 +66,22 @@ def list_slots(configured: Configured) -> Listing:
     """List the token's objects, or the files. Changes nothing. Raises RequestRefusedError, TokenError, OSError."""
     if configured.source == TOKEN:
         if configured.token is None:
-            raise RequestRefusedError(f"p11.module is not set: expected it in {configured.expected_in()}")
+            raise RequestRefusedError("; ".join(configured.problems) or configured.sota.not_set("p11.module"))
         return _token_listing(configured, configured.token)
     if configured.storage is None or configured.source is None:
-        said = (*configured.problems, *(each.problem for each in configured.values() if each.problem))
-        raise RequestRefusedError("; ".join(said) or "tls.pkey_source and tls.cert_source differ")
+        raise RequestRefusedError("; ".join((*configured.problems, *configured.wrong())))
     return _file_listing(configured, configured.storage)
 
 
 def fingerprint(spki: bytes | None) -> str:
     """Give the first 12 hexadecimal digits of the SHA-256 of a public key (SubjectPublicKeyInfo, DER); `-` for none."""
     return hashlib.sha256(spki).hexdigest()[:12] if spki else "-"
+
+
+def _unsaid(configured: Configured) -> list[str]:
+    """Say what of the configuration is missing for telling what is in use."""
+    unnamed = [] if configured.names else ["the configuration names no identity, so nothing is in use"]
+    return [*configured.problems, *unnamed]
 
 
 # A token
@@ -86,7 +92,7 @@ def _token_listing(configured: Configured, config: TokenConfig) -> Listing:
     pending = View.of(configured.storage).names
     rows = tuple(_row(item, items, configured.names, pending) for item in items)
     title = f"Token {config.label} ({config.module}): {len(items)} objects"
-    notes += [] if configured.names else ["the configuration names no identity, so nothing is in use"]
+    notes += _unsaid(configured)
     return Listing(title, ("class", "id", "label", "type", "flags", "fingerprint", "with", "use"), rows, tuple(notes))
 
 
@@ -205,7 +211,7 @@ def _file_listing(configured: Configured, storage: Path) -> Listing:
         )
         for file in files
     )
-    notes = () if names else ("the configuration names no identity, so nothing is in use",)
+    notes = tuple(_unsaid(configured))
     header = ("file", "class", "mode", "type", "fingerprint", "with", "use")
     return Listing(f"Keys and certificates in {storage}: {len(files)} files", header, rows, notes)
 
@@ -235,9 +241,9 @@ class _File:
             )
         except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
             return cls(path, "private" if private else "unknown", mode, "unreadable", None)
-        kind = key.curve.name if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__.lstrip("_")
+        kind = shown_curve(key.curve) if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__.lstrip("_")
         spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        return cls(path, "private" if private else "cert", mode, _CURVES.get(kind, kind), spki)
+        return cls(path, "private" if private else "cert", mode, kind, spki)
 
 
 def _file_partner(file: _File, files: Sequence[_File]) -> str:

@@ -89,9 +89,16 @@ class SotaConfig:
         """Give the text of a dotted key. Raises RequestRefusedError where no file has it."""
         value = self.get(key)
         if value is None:
-            searched = ", ".join(str(file.path) for file in self.files) or ", ".join(map(str, self._paths))
-            raise RequestRefusedError(f"{key} is not set: expected it in one of {searched or 'the TOML files'}")
+            raise RequestRefusedError(self.not_set(key))
         return value
+
+    def not_set(self, *keys: str) -> str:
+        """Say that no file has the keys, and where they are expected: nowhere that is managed remotely."""
+        places = [str(file.path) for file in reversed(self.files) if file.path.name != REMOTE]
+        places += [f"{path} (not there)" for path in self._paths if not path.exists()]
+        places = places or [str(path) for path in self._paths] or ["the TOML files"]
+        verb, them = ("is", "it") if len(keys) == 1 else ("are", "them")
+        return f"{', '.join(keys)} {verb} not set: expected {them} in one of {', '.join(places)}"
 
     def origin(self, key: str) -> Path | None:
         """Give the file that the value of the key comes from."""

@@ -4,7 +4,7 @@ It takes no lock, needs no network, and leaves the PIN alone wherever the token 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from . import completed
 from .arguments import Settings
 from .asked import Asked
 from .configured import TOKEN, Configured
+from .events import COMPLETED
 from .history import History
 from .identity import Identity, read_identity
 from .keystore import IdentityNames
@@ -27,7 +28,6 @@ from .view import View
 if TYPE_CHECKING:
     from cryptography import x509
 
-COMPLETED = "CertRotationCompleted"
 EMPTY = "empty"
 _NAME_WIDTH = 15
 _SLOTS = {"key": "key slots", "certificate": "cert slots"}
@@ -72,13 +72,15 @@ def read_status(settings: Settings, configured: Configured) -> Status:
     """Look. Raises nothing that is foreseeable."""
     storage = configured.storage
     identity = read_identity(configured)
+    if identity.source == TOKEN and identity.problem is None:  # it shows its certificate without the PIN
+        identity = replace(identity, problem=configured.value("p11.pass").problem)
     view = View.of(storage)
     return Status(
         now=datetime.now(UTC),
         storage=storage,
         identity=identity,
         slots=_slots(settings, identity, view),
-        last=None if storage is None else _last_rotation(storage),
+        last=None if storage is None else _last_rotation(storage, view),
         view=view,
         running=None if storage is None else _running(storage),
     )
@@ -110,11 +112,14 @@ def _use(identity: Identity, names: IdentityNames, view: View, object_id: str, k
     return worst or next(iter(sorted(uses)), EMPTY)
 
 
-def _last_rotation(storage: Path) -> LastRotation | None:
+def _last_rotation(storage: Path, view: View) -> LastRotation | None:
+    """Give the rotation that ended last. One that was reported as failed and is pending still has not ended."""
+    pending = view.rotation.rotation_id if view.rotation else None
     try:
-        ends = [each for each in History(storage / FOLDER).read() if each.event == COMPLETED]
+        entries = History(storage / FOLDER).read()
     except OSError:
-        ends = []
+        entries = []
+    ends = [each for each in entries if each.event == COMPLETED and (each.success or each.rotation_id != pending)]
     if ends:
         last = ends[-1]
         return LastRotation(last.rotation_id, last.time, last.success, last.details)
@@ -143,7 +148,7 @@ def _facts(status: Status) -> Iterator[tuple[str, str]]:
     identity = status.identity
     yield "identity", _where(identity)
     if identity.certificate is not None:
-        yield from _certificate_facts(identity.certificate, identity.days_left(status.now) or 0)
+        yield from _certificate_facts(identity.certificate, status.now)
     if identity.problem:
         yield "problem", identity.problem
     if identity.pin is not None:
@@ -172,12 +177,15 @@ def _where(identity: Identity) -> str:
     return f"key {identity.names.key}, certificate {identity.names.certificate} ({place})"
 
 
-def _certificate_facts(certificate: "x509.Certificate", days: int) -> Iterator[tuple[str, str]]:
+def _certificate_facts(certificate: "x509.Certificate", now: datetime) -> Iterator[tuple[str, str]]:
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    days = (end - now).days
     yield "subject", certificate.subject.rfc4514_string()
     yield "serial", serial(certificate)
     yield "issuer", certificate.issuer.rfc4514_string()
     left = f"{days} days left" if days >= 0 else f"ENDED {-days} days ago"
+    if now < begin:
+        left = f"not valid yet: the clock shows {now:%Y-%m-%d %H:%M} UTC"
     yield "valid", f"{begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC, {left}"
 
 

@@ -7,6 +7,7 @@ rename, fsync of the folder. A temporary file that a cut left behind is known by
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import re
 import stat
@@ -17,6 +18,8 @@ from types import TracebackType
 from typing import Self
 
 from .errors import BusyError, RequestRefusedError
+
+log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
 MAX_COMMAND = 200
@@ -151,6 +154,7 @@ class DeviceLock:
         descriptor = _open_folder(self._folder)
         end = time.monotonic() + timeout
         pause = threading.Event()
+        told = False
         try:
             while not _try_lock(descriptor):
                 remaining = end - time.monotonic()
@@ -159,6 +163,9 @@ class DeviceLock:
                         f"{holder(os.fstat(descriptor))} holds the lock on {self._folder}: waited {timeout:.0f} s for "
                         "it; one rotation runs at a time, try again when that one is done"
                     )
+                if not told:
+                    log.info("%s holds the lock on %s: waiting", holder(os.fstat(descriptor)), self._folder)
+                    told = True
                 pause.wait(min(POLL_SECONDS, remaining))
         except BaseException:
             os.close(descriptor)

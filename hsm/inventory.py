@@ -20,7 +20,8 @@ from pkcs11.constants import TokenFlag
 
 from hsm import module as modules
 from hsm.attributes import TolerantMapper
-from hsm.objects import EC_PARAMS, class_name, class_of, label_of
+from hsm.curves import curve_of, public_key, shown_curve
+from hsm.objects import class_name, class_of, label_of
 from hsm.token import PinMemory, Token
 from hsm.translation import translated
 
@@ -28,11 +29,6 @@ _SHORT = {
     ObjectClass.PRIVATE_KEY: "private",
     ObjectClass.PUBLIC_KEY: "public",
     ObjectClass.CERTIFICATE: "cert",
-}
-_CURVE_NAMES = {EC_PARAMS["secp256r1"]: "P-256", EC_PARAMS["secp384r1"]: "P-384"}
-_CURVES: dict[bytes, ec.EllipticCurve] = {
-    EC_PARAMS["secp256r1"]: ec.SECP256R1(),
-    EC_PARAMS["secp384r1"]: ec.SECP384R1(),
 }
 _MATTER = {
     "sign": Attribute.SIGN,
@@ -154,7 +150,8 @@ def _read(found: Any, attribute: Attribute) -> Any:  # noqa: ANN401
 def _key_type(found: Any) -> str:  # noqa: ANN401
     kind = _read(found, Attribute.KEY_TYPE)
     if kind == KeyType.EC:
-        return _CURVE_NAMES.get(_read(found, Attribute.EC_PARAMS) or b"", "EC")
+        curve = curve_of(_read(found, Attribute.EC_PARAMS) or b"")
+        return shown_curve(curve) if curve else "EC"
     if kind == KeyType.RSA:
         modulus = _read(found, Attribute.MODULUS)
         return f"RSA {int.from_bytes(modulus).bit_length()}" if modulus else "RSA"
@@ -165,13 +162,8 @@ def _public_key(found: Any) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey | No
     kind = _read(found, Attribute.KEY_TYPE)
     try:
         if kind == KeyType.EC:
-            curve = _CURVES.get(_read(found, Attribute.EC_PARAMS) or b"")
-            point: bytes = _read(found, Attribute.EC_POINT) or b""
-            if curve is None:
-                return None
-            # The DER of an OCTET STRING (PKCS#11 v2.40 §2.3.3), or the point itself.
-            length = 2 * ((curve.key_size + 7) // 8) + 1
-            return ec.EllipticCurvePublicKey.from_encoded_point(curve, point[-length:])
+            curve = curve_of(_read(found, Attribute.EC_PARAMS) or b"")
+            return public_key(curve, _read(found, Attribute.EC_POINT) or b"") if curve else None
         if kind == KeyType.RSA:
             exponent, modulus = _read(found, Attribute.PUBLIC_EXPONENT), _read(found, Attribute.MODULUS)
             return rsa.RSAPublicNumbers(int.from_bytes(exponent), int.from_bytes(modulus)).public_key()
@@ -198,8 +190,7 @@ def _of_certificate(certificate: x509.Certificate | None) -> tuple[str, tuple[st
     except (ValueError, UnsupportedAlgorithm):
         key = None
     if isinstance(key, ec.EllipticCurvePublicKey):
-        named = {"secp256r1": "P-256", "secp384r1": "P-384"}
-        return named.get(key.curve.name, key.curve.name), (), _spki(key)
+        return shown_curve(key.curve), (), _spki(key)
     if isinstance(key, rsa.RSAPublicKey):
         return f"RSA {key.key_size}", (), _spki(key)
     return "", (), None

@@ -16,8 +16,9 @@ from pkcs11 import exceptions as p11
 from pkcs11.constants import DEFAULT
 from pkcs11.mechanisms import KDF
 
+from hsm.curves import octets
 from hsm.errors import ObjectMissingError, UnsupportedError
-from hsm.objects import believed, octets, public_key_under, the_object
+from hsm.objects import believed, public_key_under, the_object
 from hsm.slots import ObjectId
 from hsm.token import Token
 

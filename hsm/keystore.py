@@ -11,7 +11,6 @@ What is ours, and what happens to it:
 """
 
 import logging
-import os
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -19,13 +18,12 @@ from typing import TypeVar
 
 import pkcs11
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, utils
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from pkcs11 import Attribute, Mechanism, ObjectClass
 
 from hsm import tls
+from hsm.curves import EC_PARAMS, is_pair
 from hsm.errors import (
     MixedHandlesError,
     ObjectConflictError,
@@ -36,7 +34,7 @@ from hsm.errors import (
 )
 from hsm.keys import TokenPrivateKey, load_private_key
 from hsm.names import N, Names, id_of, ids_of, with_ids
-from hsm.objects import EC_PARAMS, believed, class_name, class_of, label_of, labels, objects_under, the_object
+from hsm.objects import believed, class_name, class_of, label_of, labels, objects_under, the_object
 from hsm.slots import ObjectId, alternate
 from hsm.templates import CERTIFICATE_LABEL, KEY_LABEL, create_certificate, generate_pair
 from hsm.token import Token
@@ -118,11 +116,7 @@ class TokenKeyStore:
         except (ObjectMissingError, ObjectConflictError):
             return None
         # Two halves of different pairs may be left where a generation was cut off.
-        digest = os.urandom(32)
-        algorithm = ec.ECDSA(utils.Prehashed(hashes.SHA256()))
-        try:
-            key.public_key().verify(key.sign(digest, algorithm), digest, algorithm)
-        except InvalidSignature:
+        if not is_pair(key):
             _log.warning("Private and public key %s in token %r do not belong together.", name, self._token.label)
             return None
         return key

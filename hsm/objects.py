@@ -9,28 +9,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pkcs11 import Attribute, KeyType, ObjectClass
 from pkcs11 import exceptions as p11
 
+from hsm.curves import curve_of, public_key
 from hsm.errors import MixedHandlesError, ObjectConflictError, ObjectMissingError, UnsupportedError
 from hsm.slots import ObjectId
 from hsm.token import Token
 
-# DER of the curve's object identifier: CKA_EC_PARAMS (PKCS#11 v2.40 §2.3.3).
-EC_PARAMS = {
-    "secp256r1": bytes.fromhex("06082a8648ce3d030107"),
-    "secp384r1": bytes.fromhex("06052b81040022"),
-}
-_CURVES: dict[bytes, type[ec.EllipticCurve]] = {
-    EC_PARAMS["secp256r1"]: ec.SECP256R1,
-    EC_PARAMS["secp384r1"]: ec.SECP384R1,
-}
-
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
-
-
-def octets(curve: ec.EllipticCurve) -> int:
-    """Give the length of a coordinate in bytes."""
-    return (curve.key_size + 7) // 8
 
 
 def objects_under(session: pkcs11.Session, object_id: ObjectId, object_class: ObjectClass | None = None) -> list[Any]:
@@ -112,18 +98,13 @@ def public_key_under(token: Token, session: pkcs11.Session, object_id: ObjectId)
     """Read the public key under an id. Raises ObjectMissingError, ObjectConflictError, UnsupportedError."""
     public = the_object(token, session, ObjectClass.PUBLIC_KEY, object_id)
     kind = public[Attribute.KEY_TYPE]
-    curve_type = _CURVES.get(public[Attribute.EC_PARAMS]) if kind == KeyType.EC else None
-    if curve_type is None:
+    curve = curve_of(public[Attribute.EC_PARAMS]) if kind == KeyType.EC else None
+    if curve is None:
         name = "on another curve" if kind == KeyType.EC else f"of type {getattr(kind, 'name', kind)}"
         raise UnsupportedError(
             f"key {object_id} of token {token.label!r} is {name}: expected EC, P-256 or P-384; register the device anew"
         )
-    curve = curve_type()
-    point: bytes = public[Attribute.EC_POINT]
-    # CKA_EC_POINT is the DER of an OCTET STRING (PKCS#11 v2.40 §2.3.3); some modules give the point itself.
-    if len(point) == 2 * octets(curve) + 3:
-        point = point.removeprefix(bytes([4, 2 * octets(curve) + 1]))
     try:
-        return ec.EllipticCurvePublicKey.from_encoded_point(curve, point)
+        return public_key(curve, public[Attribute.EC_POINT])
     except ValueError as error:
         raise UnsupportedError(f"key {object_id} of token {token.label!r} has no readable public point") from error

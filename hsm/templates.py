@@ -10,7 +10,7 @@ from pkcs11 import Attribute, CertificateType, KeyType, Mechanism, ObjectClass
 from pkcs11 import exceptions as p11
 from pkcs11.constants import DEFAULT, MechanismFlag
 
-from hsm.objects import EC_PARAMS
+from hsm.curves import EC_PARAMS
 from hsm.slots import ObjectId
 
 KEY_LABEL = "tls"

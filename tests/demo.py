@@ -18,6 +18,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from tests.events import EVENTS
 from tests.simulators.device import Device, Identity
 from tests.simulators.factory import Factory, running_factory
 from tests.simulators.gateway import readable_with
@@ -26,15 +27,6 @@ from tests.simulators.pki import spki_pem
 
 FIOCONFIG_EXITS = 123
 CONNECTIONS_AT_MOST = 5
-EVENTS = [
-    "CertRotationStarted",
-    "Generate new certificate",
-    "Lock device configuration on server",
-    "Update local configuration with new key",
-    "Update device specific configuration on server with new key",
-    "Finalize aktualizr configuration",
-    "CertRotationCompleted",
-]
 MINUTES = "%Y-%m-%d %H:%M UTC"
 
 

@@ -24,8 +24,8 @@ from pkcs11.constants import DEFAULT, MechanismFlag
 from pkcs11.util.ec import encode_ec_public_key
 from pkcs11.util.rsa import encode_rsa_public_key
 
+from hsm.curves import EC_PARAMS
 from hsm.keys import load_private_key
-from hsm.objects import EC_PARAMS
 from hsm.slots import ObjectId
 from hsm.token import Token
 

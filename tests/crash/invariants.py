@@ -3,17 +3,8 @@
 from collections import Counter
 
 from handler.ecies import DecryptError
+from tests.events import EVENTS
 from tests.simulators.pki import spki_pem
-
-EVENTS = (
-    "CertRotationStarted",
-    "Generate new certificate",
-    "Lock device configuration on server",
-    "Update local configuration with new key",
-    "Update device specific configuration on server with new key",
-    "Finalize aktualizr configuration",
-    "CertRotationCompleted",
-)
 
 
 def broken_invariants(factory, rotation_id, *, completed):

@@ -1,5 +1,6 @@
 """What a person asks beside a rotation: a dry run, a rotation that is due, giving one up, the history, silence."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,7 @@ def test_a_dry_run_names_slots_files_and_requests_and_touches_nothing(factory):
         "/device",
         "/config-device",
         "/events",
+        "make a P-256 key as ",
     ):
         assert named in done.stdout
     assert ("01 -> 07" in done.stdout) == bool(device.token)
@@ -141,22 +143,30 @@ def test_a_dry_run_goes_no_further_than_to_what_is_not_known(files, content):
 # rotate --if-due
 
 
-@pytest.mark.parametrize(("clock", "due"), [("+100d", False), ("+300d", True)])
-def test_a_rotation_is_begun_only_where_it_is_due(factory, clock, due):
-    device = factory.device
-    device.write_request("certs-asked-long-ago")
-    identity = device.current_identity()
-    # 365 days long: at the tenth month a third is no longer left. The servers' certificates last longer.
+def test_a_rotation_is_not_begun_where_it_is_not_due(factory):
+    before = factory.device.snapshot()
+    done = if_due(factory, "+100d")
+    assert done.stdout.startswith("nothing to do: 64% of the certificate's life is left (until ")
+    assert factory.device.snapshot() == before
+    assert factory.est.requests == factory.gateway.requests == []
+
+
+def test_a_rotation_is_begun_and_done_where_it_is_due(factory):
+    identity = factory.device.current_identity()
+    done = if_due(factory, "+300d")
+    assert re.search(r"^rotation certs-[0-9]+-[0-9a-f]{6} complete$", done.stdout, re.MULTILINE)
+    assert factory.device.current_identity().public_key == factory.gateway.current != identity.public_key
+    assert factory.gateway.events[-1]["event"]["success"]
+
+
+def if_due(factory, clock):
+    """Ask for a rotation where less than a third is left of a certificate that began a month ago, for a year."""
     environment = {"FAKETIME": clock, "LD_PRELOAD": FAKETIME}
-    done = device.run("rotate", "--if-due", "0.33", environment=environment)
-    if due:
-        # The servers have another time, so it comes no further than to what a wrong clock looks like.
-        assert "the clock of this device is wrong" in done.stderr or done.returncode in (DONE, PENDING)
-        assert factory.est.requests
-    else:
-        assert (done.returncode, factory.est.requests) == (DONE, [])
-        assert "% of the certificate's life is left" in done.stdout
-    assert device.current_identity() == identity or done.returncode == DONE
+    done = factory.device.run(
+        "rotate", "--if-due", "0.33", "--est-server", factory.device.est_url, environment=environment
+    )
+    assert done.returncode == DONE, done.stderr
+    return done
 
 
 def test_a_rotation_that_is_due_gets_an_id_of_its_own(files):

@@ -147,7 +147,7 @@ def test_a_file_that_is_not_toml_is_named_and_no_server_is_asked(factory):
 def test_no_configuration_at_all_is_a_problem_and_no_traceback(files):
     done = checked(files, "--sota", "/nowhere/sota.toml")
     assert done.returncode == PROBLEMS
-    assert "expected it in /nowhere/sota.toml" in not_ok(done)[1]
+    assert "expected it in one of /nowhere/sota.toml (not there)" in not_ok(done)[1]
 
 
 def test_names_that_only_a_remote_file_holds_cannot_be_changed(files):

@@ -1,5 +1,6 @@
 """The command line: options over environment and file, what is wrong usage, and one rotation at a time."""
 
+import re
 import threading
 import time
 import tomllib
@@ -69,6 +70,23 @@ def test_wrong_usage_is_named_and_changes_nothing(files, arguments):
     assert files.gateway.requests == files.est.requests == []
 
 
+def test_the_name_alone_typed_by_a_person_rotates_nothing(files):
+    files.device.write_request("certs-1")
+    before = files.device.snapshot()
+    done = files.device.run(environment={"FIOCONFIG_BIN": "", "CONFIG_FILE": ""})
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    assert "`renew-client-cert rotate` rotates by hand" in done.stderr
+    assert files.device.snapshot() == before
+    assert files.gateway.requests == files.est.requests == []
+
+
+@pytest.mark.parametrize("missing", ["FIOCONFIG_BIN", "CONFIG_FILE"])
+def test_either_of_fioconfigs_variables_tells_that_it_called(files, missing):
+    files.device.write_request("certs-1")
+    elsewhere = {"STORAGE_DIR": "/nowhere"}  # so it is refused
+    assert files.device.run(environment={missing: "", **elsewhere}).returncode != USAGE
+
+
 # rotate
 
 
@@ -98,16 +116,17 @@ def test_options_stand_over_the_file(token):
     assert {each["event"]["correlationId"] for each in token.gateway.events} == {"by-hand"}
 
 
-def test_without_a_rotation_id_by_hand_it_is_the_time(factory):
+def test_without_a_rotation_id_by_hand_it_is_the_time_and_no_other_calls(factory):
     device = factory.device
     device.write_request("certs-1", rotationid=None)
     began = int(time.time())
-    done = device.run("rotate")
-    assert done.returncode == DONE, done.stderr
-    (name,) = {each["event"]["correlationId"] for each in factory.gateway.events}
-    prefix, _, number = name.partition("-")
-    assert prefix == "certs"
-    assert began <= int(number) <= time.time()
+    for _ in range(2):
+        done = device.run("rotate")
+        assert done.returncode == DONE, done.stderr
+    names = {each["event"]["correlationId"] for each in factory.gateway.events}
+    ids = [re.fullmatch("certs-([0-9]+)-([0-9a-f]{6})", name) for name in names]
+    assert [began <= int(found[1]) <= time.time() for found in ids] == [True, True]
+    assert len({found[2] for found in ids}) == 2
 
 
 def test_without_a_file_the_options_are_enough(files):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.simulators.factory import running_factory
 from tests.terminal import on_terminal
 
 ID = "certs-console"
+(FAKETIME,) = map(str, Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 GOES_ON, NOT_BEGUN = "; `renew-client-cert resume` goes on", "; nothing was begun: call it again"
 
 
@@ -173,6 +175,22 @@ def test_a_command_that_only_shows_something_shows_it_quietly_too(factory, argum
     assert (quiet.returncode, len(quiet.stdout)) == (loud.returncode, len(loud.stdout))
 
 
+# Where the clock is not set
+
+
+def test_a_clock_in_1970_is_said_once_by_check_and_by_status(files):
+    files.device.write_request(ID)
+    given = {"FAKETIME": "@1970-01-01 00:05:00", "LD_PRELOAD": FAKETIME}
+    shown = on_terminal(files.device, "check", environment=given, columns=500)
+    assert shown.status == PROBLEMS
+    (line,) = [each for each in shown.lines if "  clock " in each]
+    assert "shows 1970-01-01 00:05 UTC, but the certificate begins " in line
+    assert [each for each in shown.lines if "SystemTimeWarning" in each or "warnings.warn" in each] == []
+    lines = files.device.run("status", environment=given).stdout.splitlines()
+    (line,) = [each for each in lines if each.startswith("valid ")]
+    assert line.endswith(" UTC, not valid yet: the clock shows 1970-01-01 00:05 UTC")
+
+
 # In ASCII
 
 GREETING = "Grüße … 日本"
@@ -256,3 +274,9 @@ def test_the_log_folds_the_name_of_a_long_event_below_its_beginning(files):
     assert re.fullmatch(r"  \S{10} \S{8}  Update device specific configuration on server +ok", lines[first])
     assert lines[first + 1] == 23 * " " + "with new key"
     assert len({line.rindex("ok") for line in lines if line.endswith("ok")}) == 1
+
+
+def test_wrong_usage_fits_the_terminal(files):
+    shown = on_terminal(files.device, "rotate", "--if-due", "abc", columns=80)
+    assert too_wide(shown) == []
+    assert "'abc': expected a share of a certificate's life, such as 0.33" in " ".join(shown.text.split())

@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests import softhsm
+from tests.events import STEPS
 from tests.invariants import broken_files, broken_invariants, secrets_in_journal
 from tests.simulators.factory import running_factory
 from tests.simulators.pki import certificate_pem, key_pem, spki_pem
@@ -18,13 +19,6 @@ from .in_process import call
 from .test_takeover import ID, Stock
 
 DONE, PENDING, REFUSED, SWITCHED = 0, 75, 78, 123
-STEPS = (
-    "Generate new certificate",
-    "Lock device configuration on server",
-    "Update local configuration with new key",
-    "Update device specific configuration on server with new key",
-    "Finalize aktualizr configuration",
-)
 
 
 class ReportingStock(Stock):

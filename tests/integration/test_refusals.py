@@ -156,9 +156,9 @@ def test_sota_toml_that_may_not_be_written_is_refused_before_anything_is_sent():
 
 # Root may write everything. What is needed is loaded first: where the interpreter lies is not for everybody to read.
 AS_NOBODY = f"""
-import codecs, os, sys
-from handler import cli, device, progress, request, rotation, state, steps, storage
-codecs.lookup("utf-8-sig"), codecs.lookup("ascii")
+import codecs, encodings.ascii, os, sys
+from handler import cli, device, progress, request, rotation, state, steps, storage, table
+codecs.lookup("utf-8-sig")
 if not os.geteuid():
     os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
 sys.exit(cli.main([]))

@@ -11,6 +11,7 @@ from cryptography import x509
 
 from handler.services import Services
 from tests import softhsm
+from tests.events import EVENTS
 from tests.simulators.client import Client
 from tests.simulators.device_config import FACTORY_FILES, PlainFile
 from tests.simulators.factory import running_factory
@@ -18,15 +19,6 @@ from tests.simulators.factory import running_factory
 from .in_process import call
 
 DONE, SWITCHED = 0, 123
-EVENTS = [
-    "CertRotationStarted",
-    "Generate new certificate",
-    "Lock device configuration on server",
-    "Update local configuration with new key",
-    "Update device specific configuration on server with new key",
-    "Finalize aktualizr configuration",
-    "CertRotationCompleted",
-]
 (SPY,) = (str(path) for path in Path("/usr/lib").glob("*/pkcs11/pkcs11-spy.so"))
 
 

@@ -10,7 +10,7 @@ from pkcs11 import Attribute, KeyType
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from handler.refused_pin import RefusedPin
 from handler.storage import DeviceLock
-from hsm.objects import EC_PARAMS
+from hsm.curves import EC_PARAMS
 from tests import softhsm
 from tests.terminal import on_terminal
 

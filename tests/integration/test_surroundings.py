@@ -233,10 +233,9 @@ def test_a_request_file_that_was_removed_means_nothing_to_do(file_factory):
 
 AS_NOBODY = f"""
 import sys
-from handler import cli, device, progress, request, rotation, state, steps, storage
-import os
-import codecs
-codecs.lookup("utf-8-sig"), codecs.lookup("ascii")  # where the interpreter lies is not for everybody to read
+from handler import cli, device, progress, request, rotation, state, steps, storage, table
+import encodings.ascii, os
+b"x".decode("utf-8-sig")  # where the interpreter lies is not for everybody to read
 os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
 sys.exit(cli.main([]))
 """

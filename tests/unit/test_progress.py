@@ -3,7 +3,6 @@
 import io
 import logging
 import os
-import pty
 import re
 
 import pytest
@@ -13,6 +12,7 @@ from handler.console import Console
 from handler.keystore import IdentityNames
 from handler.progress import LogProgress, TerminalProgress, in_use, make_progress
 from tests.authority import Authority
+from tests.terminal import make_terminal, read_all
 
 NAMES = IdentityNames("07", "09")
 SECONDS = r"\d+\.\d s"
@@ -38,22 +38,15 @@ class Pages(io.StringIO):
 @pytest.fixture
 def terminal():
     """Give a stream to a real terminal, and a function that hangs up and tells what showed there."""
-    ours, theirs = pty.openpty()
+    ours, theirs = make_terminal()
     stream = os.fdopen(theirs, "w", encoding="utf-8")
 
     def shown():
         stream.close()
-        found = b""
-        try:
-            while chunk := os.read(ours, 4096):
-                found += chunk
-        except OSError:
-            pass  # how Linux tells that the other end is closed
-        return found.decode().replace("\r\n", "\n")
+        return read_all(ours)
 
     yield stream, shown
     stream.close()
-    os.close(ours)
 
 
 def encoded(encoding):
