@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from handler.exit_status import DONE, SWITCHED
+from handler.http import Limits
 from tests.crash import invariants
 from tests.integration.in_process import call
 from tests.invariants import broken_invariants
@@ -29,6 +30,9 @@ SPOILT = [("POST", "/simplereenroll"), ("PATCH", "/device"), ("GET", "/config-de
 EVERY = 5
 WARM = EVERY * len(SPOILT)
 """Rotations after which everything is loaded and every fault was met once: the process has its size."""
+
+LIMITS = Limits(retry_delays=(0.01, 0.01, 0.01))
+"""A device's time limits: half an hour on a busy machine has moments in which shorter ones are too short."""
 
 
 @contextlib.contextmanager
@@ -82,7 +86,7 @@ def rotate(factory, keys, number):
     if number % EVERY == EVERY - 1:
         method, path = SPOILT[number // EVERY % len(SPOILT)]
         (factory.est if method == "POST" else factory.gateway).faults.add(method, path, times=2, status=503)
-    outcome, after = call(device), call(device)
+    outcome, after = call(device, limits=LIMITS), call(device, limits=LIMITS)
     if (outcome.status, after.status) != (SWITCHED, DONE):
         yield f"{rotation_id}: {outcome} {after}"
     ask = invariants.broken_invariants if keys in WITHOUT_ECDH else broken_invariants
