@@ -14,7 +14,6 @@ What happens to a request, in order:
 """
 
 import errno
-import itertools
 import logging
 import re
 import socket
@@ -152,8 +151,8 @@ class HttpClient:
         PendingError (ServerBusyError where the server did answer), OfflineError, ServerRefusedError,
         hsm.errors.TokenError (the key could not sign).
         """
-        busy = 0
-        for retry in itertools.count():
+        retry = busy = 0
+        while True:
             failure, asked = self._attempt(method, url, content_type, body)
             if isinstance(failure, Answer):
                 return failure
@@ -165,7 +164,7 @@ class HttpClient:
                 raise failure
             self._wait(turn, failure, asked=bool(asked))
             log.info("%s %s: trying again after: %s", method, url, failure)
-        raise AssertionError  # it counts for ever
+            retry += 1
 
     def wait(self, seconds: float, reason: RenewalError) -> None:
         """Wait as long as the server asked for; PendingError at once where that does not fit the deadline.
