@@ -47,6 +47,8 @@ TICK = 10.0
 """Seconds between two looks at the clock: it may be set meanwhile, and nothing else says so (timerfd_create(2) would,
 but Python has it only from 3.13 on)."""
 LOCK_TICK = 1.0
+SETTLED = 2.0
+"""Seconds after which a journal that is not understood is not one that somebody just writes in place."""
 CLOCK_JUMP = 60.0
 """Seconds by which a clock is set, rather than slewed or read at another moment."""
 
@@ -80,6 +82,7 @@ class Daemon:
         self._stopping = False
         self._failures = 0
         self._was_killed = False
+        self._seen: tuple[int, int] | None = None
         self._status = ""
         self._listening = False
         self._device_came = False
@@ -104,6 +107,7 @@ class Daemon:
     def _look(self) -> Pending | None:
         """Read the journal. Where nothing is due, remove the marker, unless somebody rotates just now."""
         while not self._stopping:
+            self._seen = self._signature()  # before it is read: a later change is seen as one
             pending = self._pending()
             if pending and pending.due:
                 return pending
@@ -131,12 +135,14 @@ class Daemon:
         waiting = pending.waiting
         attempts = max(self._failures, waiting.attempts if waiting else 0)
         asked = _seconds_until(waiting)
+        if attempts == 0 and pending.problem:
+            return _Wake(now + SETTLED, self._seen, clock)
         if attempts == 0 or (news and asked is None):
-            return _Wake(now, self._signature(), clock)
+            return _Wake(now, self._seen, clock)
         delay = self._backoff.delay(pending.device or _machine_id(), pending.rotation_id or "", attempts, asked)
         if _waits_for_token(pending):
             delay = min(delay, TOKEN_LONGEST)
-        return _Wake(now + delay, self._signature(), clock)
+        return _Wake(now + delay, self._seen, clock)
 
     def _signature(self) -> tuple[int, int] | None:
         """Give what changes with every change of the journal."""
@@ -180,7 +186,7 @@ class Daemon:
             return wake
         log.info("the clock was set by %+.0f s", jumped)
         if jumped > 0 or not (pending.waiting and pending.waiting.until):
-            return replace(self._schedule(pending, news=True), journal=wake.journal)
+            return self._schedule(pending, news=True)
         return replace(wake, clock=_clock())
 
     def _is_free(self) -> bool:

@@ -91,6 +91,22 @@ def test_the_daemon_waits_for_the_later_version_to_be_installed_again(files, sys
     assert read_pending(files.device.storage) is None
 
 
+def test_a_journal_that_is_being_written_in_place_is_not_set_aside(files, systemd, until):
+    left_pending(files)
+    whole = journal(files).read_bytes()
+    with running(files, systemd, *SLOW) as daemon:
+        until(lambda: any("come back" in each for each in systemd.said))
+        with journal(files).open("wb") as file:
+            file.write(whole[:1000])
+            file.flush()
+            until(lambda: any("it is not JSON" in each for each in systemd.said))
+            file.write(whole[1000:])
+        until(lambda: sum("come back" in each for each in systemd.said) == 2)
+        daemon.terminate()
+        ended(daemon)
+    assert journal(files).read_bytes() == whole
+
+
 def test_a_surrogate_in_the_reason_does_not_end_the_daemon(files, systemd, until):
     left_pending(files)
     content = json.loads(journal(files).read_bytes())
