@@ -1,5 +1,6 @@
 """What the documents name exists."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -23,13 +24,58 @@ def test_every_link_to_a_file_leads_somewhere(document):
         assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 
+FOR_PEOPLE = re.compile(
+    r"(Refused|Pending|Offline|Postponed|Clock|Busy|Absent|Module|Pin|Missing|Conflict|Unsupported|Handles|Token)Error$"
+    r"|refusal$|\.warning$"
+)
+TEXT = "\ufffc"
+"""Stands for what differs from one message to the next."""
+
+
+def patterns():
+    """Give what the rows explain, as regular expressions."""
+    rows = re.findall(r"^\| (`.*?) \|", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE)
+    explained = [text for row in rows for text in re.findall(r"`([^`]+)`", row)]
+    return {text: re.compile(".*".join(map(re.escape, re.split(r" ?… ?", text)))) for text in explained}
+
+
+def text_of(node):
+    """Give the text of a string in the source, whatever its form."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(part.value if isinstance(part, ast.Constant) else TEXT for part in node.values)
+    return re.sub("%[a-z0-9.]*[a-z]", TEXT, node.value) if isinstance(node.value, str) else ""
+
+
+def texts():
+    """Give every text in the program's source, with the name of the call that it is the first argument of."""
+    for folder in ("handler", "hsm"):
+        for path in sorted((DOCS.parent / folder).glob("*.py")):
+            tree = ast.parse(path.read_text())
+            firsts = {
+                id(node.args[0]): ast.unparse(node.func)
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Call) and node.args
+            }
+            for node in ast.walk(tree):
+                if isinstance(node, ast.JoinedStr | ast.Constant) and (text := text_of(node)):
+                    yield f"{path.name}:{node.lineno}", firsts.get(id(node), ""), text
+
+
 def test_every_message_that_is_explained_is_one_of_the_program():
-    sources = [path.read_text() for folder in ("handler", "hsm") for path in (DOCS.parent / folder).glob("*.py")]
-    # As the program says it: pieces of a text that stands on several lines are joined.
-    code = re.sub(r"\"\s*\n\s*f?\"", "", "\n".join(sources))
-    rows = re.findall(r"^\| `([^`]+)`", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE)
-    assert len(rows) > 25
-    assert [message for message in rows if message not in code] == []
+    said = "\n".join(text for _, _, text in texts())
+    assert len(patterns()) > 100
+    assert [text for text, pattern in patterns().items() if not pattern.search(said)] == []
+
+
+def test_every_message_that_a_person_may_meet_is_explained():
+    found = [
+        (place, text)
+        for place, call, text in texts()
+        # What is only passed on is explained where it is said.
+        if FOR_PEOPLE.search(call) and text.replace(TEXT, "").strip(" ;:().,")
+    ]
+    assert len(found) > 100
+    assert [each for each in found if not any(pattern.search(each[1]) for pattern in patterns().values())] == []
 
 
 def test_every_cell_of_the_token_table_names_tests_that_run_with_that_token():
