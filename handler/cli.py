@@ -34,6 +34,7 @@ from .pending import FOLDER, JOURNAL, LaterJournalError, read_pending
 
 if TYPE_CHECKING:
     from .device import Device
+    from .pending import Pending
     from .request import RotationRequest
     from .rotation import Rotator
 
@@ -212,6 +213,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
             remove_leftovers(folder)
         progress = make_progress(sys.stdout, Console.of(sys.stdout, os.environ).width)
         rotator = Rotator(device, progress, called_by_fioconfig=by_fioconfig, limits=limits)
+        before = read_pending(device.storage)
         try:
             _tell_unless_empty(_work(rotator, options, request))
             status = DONE
@@ -220,19 +222,27 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         finally:
             rotator.close()
         if status == DONE and not (by_fioconfig or (options.command == "resume" and options.offline)):
-            status = _undelivered(device.storage)
+            status = _undelivered(device.storage, before)
         return SWITCHED if by_fioconfig and rotator.switched else status
 
 
-def _undelivered(storage: Path) -> int:
-    """Warn of events that are still to be delivered though everything else is done; give the exit status for that."""
-    pending = read_pending(storage)
-    if pending is None or pending.rotation_id is not None or not pending.undelivered:
-        return DONE
-    why = f": {pending.waiting.reason}" if pending.waiting else ""
-    events = "1 event is" if pending.undelivered == 1 else f"{pending.undelivered} events are"
-    log.warning("%s not delivered yet%s%s", events, why, GOES_ON)
-    return PENDING
+def _undelivered(storage: Path, before: "Pending | None") -> int:
+    """Say what became of events that were all that was pending (`before`); give the exit status for what is left.
+
+    What is left though everything else is done is warned of.
+    """
+    left = read_pending(storage)
+    if left is not None and left.rotation_id is None and left.undelivered:
+        why = f": {left.waiting.reason}" if left.waiting else ""
+        log.warning("not delivered yet: %s%s%s", _events(left.undelivered), why, GOES_ON)
+        return PENDING
+    if left is None and before is not None and before.rotation_id is None:
+        _tell(f"delivered: {_events(before.undelivered)}")
+    return DONE
+
+
+def _events(count: int) -> str:
+    return "1 event" if count == 1 else f"{count} events"
 
 
 def _work(rotator: "Rotator", options: argparse.Namespace, request: "RotationRequest | None") -> str:

@@ -113,13 +113,13 @@ def _use(identity: Identity, names: IdentityNames, view: View, object_id: str, k
 
 
 def _last_rotation(storage: Path, view: View) -> LastRotation | None:
-    """Give the rotation that ended last. One that was reported as failed and is pending still has not ended."""
-    pending = view.rotation.rotation_id if view.rotation else None
+    """Give the rotation that ended last. One that is pending has not, whatever was reported, before it is proved."""
+    pending = view.rotation.rotation_id if view.rotation and view.rotation.step < PROVED else None
     try:
         entries = History(storage / FOLDER).read()
     except OSError:
         entries = []
-    ends = [each for each in entries if each.event == COMPLETED and (each.success or each.rotation_id != pending)]
+    ends = [each for each in entries if each.event == COMPLETED and each.rotation_id != pending]
     if ends:
         last = ends[-1]
         return LastRotation(last.rotation_id, last.time, last.success, last.details)

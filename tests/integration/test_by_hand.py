@@ -286,8 +286,8 @@ def test_events_that_are_not_delivered_are_a_warning_and_leave_the_call_pending(
     for command in ("resume", "abort"):
         assert done.returncode == PENDING, done.stdout
         (line,) = done.stderr.splitlines()
-        assert line.startswith(f"warning: {waiting} event")
-        assert "not delivered yet: POST /events: " in line
+        assert line.startswith(f"warning: not delivered yet: {waiting} event")
+        assert ": POST /events: " in line
         assert "HTTP 503: later" in line
         assert line.endswith("; `renew-client-cert resume` goes on")
         done = device.run(command)
@@ -295,6 +295,7 @@ def test_events_that_are_not_delivered_are_a_warning_and_leave_the_call_pending(
     factory.gateway.faults.clear()
     done = device.run("resume")
     assert (done.returncode, done.stderr) == (DONE, "")
+    assert re.fullmatch(rf"delivered: {waiting} events?\n", done.stdout)
     assert len(factory.gateway.completed(ID)) == 1
 
 

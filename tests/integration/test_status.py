@@ -115,7 +115,9 @@ def test_a_switch_that_the_gateway_has_not_taken_is_shown_as_such(files):
     files.device.write_request(ID)
     files.gateway.faults.add("POST", "/events", **NOT_YET)
     assert files.device.run().returncode == SWITCHED
-    assert "the gateway has not taken the new certificate yet" in facts(look(files, "status"))["pending"]
+    shown = facts(look(files, "status"))
+    assert "the gateway has not taken the new certificate yet" in shown["pending"]
+    assert shown["last rotation"] == "none that is known here"
 
 
 def test_a_failed_rotation_is_shown_with_its_reason(files):
