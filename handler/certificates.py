@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from .errors import CertificateRefusedError, PendingError, RequestRefusedError, ServerRefusedError
+from .errors import CertificateRefusedError, ClockError, RequestRefusedError, ServerRefusedError
 
 Kind = TypeVar("Kind", bound=x509.ExtensionType)
 
@@ -153,7 +153,7 @@ def check_issued(
 
     `issuers` are all the certificates at hand that may be its issuer's, `now` is an aware time. `tried`: the EST server
     has taken it in a TLS handshake, so that an issuer that is not at hand is nothing to warn of. Raises
-    CertificateRefusedError, and PendingError where the clock of the device is wrong.
+    CertificateRefusedError, and ClockError where the clock of the device is wrong.
     """
     try:
         if not holds_key(issued, public_key):
@@ -170,12 +170,12 @@ def check_issued(
 
 
 def check_clock(issued: x509.Certificate, *, now: datetime, server_time: datetime | None) -> None:
-    """Raise PendingError where the certificate is valid by the clock of the server that issued it, but not by ours."""
+    """Raise ClockError where the certificate is valid by the clock of the server that issued it, but not by ours."""
     if server_time is None:
         return
     begin, end = issued.not_valid_before_utc - CLOCK_SKEW, issued.not_valid_after_utc
     if begin <= server_time < end and not begin <= now < end:
-        raise PendingError(
+        raise ClockError(
             f"the clock of this device is wrong: it says {_clock(now)}, the EST server says {_clock(server_time)}; "
             "set it, or wait for network time"
         )
@@ -239,7 +239,7 @@ def _check_validity(issued: x509.Certificate, current: x509.Certificate, now: da
         raise CertificateRefusedError(f"the issued certificate ended on {end:%Y-%m-%d %H:%M} UTC: it is {_clock(now)}")
     if now < start - CLOCK_SKEW:
         if now < current.not_valid_before_utc - CLOCK_SKEW:
-            raise PendingError(
+            raise ClockError(
                 f"the clock of this device is wrong: it says {_clock(now)}, before the current certificate began; "
                 "set it, or wait for network time"
             )

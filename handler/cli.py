@@ -30,7 +30,7 @@ from .arguments import Settings, make_parser
 from .console import Console
 from .errors import BusyError, RenewalError, RequestRefusedError, describe, is_final
 from .exit_status import DONE, PENDING, REFUSED, SWITCHED, UNREAD, USAGE
-from .pending import FOLDER, JOURNAL, read_pending
+from .pending import FOLDER, JOURNAL, LaterJournalError, read_pending
 
 if TYPE_CHECKING:
     from .device import Device
@@ -141,14 +141,25 @@ def _show_log(_options: argparse.Namespace, settings: Settings) -> int:
     if not storage.is_dir():
         raise RequestRefusedError(f"the storage folder {storage} is not there, or no folder: look at storage.path")
     entries = History(storage / FOLDER).read()
-    pending = read_pending(storage)
     for line in timeline(entries, Console.of(sys.stdout, os.environ).width):
         _print(line)
-    if pending and pending.waiting:
-        _tell(pending.waiting.reason, "pending: ")
+    waits_for = _waits_for(storage)
+    if waits_for:
+        _tell(waits_for, "pending: ")
     elif not entries:
         _tell("no rotation has been begun on this device")
     return DONE
+
+
+def _waits_for(storage: Path) -> str | None:
+    """Say what a pending rotation waits for, or why that cannot be known."""
+    try:
+        pending = read_pending(storage)
+    except LaterJournalError as error:
+        return str(error)
+    if pending and pending.problem:
+        return f"unknown, the journal is broken: {pending.problem}"
+    return pending.waiting.reason if pending and pending.waiting else None
 
 
 def _inspect(options: argparse.Namespace, settings: Settings) -> int:

@@ -10,7 +10,8 @@ from functools import partial
 from hsm.errors import TokenError
 
 from .device import Device
-from .errors import RenewalError
+from .encrypted_config import ConfigEntries
+from .errors import PendingError, RenewalError
 from .est import EstClient
 from .gateway import GatewayClient
 from .http import Deadline, HttpClient, Limits
@@ -31,6 +32,8 @@ class Connections:
         self._limits = limits
         self._gateway: tuple[IdentityNames, GatewayClient] | None = None
         self._preparing: threading.Thread | None = None
+        self._files: ConfigEntries | None = None
+        self._asked_to_wait: PendingError | None = None
 
     def http(self, names: IdentityNames, stop: threading.Event | None = None) -> HttpClient:
         """Make a client that authenticates as that identity; its waiting ends when `stop` is set."""
@@ -52,18 +55,24 @@ class Connections:
         return GatewayClient(self._device.config.server, self._device.config.config_url, self.http(names, stop))
 
     def prepare_gateway(self, names: IdentityNames) -> None:
-        """Begin to connect to the device gateway, which is needed soon: while the EST server is waited for.
+        """Begin to ask the device gateway for this device's files, while the EST server is waited for.
 
         What fails here is met again, and reported, by the first request.
         """
 
         def prepare() -> None:
+            once = threading.Event()
+            once.set()  # nothing is waited for here
             try:
-                client = self.new_gateway(names)
+                client = self.new_gateway(names, once)
                 self._gateway = (names, client)
-                client.connect()
+                self._files = client.device_config()
+            except PendingError as error:
+                self._asked_to_wait = error if error.not_before else None
             except (RenewalError, TokenError, OSError) as error:
-                log.debug("the gateway is not connected to in advance: %s", error)
+                log.debug("the gateway was asked in vain in advance: %s", error)
+            finally:
+                once.clear()
 
         self.close()
         self._preparing = threading.Thread(target=prepare, name="gateway", daemon=True)
@@ -77,9 +86,22 @@ class Connections:
             self._gateway = (names, self.new_gateway(names))
         return self._gateway[1]
 
+    def device_config(self, names: IdentityNames) -> ConfigEntries:
+        """Give this device's own files on the server, as this call has seen them first, asking as that identity.
+
+        Raises ServerRefusedError, PendingError.
+        """
+        gateway = self.gateway(names)
+        if self._asked_to_wait is not None:
+            raise self._asked_to_wait
+        if self._files is None:
+            self._files = gateway.device_config()
+        return self._files
+
     def close(self) -> None:
         """Close what is kept open."""
         self._prepared(IN_FLIGHT)
+        self._files = self._asked_to_wait = None
         if self._gateway is not None:
             self._gateway[1].close()
             self._gateway = None

@@ -83,7 +83,15 @@ class Device:
         """Give the names of the identity that the configuration on disk points at now."""
         self.sota = SotaConfig.load(self._search_paths)
         self.config = DeviceConfig.from_sota(self.sota, storage=self._storage, config_url=self._config_url)
-        return self.store.canonical(self.config.names)
+        return self._canonical(self.config.names)
+
+    def _canonical(self, names: IdentityNames) -> IdentityNames:
+        """Give the names in the one form of their kind of store, which need not be open."""
+        if self.config.token is None:
+            return FileKeyStore(self.storage).canonical(names)
+        from hsm.names import ids_of, with_ids  # noqa: PLC0415 - only where a token is used
+
+        return with_ids(names, *ids_of(names))
 
     def switch(self, names: IdentityNames) -> bool:
         """Point the configuration at another identity, in one atomic replacement; tell whether it had to be changed."""

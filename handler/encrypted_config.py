@@ -5,12 +5,15 @@ values and nothing else: order, OnChanged (a list or null) and unknown fields st
 """
 
 import json
+import logging
 from typing import Any, NoReturn
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from . import ecies
 from .errors import RefusedError
+
+log = logging.getLogger(__name__)
 
 ConfigEntry = dict[str, Any]
 ConfigEntries = dict[str, ConfigEntry]
@@ -57,15 +60,18 @@ def reencrypt(
     new: ec.EllipticCurvePrivateKey,
     *,
     prefer_new: bool = False,
+    lenient: bool = False,
 ) -> tuple[ConfigEntries, bool]:
     """Give the configuration with every encrypted value encrypted to `new`, and whether any value changed.
 
     Decided by evidence, value by value: one that decrypts with `new` stays, one that decrypts with `old` is encrypted
-    anew, any other raises RefusedError that names its file. `prefer_new` tries `new` first: for whoever resumes (each
-    try is one operation of a token).
+    anew, any other raises RefusedError that names its file. `lenient` leaves such a one as it is, with a warning, as
+    long as there are others that decrypt: for when the rotation cannot be refused any more, and that file is lost
+    already. `prefer_new` tries `new` first: for whoever resumes (each try is one operation of a token).
     """
     result: ConfigEntries = {}
     changed = False
+    lost = []
     for file, entry in config.items():
         result[file] = dict(entry)
         if not _is_encrypted(entry) or (prefer_new and _decrypted(entry, new) is not None):
@@ -75,10 +81,14 @@ def reencrypt(
             result[file]["Value"] = ecies.encrypt(new.public_key(), plaintext)
             changed = True
         elif prefer_new or _decrypted(entry, new) is None:
-            raise RefusedError(
+            lost.append(
                 f"configuration file {file!r} can be decrypted neither with the old key nor with the new one: "
                 "set it anew with fioctl, or remove it"
             )
+    if lost and (not lenient or len(lost) == sum(map(_is_encrypted, config.values()))):
+        raise RefusedError("; ".join(lost))
+    for said in lost:
+        log.warning("%s", said)
     return result, changed
 
 

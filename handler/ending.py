@@ -11,18 +11,16 @@ from .connections import Connections
 from .device import Device
 from .errors import PendingError, RefusedError, RenewalError, ServerRefusedError, describe
 from .events import COMPLETED, EventFactory, deliver
+from .gateway import CERTIFICATE_REFUSALS
 from .keystore import IdentityNames
 from .progress import Progress
 from .services import Services
-from .state import ANNOUNCED, PROVED, Journal, RotationState
+from .state import ANNOUNCED, PROVED, SWITCHED, Journal, RotationState
 from .steps import Steps
 from .takeover import NOWHERE
 from .target import current_target
 
 log = logging.getLogger(__name__)
-
-CERTIFICATE_REFUSALS = frozenset({None, 401, 403})
-"""Statuses by which a gateway refuses a certificate for good; None is a TLS alert."""
 
 
 class Ending:
@@ -48,6 +46,8 @@ class Ending:
         self._called_by_fioconfig = called_by_fioconfig
         self._target = current_target(device.storage)
         self.rolled_back = False
+        self.undone = False
+        """Whether this call has undone what an earlier one had switched."""
 
     def events(self, rotation_id: str) -> EventFactory:
         """Give what makes that rotation's events."""
@@ -58,6 +58,8 @@ class Ending:
         try:
             if state.step < PROVED:
                 state = self._prove(state)
+            if state.files_left is not None:
+                state = self._bring_files_along(state)
         except BaseException:
             self.release_fioconfig()
             raise
@@ -86,6 +88,28 @@ class Ending:
         self._journal.record(state)
         return state
 
+    def _bring_files_along(self, state: RotationState) -> RotationState:
+        """Have the files that were left for the old key encrypted to the new one. Raises PendingError."""
+        try:
+            self._move_files(state.old, state.new, via=state.new)
+        except ServerRefusedError as error:  # the old key must not go before that is done
+            raise PendingError(f"the device's files on the server are for the old key still: {error}") from error
+        state = replace(state, files_left=None)
+        self._journal.record(state)
+        return state
+
+    def _move_files(self, old: IdentityNames, new: IdentityNames, via: IdentityNames) -> None:
+        """Have the device's files on the server encrypted to `new`; what no key reads stops nothing any more.
+
+        Raises ServerRefusedError, PendingError.
+        """
+        try:
+            self._steps.move_device_config(old, new, via=via)
+        except ServerRefusedError:
+            raise
+        except RefusedError as error:
+            log.warning("%s", error)
+
     def roll_back(self, state: RotationState) -> NoReturn:
         """Return to the old identity, then raise ServerRefusedError with the reason. Raises like `go_back`."""
         raise ServerRefusedError(self.go_back(state))
@@ -96,16 +120,27 @@ class Ending:
         Raises PendingError where there is no way back: then the new one is tried again.
         """
         closed = self.way_back_closed(state)
+        whole = self._device.store.find_key(state.new.key) is not None  # else a cut came after all that is done here
         if closed:
+            said = f"there is no way back ({state.rollback}): {closed}"
+            if not whole:
+                raise PendingError(f"{said}. It is tried again")
+            if state.step >= SWITCHED:
+                self._steps.switch_again(state)
             self._journal.record(replace(state, rollback=None))
-            raise PendingError(f"there is no way back ({state.rollback}): {closed}. The new one is tried again")
+            raise PendingError(f"{said}. The new one is tried again")
         state = self._steps.hold_fioconfig(state)
-        self._device.switch(state.old)
-        if self._device.store.find_key(state.new.key) is not None:  # else a cut came after all that was done
-            self._steps.settle_back(state)
-            self._steps.move_device_config(state.new, state.old, via=state.old)
+        if state.files_left is None:
+            state = replace(state, files_left="a roll-back was begun")
+            self._journal.record(state)
+        undone = self._device.switch(state.old)
+        if whole:
+            undone |= self._steps.settle_back(state)
+            self._move_files(state.new, state.old, via=state.old)
         self.rolled_back = True
-        self._services.restart_aktualizr()
+        self.undone = undone and not self._steps.switched
+        if undone or state.step >= SWITCHED:
+            self._services.restart_aktualizr()
         state = self._steps.release_fioconfig(state)
         reason = f"rolled back, {state.rollback}"
         self.drop(state, reason)
@@ -129,8 +164,9 @@ class Ending:
         state = self._steps.hold_fioconfig(state)
         try:
             self._steps.settle(state)
-        except RefusedError as error:  # no key of this device reads it: the old one would not help either
+        except RefusedError as error:  # the old key is not there any more: it would not help either
             log.warning("%s", error)
+        self._device.check_not_in_use(state.old)
         self._device.store.retire(state.old)
         self._steps.release_fioconfig(state)
         self._journal.record(None)
@@ -149,6 +185,11 @@ class Ending:
             f"{state.rotation_id} nor its new one: somebody else changed it, so the rotation is given up"
         )
         state = self._steps.release_fioconfig(state)
+        try:
+            self._device.discard(state.new)
+        except RefusedError as error:  # a part of it is in use
+            log.info("%s", error)
+        self._steps.local_config.forget()
         self._journal.record(None, self.events(state.rotation_id).make(COMPLETED, failure=reason))
         log.warning("%s", reason)
 

@@ -52,6 +52,14 @@ class PendingError(RenewalError):
         self.not_before = not_before
 
 
+class PostponedError(PendingError):
+    """A server asks not to come back before a time."""
+
+
+class ClockError(PendingError):
+    """The clock of this device is wrong, or was not set yet."""
+
+
 class OfflineError(PendingError):
     """There is no network at all: no route, or no name resolution."""
 

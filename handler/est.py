@@ -138,4 +138,7 @@ def _refusal(answer: Answer) -> ServerRefusedError:
             "(RFC 7030 §3.3.2); this device has no password",
             answer.status,
         )
-    return answer.refusal("the EST server does not take the certificate of this device for a login (look at its CAs)")
+    return answer.refusal(
+        "the EST server did not issue a certificate, as it holds this device for nobody it knows (see whether client "
+        "certificate authentication is set up there, and the CA of this device)"
+    )

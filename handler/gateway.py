@@ -13,6 +13,8 @@ JSON = "application/json"
 OK = 200
 NO_CONTENT = 204
 UNKNOWN_STATUSES = frozenset({404, 405, 501})
+CERTIFICATE_REFUSALS = frozenset({None, 401, 403})
+"""Statuses by which a gateway refuses a certificate for good; None is a TLS alert."""
 REASON = "Rotating device client certificate"
 
 
@@ -63,10 +65,6 @@ class GatewayClient:
         answer = self._send("POST", f"{self._server}/events", list(events))
         if not OK <= answer.status <= NO_CONTENT:
             raise answer.refusal("the events were not taken")
-
-    def connect(self) -> None:
-        """Open the connection that the first request will use. Raises what the first request meets again."""
-        self._http.connect(self._server)
 
     def close(self) -> None:
         """Close the connection."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .table import folded, hanging, printable
+from .typed import read
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class History:
         if not events:
             return
         try:
-            with open(self._path, "a", encoding="utf-8", opener=_for_its_owner) as file:
+            with open(self._path, "a", encoding="utf-8", errors="replace", opener=_for_its_owner) as file:
                 file.writelines(json.dumps(asdict(_entry(event)), ensure_ascii=False) + "\n" for event in events)
             if self._path.stat().st_size > MAX_BYTES:
                 lines = self._path.read_bytes().splitlines(keepends=True)
@@ -62,8 +63,8 @@ class History:
         entries = []
         for line in lines:
             try:
-                entries.append(Entry(**json.loads(line)))
-            except (ValueError, TypeError):
+                entries.append(read(Entry, json.loads(line), NAME))
+            except (ValueError, RecursionError):
                 continue
         return entries
 

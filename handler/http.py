@@ -15,7 +15,6 @@ What happens to a request, in order:
 
 import errno
 import logging
-import random
 import re
 import socket
 import ssl
@@ -33,8 +32,17 @@ from hsm.errors import TokenError
 
 from . import __version__
 from .answer import Answer
-from .errors import OfflineError, PendingError, RenewalError, ServerBusyError, ServerRefusedError
-from .lean import HTTPAdapter, requests, urllib3
+from .backoff import Turn, in_line
+from .errors import (
+    ClockError,
+    OfflineError,
+    PendingError,
+    PostponedError,
+    RenewalError,
+    ServerBusyError,
+    ServerRefusedError,
+)
+from .lean import HTTPAdapter, requests
 
 log = logging.getLogger(__name__)
 
@@ -59,12 +67,9 @@ CERTIFICATE_ALERTS = frozenset(
     }
 )
 NO_NETWORK = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
+NOT_YET_VALID = 9
+"""X509_V_ERR_CERT_NOT_YET_VALID (X509_STORE_CTX_get_error(3))."""
 USER_AGENT = f"renew-client-cert/{__version__}"
-
-
-def spread(delay: float, draw: random.Random = random.Random()) -> float:  # noqa: B008, S311 - one for the process
-    """Spread a wait (seconds) by up to a half: many devices may have been told the same."""
-    return delay * draw.uniform(1.0, 1.5)
 
 
 @dataclass(frozen=True)
@@ -121,29 +126,13 @@ class HttpClient:
         self._session = _Session()
         self._session.trust_env = False
         self._session.headers.clear()
+        self._session.adapters.clear()  # nothing but https
         self._session.mount("https://", _ContextAdapter(self._context))
 
     @property
     def certificate_requested(self) -> bool | None:
         """Whether a server has asked for the client certificate so far; None where that cannot be seen."""
         return self._certificate_requested.is_set() if self._watching else None
-
-    def connect(self, url: str) -> None:
-        """Open the connection that the first request to that server will use.
-
-        Raises OSError: the request meets the same again, and says what it is.
-        """
-        request = self._session.prepare_request(requests.Request("GET", url))
-        pool = self._session.get_adapter(url).get_connection_with_tls_context(request, verify=True)  # type: ignore[attr-defined]
-        connection = pool._get_conn(self._limits.connect)  # noqa: SLF001 - urllib3 has no other way to connect early
-        try:
-            connection.timeout = min(self._limits.connect, self._deadline.remaining)
-            connection.connect()
-        except (OSError, urllib3.exceptions.HTTPError) as error:
-            connection.close()
-            raise OSError(str(error)) from error
-        finally:
-            pool._put_conn(connection)  # noqa: SLF001
 
     def close(self) -> None:
         """Close the connections."""
@@ -162,8 +151,7 @@ class HttpClient:
         PendingError (ServerBusyError where the server did answer), OfflineError, ServerRefusedError,
         hsm.errors.TokenError (the key could not sign).
         """
-        delays = iter(self._limits.retry_delays)
-        busy = 0
+        retry = busy = 0
         while True:
             failure, asked = self._attempt(method, url, content_type, body)
             if isinstance(failure, Answer):
@@ -171,23 +159,27 @@ class HttpClient:
             busy += isinstance(failure, ServerBusyError)
             if optional and (busy > OPTIONAL_RETRIES or asked):
                 raise failure
-            delay = next(delays, None)
-            if asked:  # 0 seconds are no reason to try more often than by our delays
-                delay = max(asked, delay or 0.0)
-            if delay is None:
+            turn = in_line(asked, self._limits.retry_delays, retry, self._deadline.remaining)
+            if turn.delay is None:
                 raise failure
-            self.wait(delay, failure, asked=bool(asked))
+            self._wait(turn, failure, asked=bool(asked))
             log.info("%s %s: trying again after: %s", method, url, failure)
+            retry += 1
 
-    def wait(self, seconds: float, reason: RenewalError, *, asked: bool = True) -> None:
-        """Wait so many seconds, or up to a half more; PendingError at once where that does not fit the deadline.
+    def wait(self, seconds: float, reason: RenewalError) -> None:
+        """Wait as long as the server asked for; PendingError at once where that does not fit the deadline.
 
-        `reason` is what to say then. `asked`: the server asked for that wait, so nobody is to come back before.
+        `reason` is what to say then.
         """
-        if seconds >= self._deadline.remaining or self._stop.is_set():
-            when = datetime.now(UTC) + timedelta(seconds=seconds) if asked else None
-            raise PendingError(str(reason), when) from reason
-        if self._stop.wait(min(spread(seconds), self._deadline.remaining)):
+        self._wait(in_line(seconds, (seconds,), 0, self._deadline.remaining), reason, asked=True)
+
+    def _wait(self, turn: Turn, reason: RenewalError, *, asked: bool) -> None:
+        """Wait in line, or raise PendingError. `asked`: the server asked for it, so nobody is to come back before."""
+        if turn.wait is None or self._stop.is_set():
+            if asked:
+                raise PostponedError(str(reason), datetime.now(UTC) + timedelta(seconds=turn.delay or 0.0)) from reason
+            raise PendingError(str(reason)) from reason
+        if self._stop.wait(turn.wait):
             raise PendingError(str(reason)) from reason
 
     def _attempt(
@@ -277,7 +269,8 @@ class HttpClient:
             if isinstance(cause, socket.gaierror):
                 raise OfflineError(f"the name of {host} cannot be resolved: no network yet, or a wrong name") from error
             if isinstance(cause, ssl.SSLCertVerificationError):
-                raise PendingError(_untrusted(host, cause)) from error
+                kind = ClockError if cause.verify_code == NOT_YET_VALID else PendingError
+                raise kind(_untrusted(host, cause)) from error
             if isinstance(cause, ssl.SSLError) and cause.reason in CERTIFICATE_ALERTS:
                 raise ServerRefusedError(f"{host} refuses the certificate: TLS alert {_alert(cause)}") from error
             if isinstance(cause, OSError) and cause.errno in NO_NETWORK:

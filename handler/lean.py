@@ -34,7 +34,6 @@ _finder = LoadedWhenUsed("email.generator", "email.policy", "idna")
 sys.meta_path.insert(0, _finder)
 
 import requests as requests  # noqa: E402, PLC0414 - given on
-import urllib3 as urllib3  # noqa: E402, PLC0414 - likewise
 from cryptography.hazmat.primitives.serialization import pkcs7 as pkcs7  # noqa: E402, PLC0414 - likewise
 from requests.adapters import HTTPAdapter as HTTPAdapter  # noqa: E402, PLC0414 - likewise
 

@@ -2,10 +2,12 @@
 
 Whoever reads the file at boot (`fioconfig extract`) has only the key that sota.toml names. What was cut off between the
 switch of sota.toml and the replacement of config.encrypted is therefore mended here, by evidence: a value that the key
-in use can decrypt stays, any other is decrypted with the other key and encrypted to the one in use.
+in use can decrypt stays, any other is decrypted with the other key and encrypted to the one in use. By then a value
+that no key reads is only warned of: the switch is not held up by a file that was lost before.
 """
 
 import hashlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from . import encrypted_config
 from .errors import RefusedError
-from .storage import atomic_write, remove
+from .storage import atomic_write, put_in_place, remove
+
+log = logging.getLogger(__name__)
 
 KeyLoader = Callable[[], ec.EllipticCurvePrivateKey]
 
@@ -55,29 +59,44 @@ class LocalConfig:
         if data is None:
             remove(self._aside)
             return None
-        config, _ = encrypted_config.reencrypt(self._parse(data), old, new)
+        config, _ = encrypted_config.reencrypt(self._parse(data), old, new, lenient=True)
         atomic_write(self._aside, encrypted_config.dump_config(config), mode=0o600)
         return hashlib.sha256(data).hexdigest()
 
     def settle(self, prepared_from: str | None, old: KeyLoader, new: KeyLoader) -> bool:
         """Make the file readable with `new`, the key in use; tell whether it had to be changed. Can be run again.
 
-        Where the file is still the one that the copy aside was made from, the copy takes its place: no key is needed.
-        fioconfig compares its modification time with the server's, so it stays as it was.
+        Where the file is still the one that the copy aside was made from, the copy takes its place: no key and no room
+        on the disk is needed. fioconfig compares its modification time with the server's, so it stays as it was.
         """
         data = self._read()
         if data is None:
             remove(self._aside)
             return False
+        mtime_ns = self._path.stat().st_mtime_ns
         if prepared_from == hashlib.sha256(data).hexdigest() and self._aside.exists():
-            content, changed = self._aside.read_bytes(), True
-        else:
-            config, changed = self._parse(data), False
-            if encrypted_config.has_encrypted_values(config) and not self.is_readable(new()):
-                config, changed = encrypted_config.reencrypt(config, old(), new(), prefer_new=True)
-            content = encrypted_config.dump_config(config)
+            put_in_place(self._path, self._aside, mtime_ns=mtime_ns)
+            return True
+        changed = False
+        try:
+            config = self._parse(data)
+        except RefusedError as error:
+            if not self._aside.exists():
+                log.warning("%s; fioconfig fetches it anew", error)
+                return False
+            log.warning("%s; the copy that was kept aside takes its place", error)
+            config, changed = self._parse(self._aside.read_bytes()), True
+        if encrypted_config.has_encrypted_values(config) and not _reads(new(), config):
+            old_key, new_key = old(), new()
+            try:
+                config, reencrypted = encrypted_config.reencrypt(
+                    config, old_key, new_key, prefer_new=True, lenient=True
+                )
+                changed |= reencrypted
+            except RefusedError as error:
+                log.warning("%s: %s", self._path, error)
         if changed:
-            atomic_write(self._path, content, mtime_ns=self._path.stat().st_mtime_ns)
+            atomic_write(self._path, encrypted_config.dump_config(config), mtime_ns=mtime_ns)
         remove(self._aside)
         return changed
 
@@ -93,3 +112,11 @@ class LocalConfig:
 
     def _parse(self, data: bytes) -> encrypted_config.ConfigEntries:
         return encrypted_config.parse_config(data, str(self._path))
+
+
+def _reads(key: ec.EllipticCurvePrivateKey, config: encrypted_config.ConfigEntries) -> bool:
+    try:
+        encrypted_config.check_readable(config, key)
+    except RefusedError:
+        return False
+    return True

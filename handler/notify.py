@@ -31,6 +31,6 @@ class Notifier:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as link:
                 link.connect(self._address)
-                link.sendall(text.encode())
+                link.sendall(text.encode(errors="replace"))
         except OSError as error:
             log.info("systemd was not told: %s", error)

@@ -113,6 +113,11 @@ def parse_request(text: str, name: str) -> dict[str, Entry]:
     return entries
 
 
+def checked_request(values: Mapping[str, str], name: str, *, token: bool) -> RotationRequest:
+    """Make a request of values by their keys, which stand in the file `name`. Raises RequestRefusedError."""
+    return _checked({key: Entry(value, name) for key, value in values.items()}, name, token=token)
+
+
 def _options(overrides: Overrides) -> dict[str, Entry]:
     given = {
         "ESTSERVER": ("--est-server", overrides.est_server),
@@ -144,7 +149,7 @@ def _read(path: Path) -> str | None:
 
 
 def _checked(
-    entries: Mapping[str, Entry], name: str, *, token: bool, default_rotation_id: str | None
+    entries: Mapping[str, Entry], name: str, *, token: bool, default_rotation_id: str | None = None
 ) -> RotationRequest:
     return RotationRequest(
         rotation_id=_rotation_id(entries, name, default_rotation_id),

@@ -9,6 +9,7 @@ Found at the start of a call, first match:
 | refused before step 2 was done | old identity | drop it (new key destroyed), then begin again from the start |
 | step 0..4 done | old identity | go on with the next step; the same key and the same CSR |
 | step 0..4 done | new identity | cut off inside step 5: make config.encrypted whole, go on below |
+| step 5 done, or later | old identity | a roll-back found no way back, or a backup was restored: switch again, go on |
 | step 5 done | new identity | `CertRotationCompleted` over the new certificate: the gateway's first sight of it |
 | that was taken | new identity | record the completion, restart the users of the key |
 | that is done | new identity | tidy up: config.encrypted whole, the old key gone |
@@ -92,8 +93,11 @@ class Rotator:
 
     @property
     def switched(self) -> bool:
-        """Whether this call switched the key (or config.encrypted to it), and did not roll that back."""
-        return self._steps.switched and not self._ending.rolled_back
+        """Whether this call switched the key (or config.encrypted to it), one way or the other.
+
+        fioconfig has loaded what was there before. What was switched and rolled back in one call is as before.
+        """
+        return (self._steps.switched and not self._ending.rolled_back) or self._ending.undone
 
     # What is asked
 
@@ -176,12 +180,14 @@ class Rotator:
         state = self._load()
         if state is None:
             return False
-        self._open(state)
         names = self._device.names_in_use()
-        if names == state.new and state.rollback is None:
+        undone = names == state.old and (state.rollback is not None or state.step >= SWITCHED)
+        if names == state.new or undone:
+            self._open(state)
+        if names == state.new:
             self._steps.settle(state)
-        elif names == state.old and state.rollback is not None:
-            self._steps.settle_back(state)
+        elif undone:
+            return self._steps.settle_back(state)
         return self._steps.switched
 
     def close(self) -> None:
@@ -240,6 +246,10 @@ class Rotator:
             self._ending.roll_back(state)
         elif names not in (state.old, state.new):
             self._ending.give_up(state, names)
+        elif names == state.old and state.step >= SWITCHED:
+            log.warning("the configuration names the old identity again: it is switched to the new one")
+            self._steps.switch_again(state)
+            self._finish(state)
         elif state.step == ANNOUNCED:
             self._ending.tidy(state)
         elif _starts_over(state):
@@ -274,15 +284,20 @@ class Rotator:
     def _run_step(self, step: Step, state: RotationState) -> RotationState:
         self._progress.step_started(step.number, step.name)
         try:
-            state = replace(step.run(state), step=step.number)
-            self._journal.record(state, self._ending.events(state.rotation_id).make(step.name))
+            done = replace(step.run(state), step=step.number)
+            left = None if done.files_left == state.files_left else done.files_left
+            state = done
+            self._journal.record(state, self._ending.events(state.rotation_id).make(step.name, failure=left))
         except (RenewalError, TokenError, OSError) as error:
             self._progress.step_failed(describe(error))
             self._step_failed(step, error)
             raise
         if self._delivery is not None:
             self._delivery.notify()
-        self._progress.step_done()
+        if left is None:
+            self._progress.step_done()
+        else:
+            self._progress.step_failed(left)
         return state
 
     def _step_failed(self, step: Step, error: RenewalError | TokenError | OSError) -> None:

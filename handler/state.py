@@ -8,23 +8,44 @@ Beside it, `pending` (empty) exists while the daemon has something to do: not fo
 stays in the journal until somebody asks for it. `history.jsonl` keeps what happened, for people.
 """
 
+import base64
 import json
 import logging
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+
+from cryptography import x509
 
 from hsm.errors import TokenError
 
-from .errors import describe, until
-from .events import Event
+from .errors import ClockError, OfflineError, PostponedError, describe, until
+from .events import COMPLETED, Event
 from .history import History
 from .keystore import IdentityNames
-from .pending import FOLDER, JOURNAL, MARKER, VERSION, Waiting, is_due
+from .pending import (
+    CLOCK,
+    EST,
+    FOLDER,
+    GATEWAY,
+    JOURNAL,
+    MARKER,
+    MAX_ATTEMPTS,
+    MAX_REASON,
+    NETWORK,
+    TOKEN,
+    VERSION,
+    Pending,
+    Waiting,
+    events_of,
+    is_due,
+    load,
+    summary,
+)
 from .request import RotationRequest
 from .storage import atomic_write, make_folder, remove
+from .typed import MalformedError, read
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +53,7 @@ SWITCHED, PROVED, ANNOUNCED = 5, 6, 7
 """Values of `RotationState.step` (and LOCKED): sota.toml names the new key; the gateway has taken it; its users were
 told, and only tidying up is left."""
 MAX_EVENTS = 200
-"""A gateway that takes no events for months must not fill the disk: the oldest go first."""
+"""A gateway that takes no events for months must not fill the disk: failed attempts go first, the oldest of them."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +79,8 @@ class RotationState:
     """fioconfig.service was running and we stopped it: whoever goes on starts it again."""
     reported: bool = False
     """Its successful completion was journalled as an event: once that has left the journal, the gateway took it."""
+    files_left: str | None = None
+    """The device's files on the server may be for the old key, for this reason: they are moved after the proof."""
     rollback: str | None = None
     """The gateway refused the new certificate, for this reason: everything goes back."""
     refused: str | None = None
@@ -68,22 +91,43 @@ class RotationState:
         """The ROTATIONID."""
         return self.request.rotation_id
 
+
+@dataclass(frozen=True)
+class Content:
+    """All that a journal says; `pending` is the same in short."""
+
+    pending: Pending
+    rotation: RotationState | None
+    requested: RotationRequest | None
+    events: list[Event]
+
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "RotationState":
-        """Read what `asdict` wrote. Unknown fields of a later version are left out. Raises KeyError, TypeError."""
-        known = {field.name: data[field.name] for field in fields(cls) if field.name in data}
-        for name in ("old", "new"):
-            known[name] = IdentityNames(**known[name])
-        known["request"] = _request(known["request"])
-        known["chain"] = tuple(known["chain"])
-        return cls(**known)
+    def load(cls, storage: Path) -> "Content | None":
+        """Read the journal below the storage folder; None where nothing is pending.
+
+        Raises typed.MalformedError, LaterJournalError, OSError.
+        """
+        data = load(storage)
+        if data is None:
+            return None
+        pending = summary(data)
+        rotation = None if data.get("rotation") is None else read(RotationState, data["rotation"], "rotation")
+        requested = None if data.get("requested") is None else read(RotationRequest, data["requested"], "requested")
+        if rotation is not None:
+            _check_encoded(rotation)
+        return cls(pending, rotation, requested, events_of(data))
 
 
-def _request(data: Mapping[str, Any]) -> RotationRequest:
-    known: dict[str, Any] = {field.name: data[field.name] for field in fields(RotationRequest) if field.name in data}
-    for name in ("key_ids", "certificate_ids"):
-        known[name] = tuple(known[name])
-    return RotationRequest(**known)
+def _check_encoded(rotation: RotationState) -> None:
+    """Raise MalformedError where what is kept in base64 or PEM is none."""
+    try:
+        if rotation.csr is not None:
+            x509.load_der_x509_csr(base64.b64decode(rotation.csr, validate=True))
+        for pem in (rotation.certificate, *rotation.chain):
+            if pem is not None:
+                x509.load_pem_x509_certificate(pem.encode())
+    except ValueError as error:
+        raise MalformedError(f"rotation: a CSR or certificate that is none: {error}") from error
 
 
 class Journal:
@@ -137,28 +181,23 @@ class Journal:
         return _is_due(self._rotation, self._requested, self._events)
 
     def load(self) -> None:
-        """Read the journal. One that cannot be read is set aside: sota.toml still names a whole identity.
+        """Read the journal. One that is broken is set aside: sota.toml still names a whole identity.
 
-        Raises OSError.
+        Raises LaterJournalError, OSError.
         """
         try:
-            data = json.loads(self._path.read_bytes())
-            rotation = data["rotation"]
-            state = None if rotation is None else RotationState.from_json(rotation)
-            wanted = data["requested"]
-            requested = None if wanted is None else _request(wanted)
-            events = list(data["events"])
-            waiting = None if data.get("waiting") is None else Waiting(**data["waiting"])
-            self.device = str(data.get("device", ""))
-        except FileNotFoundError:
-            return
-        except (ValueError, KeyError, TypeError) as error:
+            content = Content.load(self._folder.parent)
+        except MalformedError as error:
             broken = self._path.with_suffix(".broken")
             log.warning("%s cannot be read (%s): set aside as %s", self._path, error, broken.name)
             self._path.replace(broken)
             return
+        if content is None:
+            return
+        self.device = content.pending.device
         with self._lock:
-            self._rotation, self._requested, self._events, self._waiting = state, requested, events, waiting
+            self._rotation, self._requested, self._events = content.rotation, content.requested, content.events
+            self._waiting = content.pending.waiting
 
     def record(
         self, rotation: RotationState | None, *events: Event, without: str | None = None, taken: bool = False
@@ -176,7 +215,8 @@ class Journal:
             ]
             if rotation is None or self._rotation is None or rotation.step != self._rotation.step:
                 self._waiting = None  # it came further
-            self._replace(rotation, None if taken else self._requested, [*kept, *events][-MAX_EVENTS:])
+            new = [each for each in events if not (kept and _says_the_same(each, kept[-1]))]
+            self._replace(rotation, None if taken else self._requested, _limited([*kept, *new]))
         self._history.append(events)
 
     def request(self, requested: RotationRequest | None) -> None:
@@ -190,8 +230,22 @@ class Journal:
         with self._lock:
             if self.due:
                 attempts = 1 + (self._waiting.attempts if self._waiting else 0)
-                self._waiting = Waiting(describe(error), until(error), attempts, isinstance(error, TokenError))
+                reason = describe(error)[:MAX_REASON]
+                label = error.label if isinstance(error, TokenError) else None
+                kind = self._kind(error)
+                self._waiting = Waiting(reason, until(error), min(attempts, MAX_ATTEMPTS), kind, label)
                 self._replace(self._rotation, self._requested, self._events)
+
+    def _kind(self, error: Exception) -> str | None:
+        """Say what an error has us wait for."""
+        if isinstance(error, TokenError):
+            return TOKEN
+        if isinstance(error, OfflineError):
+            return NETWORK
+        if isinstance(error, PostponedError):  # only the first step asks the EST server, and nobody else
+            return EST if self._rotation is not None and self._rotation.step == 0 else GATEWAY
+        # A time that no server asked for is that of a certificate's beginning.
+        return CLOCK if isinstance(error, ClockError) or until(error) else None
 
     def settle_marker(self) -> None:
         """Make the marker for the daemon say what is true. A cut can have left it behind. Raises OSError."""
@@ -235,6 +289,24 @@ class Journal:
         if not due:
             remove(self._marker)
         self._rotation, self._requested, self._events = rotation, requested, events
+
+
+def _says_the_same(event: Event, last: Event) -> bool:
+    """Tell whether a failure is the one that was reported last, and that the gateway has not heard of yet."""
+    return (
+        event["eventType"] == last["eventType"]
+        and event["event"] == last["event"]
+        and not event["event"]["success"]
+        and event["eventType"]["id"] != COMPLETED
+    )
+
+
+def _limited(events: list[Event]) -> list[Event]:
+    """Leave out the failed attempts, oldest first, and then whatever is oldest, that are too many."""
+    surplus = len(events) - MAX_EVENTS
+    attempts = [each["id"] for each in events if not each["event"]["success"] and each["eventType"]["id"] != COMPLETED]
+    gone = set(attempts[: max(0, surplus)])
+    return [each for each in events if each["id"] not in gone][-MAX_EVENTS:]
 
 
 def _is_due(rotation: RotationState | None, requested: RotationRequest | None, events: Sequence[Event]) -> bool:

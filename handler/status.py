@@ -161,7 +161,7 @@ def _facts(status: Status) -> Iterator[tuple[str, str]]:
     yield "pending", "; ".join(_pending_words(status.view))
     if status.view.pending is not None and status.view.pending.waiting is not None:
         waiting = status.view.pending.waiting
-        yield "waits for", waiting.reason
+        yield "waits for", f"{waiting.what}: {waiting.reason}" if waiting.what else waiting.reason
         yield "not before", waiting.until or "any time: nothing says how long"
     yield "events", "unknown" if (count := undelivered(status.view)) is None else f"{count} not delivered yet"
     if status.running:

@@ -77,6 +77,7 @@ def _pending_json(view: View) -> dict[str, Any] | None:
         "begun": view.rotation is not None,
         "refused": pending.refused,
         "waits_for": waiting.reason if waiting else None,
+        "waits_for_kind": waiting.kind if waiting else None,
         "until": waiting.until if waiting else None,
         "attempts": waiting.attempts if waiting else 0,
     }

@@ -22,6 +22,7 @@ from .connections import Connections
 from .device import Device
 from .errors import CertificateRefusedError, PendingError, RequestRefusedError, ServerRefusedError
 from .est import CSR_REFUSALS
+from .gateway import CERTIFICATE_REFUSALS
 from .keystore import IdentityNames
 from .local_config import LocalConfig
 from .services import FIOCONFIG, FIOCONFIG_PATH, Services
@@ -163,6 +164,8 @@ class Steps:
     # Steps 2 to 4
 
     def _announce(self, state: RotationState) -> RotationState:
+        # From here on nobody can mend the device's files on the server: one that is lost already is refused now.
+        encrypted_config.check_readable(self._connections.device_config(state.old), self._key(state.old))
         self._connections.gateway(state.old).announce_key(state.public_key or "")
         return state
 
@@ -172,8 +175,23 @@ class Steps:
         return replace(state, config_digest=digest)
 
     def _update_device_config(self, state: RotationState) -> RotationState:
-        self.move_device_config(state.old, state.new)
+        try:
+            self.move_device_config(state.old, state.new)
+        except ServerRefusedError as error:
+            if not self._is_over(state.old, error):
+                raise
+            # The gateway knows which key comes next, so the new certificate is the way on, and the files follow it.
+            reason = f"the gateway takes the old certificate no longer ({error}): left until it has taken the new one"
+            log.warning("%s", reason)
+            return replace(state, files_left=reason)
         return state
+
+    def _is_over(self, names: IdentityNames, error: ServerRefusedError) -> bool:
+        """Tell whether a refusal says that the certificate of these names is no longer taken: revoked, or ended."""
+        if error.status is None:
+            return True
+        ended = self._device.store.certificate(names.certificate).not_valid_after_utc <= datetime.now(UTC)
+        return ended and error.status in CERTIFICATE_REFUSALS
 
     def move_device_config(self, old: IdentityNames, new: IdentityNames, via: IdentityNames | None = None) -> None:
         """Have the device's files on the server encrypted to `new`, asking as `via` (`old` where not given).
@@ -182,7 +200,7 @@ class Steps:
         """
         gateway = self._connections.gateway(via or old)
         config = gateway.device_config()
-        moved, changed = encrypted_config.reencrypt(config, self._key(old), self._key(new))
+        moved, changed = encrypted_config.reencrypt(config, self._key(old), self._key(new), lenient=True)
         if changed:
             gateway.update_device_config(moved, spki_pem(self._key(new).public_key()))
 
@@ -208,9 +226,22 @@ class Steps:
         if self.local_config.settle(state.config_digest, lambda: self._key(state.old), lambda: self._key(state.new)):
             self.switched = True
 
-    def settle_back(self, state: RotationState) -> None:
-        """Make config.encrypted readable with the old key, which is in use again. Needs no network."""
-        self.local_config.settle(None, lambda: self._key(state.new), lambda: self._key(state.old))
+    def settle_back(self, state: RotationState) -> bool:
+        """Make config.encrypted readable with the old key, which is in use again; tell whether it had to be changed.
+
+        Needs no network.
+        """
+        return self.local_config.settle(None, lambda: self._key(state.new), lambda: self._key(state.old))
+
+    def switch_again(self, state: RotationState) -> None:
+        """Return to the new identity from a roll-back, or from whatever else put the old names back.
+
+        Raises RefusedError where the new identity is not whole: then nothing is changed.
+        """
+        self._device.identity(state.new)
+        if self._device.switch(state.new):
+            self.switched = True
+        self.settle(state)
 
     # fioconfig outside of its own call
 

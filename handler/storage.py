@@ -58,6 +58,31 @@ def _write_durably(path: Path, temporary: Path, data: bytes, mode: int | None, m
     _sync_folder(path.parent)
 
 
+def put_in_place(path: Path, prepared: Path, *, mtime_ns: int) -> None:
+    """Replace `path` by the file `prepared` as a whole, durably: like atomic_write, but a full disk does not matter.
+
+    `prepared` lies on the same file system, or is copied; it is gone afterwards. Raises OSError that names `path`.
+    """
+    path = Path(os.path.realpath(path))
+    try:
+        descriptor = os.open(prepared, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _take_after(path, descriptor, None)
+            os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        prepared.replace(path)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        atomic_write(path, prepared.read_bytes(), mtime_ns=mtime_ns)
+        remove(prepared)
+        return
+    _sync_folder(path.parent)
+    _sync_folder(prepared.parent)
+
+
 def remove(path: Path) -> None:
     """Remove the file if it is there, durably. Raises OSError."""
     try:

@@ -4,6 +4,9 @@ fioconfig would resume that file itself and, while that fails, never check in. S
 journal, at the step where it stands, and the file goes away. It holds the new private key where keys are files: that
 key gets a file of its own, named after its public key, so that doing this twice leaves one.
 
+A file that asks for what no request may ask for (an id beyond 09, plain http), or that comes while another rotation is
+pending, is put away; one with a private key is kept in our folder: that may be the only key that reads something.
+
 What fioconfig has done by StepIdx: 1 key and certificate, 2 the gateway knows, 3 the local configuration, 4 the
 server's files, 5 sota.toml and config.encrypted. Steps 3 and 4 are simply done again: they look for themselves what is
 missing.
@@ -20,17 +23,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from hsm.errors import ObjectMissingError
+from hsm.errors import ObjectConflictError, ObjectMissingError, UnsupportedError
 
 from .certificates import holds_key, spki_pem
 from .device import Device
-from .errors import RefusedError
+from .errors import RefusedError, RequestRefusedError
 from .keystore import IdentityNames
 from .pending import LOCKED
-from .request import RotationRequest
+from .request import RotationRequest, checked_request
 from .state import SWITCHED, Journal, RotationState
 from .steps import Steps
-from .storage import atomic_write, make_folder, remove
+from .storage import atomic_write, make_folder, put_in_place, remove
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +53,20 @@ class _Left:
     full_config: str
 
     @classmethod
-    def parse(cls, data: bytes) -> "_Left":
-        """Read fioconfig's JSON. Raises ValueError, KeyError, TypeError."""
+    def parse(cls, data: bytes, *, token: bool) -> "_Left":
+        """Read fioconfig's JSON. Raises ValueError, KeyError, TypeError, RecursionError, RequestRefusedError."""
         content: Any = json.loads(data)
         if not isinstance(content, dict):
             raise TypeError("expected a JSON object")
-        ids = [tuple(str(each) for each in content.get(name) or ()) for name in ("PkeySlotIds", "CertSlotIds")]
+        ids = [",".join(str(each) for each in content.get(name) or ()) for name in ("PkeySlotIds", "CertSlotIds")]
+        asked = {
+            "ROTATIONID": str(content["RotationId"]),
+            "ESTSERVER": str(content["EstServer"]),
+            "PKEYIDS": ids[0],
+            "CERTIDS": ids[1],
+        }
         return cls(
-            request=RotationRequest(str(content["RotationId"]), str(content["EstServer"]).rstrip("/"), ids[0], ids[1]),
+            request=checked_request(asked, NAME, token=token),
             step=int(content["StepIdx"]),
             new_key=str(content.get("NewKey") or ""),
             new_certificate=str(content.get("NewCert") or ""),
@@ -72,19 +81,21 @@ def take_over(device: Device, journal: Journal, steps: Steps) -> None:
     """
     path = device.storage / NAME
     try:
-        left = _Left.parse(path.read_bytes())
+        left = _Left.parse(path.read_bytes(), token=device.config.token is not None)
     except FileNotFoundError:
         return
-    except (ValueError, KeyError, TypeError) as error:
-        log.warning("%s cannot be read (%s): removed, fioconfig would stumble over it for ever", path, error)
-        remove(path)
+    except (ValueError, KeyError, TypeError, RecursionError, RequestRefusedError) as error:
+        _put_away(path, journal, f"it cannot be taken over ({error}), and fioconfig would stumble over it for ever")
+        return
+    if journal.rotation is not None and journal.rotation.rotation_id != left.request.rotation_id:
+        _put_away(path, journal, f"rotation {journal.rotation.rotation_id} is pending")
         return
     if journal.rotation is None:
         log.warning("taking over rotation %s, which fioconfig left after step %d", left.request.rotation_id, left.step)
         device.open_store(left.request.key_ids, left.request.certificate_ids)
         try:
             state = _state(device, left)
-        except (RefusedError, ObjectMissingError, ValueError) as error:
+        except (RefusedError, ObjectMissingError, ObjectConflictError, UnsupportedError, ValueError) as error:
             log.warning("its key or certificate is not there (%s): it begins again", error)
             state = None
         if device.config.token is None:
@@ -96,6 +107,19 @@ def take_over(device: Device, journal: Journal, steps: Steps) -> None:
                 state = _with_copy_aside(state, device, journal, steps, left)
             journal.record(state)
     remove(path)
+
+
+def _put_away(path: Path, journal: Journal, why: str) -> None:
+    """Remove the file; one with a private key goes into the journal's folder, for its owner only. Raises OSError."""
+    if b"PRIVATE KEY" not in path.read_bytes():
+        log.warning("%s is removed: %s", path, why)
+        remove(path)
+        return
+    target = journal.folder / NAME
+    log.warning("%s holds a private key, and is set aside as %s: %s", path, target, why)
+    make_folder(journal.folder)
+    path.chmod(0o600)
+    put_in_place(target, path, mtime_ns=path.stat().st_mtime_ns)
 
 
 def _state(device: Device, left: _Left) -> RotationState | None:

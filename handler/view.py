@@ -1,12 +1,12 @@
 """The journal as somebody sees it who only looks: nothing is set aside, whatever state it is in."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from .keystore import IdentityNames
-from .pending import FOLDER, JOURNAL, Pending, read_pending
-from .state import PROVED, RotationState
+from .pending import FOLDER, JOURNAL, LaterJournalError, Pending
+from .state import PROVED, Content, RotationState
+from .typed import MalformedError
 
 TAKEN_OVER = "cert-rotation.state"
 """A rotation that fioconfig itself left (takeover.py)."""
@@ -35,19 +35,16 @@ class View:
             if not storage.is_dir():
                 return cls(problem=f"the storage folder {storage} is not there")
             left = (storage / TAKEN_OVER).exists()
-            data = json.loads(path.read_bytes())
-            rotation = None if data["rotation"] is None else RotationState.from_json(data["rotation"])
-            pending = read_pending(storage)
-        except FileNotFoundError:
-            return cls(left_by_fioconfig=left)
+            content = Content.load(storage)
         except OSError as error:
             return cls(problem=f"{path} cannot be read: {error.strerror}; run this as root", left_by_fioconfig=left)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            pending = rotation = None
-        if pending is None:
-            problem = f"{path} is broken: the next call sets it aside and goes by sota.toml"
+        except (LaterJournalError, MalformedError) as error:
+            broken = f"{path} is broken ({error}): the next call sets it aside and goes by sota.toml"
+            problem = broken if isinstance(error, MalformedError) else str(error)
             return cls(problem=problem, left_by_fioconfig=left)
-        return cls(pending, rotation, left_by_fioconfig=left)
+        if content is None:
+            return cls(left_by_fioconfig=left)
+        return cls(content.pending, content.rotation, left_by_fioconfig=left)
 
     @property
     def names(self) -> tuple[IdentityNames, ...]:

@@ -8,6 +8,8 @@ class TokenError(Exception):
     """The token failed; it may pass (removed, busy, reset, out of memory)."""
 
     final = False
+    label: str | None = None
+    """The token's, where it was one."""
 
 
 class TokenAbsentError(TokenError):

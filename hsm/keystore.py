@@ -278,15 +278,15 @@ class TokenKeyStore:
     def _refuse_strangers(self, session: pkcs11.Session, object_id: ObjectId, place_label: str) -> None:
         """Raise ObjectConflictError for an object of any class under the id that is not labelled as ours.
 
-        Two private keys there are somebody's as well, whatever their labels: a rotation never leaves a second one.
+        Pairs that are all labelled as ours are left over from attempts that failed: they go, however many there are.
         """
         found = objects_under(session, object_id)
         privates = [item for item in found if class_of(item) == ObjectClass.PRIVATE_KEY]
-        if len(privates) > 1:
+        if len(privates) > 1 and {label_of(item) for item in privates} != {place_label}:
             raise ObjectConflictError(
                 f"token {self._token.label!r} has {len(privates)} private keys under id {object_id}, labelled "
-                f"{labels(privates)}, expected one at the most: remove what does not belong there, or have the request "
-                "name another id"
+                f"{labels(privates)}, expected nothing there, or what a rotation made (label {place_label!r}): "
+                "have the request name another id, or remove what does not belong there"
             )
         for item in found:
             kind, label = class_of(item), label_of(item)

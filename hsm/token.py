@@ -151,15 +151,18 @@ class Token:
         elif isinstance(error, p11.PKCS11Error):
             self._drop()
             raise self._counted(translated(error, operation, self.label)) from error
-        elif isinstance(error, MixedHandlesError):
-            self._drop()
-            self._failures = _TOO_MANY
-        elif not isinstance(error, TokenError):
+        elif isinstance(error, TokenError):
+            error.label = self.label
+            if isinstance(error, MixedHandlesError):
+                self._drop()
+                self._failures = _TOO_MANY
+        else:
             # An interrupted call may have left a search or signature half done.
             self._drop()
 
     def _counted(self, failure: TokenError) -> TokenError:
         self._failures += not failure.final
+        failure.label = self.label
         return failure
 
     def _drop(self) -> None:

@@ -26,13 +26,14 @@ doc=$root/usr/share/doc/renew-client-cert
 install -D -m 644 packaging/debian/copyright "$doc/copyright"
 printf 'renew-client-cert (%s) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n -- %s  %s\n' "$version" \
     "$(sed -n 's/^Maintainer: //p' packaging/debian/control)" "$(date -R -r CHANGELOG.md)" | gzip -9n >"$doc/changelog.gz"
-install -m 644 CHANGELOG.md README.md "$doc/"
 install -D -m 644 packaging/debian/lintian-overrides "$root/usr/share/lintian/overrides/renew-client-cert"
 size=$(du -sk --exclude=DEBIAN "$root" | cut -f1)
 sed -e "s|@VERSION@|$version|" -e "s|@ARCHITECTURE@|$architecture|" -e "s|@PYTHON@|$python|" -e "s|@SIZE@|$size|" \
     packaging/debian/control >"$root/DEBIAN/control"
 for script in preinst postinst prerm postrm; do
-    install -m 755 "packaging/debian/$script" "$root/DEBIAN/$script"
+    sed -e '/^#ACTIVATE#$/{r packaging/activate.sh' -e 'd}' -e '/^#DEACTIVATE#$/{r packaging/deactivate.sh' -e 'd}' \
+        "packaging/debian/$script" >"$root/DEBIAN/$script"
+    chmod 755 "$root/DEBIAN/$script"
 done
 (cd "$root" && find usr lib -type f -print0 | sort -z | xargs -0 md5sum) >"$root/DEBIAN/md5sums"
 dpkg-deb --root-owner-group --build "$root" build >/dev/null

@@ -2,13 +2,14 @@
 # Takes away what `make install` brought, and puts the stock handler back. State below /var/sota stays.
 set -eu
 : "${DESTDIR=}" "${PREFIX=/usr}"
+cd "$(dirname "$0")/.."
 handler=$DESTDIR$PREFIX/share/fioconfig/handlers/renew-client-cert
-if [ -d /run/systemd/system ] && [ -z "$DESTDIR" ]; then
-    systemctl disable --now renew-client-cert.path renew-client-cert-offline.service renew-client-cert-if-due.timer || true
-    systemctl stop renew-client-cert.service || true
+if [ -z "$DESTDIR" ]; then
+    . packaging/deactivate.sh
 fi
-rm -rf "$DESTDIR$PREFIX/lib/renew-client-cert"
+rm -rf "$DESTDIR$PREFIX/lib/renew-client-cert" "$DESTDIR$PREFIX/share/doc/renew-client-cert"
 rm -f "$handler" "$DESTDIR$PREFIX/sbin/renew-client-cert" \
+    "$DESTDIR"/etc/systemd/system/*.wants/renew-client-cert* \
     "$DESTDIR$PREFIX"/lib/systemd/system/renew-client-cert.* "$DESTDIR$PREFIX"/lib/systemd/system/renew-client-cert-*.* \
     "$DESTDIR$PREFIX/lib/systemd/system-preset/80-renew-client-cert.preset" \
     "$DESTDIR$PREFIX/lib/udev/rules.d/80-renew-client-cert.rules" \
@@ -19,4 +20,5 @@ if [ -e "$handler.fioconfig" ]; then
 fi
 if [ -d /run/systemd/system ] && [ -z "$DESTDIR" ]; then
     systemctl daemon-reload
+    udevadm control --reload || true
 fi

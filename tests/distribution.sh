@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs what depends on Python and OpenSSL in another Debian: tests/distribution.sh trixie|sid|... (as root).
+# Runs what depends on Python and OpenSSL in another Debian, trixie or later: tests/distribution.sh trixie|sid (as root).
 #
 # The folder with that Debian, 300 MB, is made anew and removed at the end. Its mounts are its own.
 set -eu
@@ -12,7 +12,8 @@ root=$(mktemp -d)
 trap 'rm -rf --one-file-system "$root"' EXIT
 
 echo "making Debian $suite in a folder of its own"
-debootstrap --variant=minbase --include=python3,softhsm2,opensc,gcc,libc6-dev,faketime,umockdev \
+debootstrap --variant=minbase \
+    --include=python3,softhsm2,opensc,gcc,libc6-dev,faketime,umockdev,libest-utils,strongswan-pki,libstrongswan-standard-plugins \
     "$suite" "$root" "$mirror" >"$root.log" 2>&1 || { tail -5 "$root.log" >&2; rm -f "$root.log"; exit 1; }
 rm -f "$root.log"
 version=$(chroot "$root" python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -27,5 +28,6 @@ unshare --mount sh -eu -c '
     mount --rbind /dev "$0/dev"
     chroot "$0" python3 -c "import ssl, sys; print(\"Python\", sys.version.split()[0], ssl.OPENSSL_VERSION)"
     chroot "$0" sh -c "cd /opt/checkout && python3 -m pytest -n 2 tests/unit/test_hsm*.py \
-        tests/integration/test_rotation.py tests/integration/test_whole_rotation.py tests/integration/test_daemon.py"
+        tests/integration/test_rotation.py tests/integration/test_whole_rotation.py tests/integration/test_daemon.py \
+        tests/integration/test_independent_est.py"
 ' "$root"

@@ -8,7 +8,8 @@ from handler.ecies import DecryptError
 from tests.crash import invariants
 from tests.simulators.device_config import DEVICE_FILES, FACTORY_FILES, plaintexts
 
-PAIRS = {"PRIVATE_KEY", "PUBLIC_KEY", "CERTIFICATE"}
+OURS = ("PRIVATE_KEY", "PUBLIC_KEY", "CERTIFICATE")
+ONCE = ("Lock device configuration on server", "Finalize aktualizr configuration")
 
 
 def broken_invariants(factory, rotation_id, *, completed):
@@ -61,16 +62,24 @@ def _events(gateway, rotation_id):
         if contents.setdefault(event["id"], event) != event:
             yield f"two events have the id {event['id']}"
     mine = [event for event in gateway.unique_events() if event["event"]["correlationId"] == rotation_id]
-    for name in ("Lock device configuration on server", "Finalize aktualizr configuration"):
+    ends = len(gateway.completed(rotation_id))  # one that was rolled back is tried again by the next call
+    # What fioconfig had reported of a rotation that was taken over is reported again where it is done again.
+    taken_over = any(event["id"].startswith("stock-") for event in mine)
+    for name in ONCE if taken_over else invariants.EVENTS[:-1]:
         done = [each for each in mine if each["eventType"]["id"] == name and each["event"]["success"]]
-        if len(done) > 1:
+        if len(done) > max(1, ends):
             yield f"{name} was reported as done {len(done)} times, under different ids"
     if gateway.dropped_events:
         yield "events have a correlation id that the gateway drops"
 
 
 def _token(device):
-    for kind in PAIRS:
-        ids = [each.id for each in device.token_objects() if each.object_class == kind and each.id]
-        if len(ids) > 2 or len(set(ids)) != len(ids):
-            yield f"the token holds objects {kind} under {ids}"
+    """Two identities at most, each of exactly one pair and one certificate."""
+    ids = {kind: [each.id for each in device.token_objects() if each.object_class == kind and each.id] for kind in OURS}
+    for kind, found in ids.items():
+        if len(found) > 2 or len(set(found)) != len(found):
+            yield f"the token holds objects {kind} under {found}"
+    if ids["PRIVATE_KEY"] != ids["PUBLIC_KEY"]:
+        yield f"the token holds halves of key pairs: {ids}"
+    if len(ids["CERTIFICATE"]) != len(ids["PRIVATE_KEY"]):
+        yield f"the token holds other certificates than key pairs: {ids}"

@@ -1,6 +1,8 @@
 """A PKCS#11 module of which one call fails: built from faulty_module.c, put in front of a device's real one."""
 
+import functools
 import subprocess
+import tempfile
 from pathlib import Path
 
 SOURCE = Path(__file__).with_suffix(".c")
@@ -12,6 +14,15 @@ RETURN_VALUES = {
 }
 
 
+@functools.cache
+def _library():
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "faulty_module.so")
+        command = ["cc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", path, SOURCE]
+        subprocess.run(command, check=True, capture_output=True)
+        return path.read_bytes()
+
+
 class FaultyModule:
     """The module, built in `folder`, in the place of that device's."""
 
@@ -19,11 +30,7 @@ class FaultyModule:
         self._count = Path(folder, "calls")
         self._real = device.token.module
         library = Path(folder, "faulty_module.so")
-        subprocess.run(
-            ["cc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, SOURCE],
-            check=True,
-            capture_output=True,
-        )
+        library.write_bytes(_library())
         configuration = device.folder / "usr/lib/sota/conf.d/40-hsm.toml"
         configuration.write_text(configuration.read_text().replace(self._real, str(library)))
 

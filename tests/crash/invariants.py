@@ -41,8 +41,9 @@ def _readable(factory):
 
 
 def _events(gateway, rotation_id, *, completed):
-    names = {name.removesuffix(" failed") for name in gateway.event_names(rotation_id)}
-    missing = [name for name in EVENTS if name not in names]
+    """What was switched, rolled back then or not, went through every step: each has to be reported as done."""
+    names = gateway.event_names(rotation_id)
+    missing = [name for name in EVENTS if name not in names and (completed or name != EVENTS[-1])]
     if missing:
         yield f"events were not delivered: {missing}"
     ends = [event["event"]["success"] for event in gateway.completed(rotation_id)]

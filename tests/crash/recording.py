@@ -1,12 +1,11 @@
 """What a process did to files, from strace; and the way to kill it at one of those calls.
 
 Calls are counted per thread and system call, as `strace --inject=...:when=N` counts them. Only calls of the main thread
-are used as places to kill at: a count alone cannot tell two threads apart. What the other thread writes goes through
-the same function, and stands in the recording from which the states after a power loss are made.
+can be killed at: a count alone cannot tell two threads apart. What a kill at another thread's call leaves is made by
+replaying the recording up to it (powerloss.Disk).
 """
 
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,10 +58,10 @@ def strace(output, inject=None, fault="signal=KILL"):
     """
     command = ["strace", "-ff", "-f", "-ttt", "-y", "-xx", "-s", "1000000", "-qq", "-o", str(output)]
     command += ["-e", "trace=" + ",".join(CHANGING), "-e", "signal=none"]
-    if inject is None:
-        command.append("--seccomp-bpf")  # faster, but strace 6.1 injects no signals with it
-    else:
+    if inject is not None:
         command += ["-e", f"inject={inject.name}:{fault}:when={inject.ordinal}"]
+    if inject is None or not fault.startswith("signal"):
+        command.append("--seccomp-bpf")  # faster, but strace 6.1 injects no signals with it
     return command
 
 
@@ -105,8 +104,3 @@ def remove(output):
 
 def _bytes(text):
     return bytes.fromhex(text.replace("\\x", ""))
-
-
-def version():
-    """Give strace's version line; raises where strace is missing."""
-    return subprocess.run(["strace", "-V"], check=True, capture_output=True, text=True).stdout.splitlines()[0]

@@ -12,18 +12,21 @@ from matplotlib import pyplot as plt
 from .simulation import Naive, Ours, Outcome, Server, simulate
 
 OUTPUT = Path("build/fleet")
-HOUR = 3600.0
 BIN = 10
+REQUESTS, LATER_PEAK, LAST = "requests", "peak_after_the_first_minute", "last_done_minutes"
+OTHERS = (10.0, 30.0, 60.0, 300.0, 600.0)
+"""Other values of Retry-After (seconds) to be asked for."""
 
 
 def numbers(outcome: Outcome) -> dict[str, float]:
     """Give the figures of one run."""
     return {
-        "requests": outcome.total,
+        REQUESTS: outcome.total,
         "peak_requests_per_second": outcome.peak,
+        LATER_PEAK: outcome.later_peak,
         "half_done_minutes": outcome.share_done(0.5) / 60,
         "99_percent_done_minutes": outcome.share_done(0.99) / 60,
-        "last_done_minutes": outcome.done[-1] / 60,
+        LAST: outcome.done[-1] / 60,
     }
 
 
@@ -35,6 +38,11 @@ def main() -> int:
     print(f"10,000 devices within a minute; the EST server enrols {server.capacity} a second (8.3 min at best)")
     for key in next(iter(figures.values())):
         print(f"  {key.replace('_', ' '):28}" + "".join(f"{figure[key]:14.1f}" for figure in figures.values()))
+    print("  Retry-After: requests, peak after the first minute, minutes until the last is done; ours / without")
+    for seconds in OTHERS:
+        ours, naive = (numbers(simulate(policy, server=Server(retry_after=seconds))) for policy in (Ours(), Naive()))
+        pairs = (f"{ours[key]:.0f} / {naive[key]:.0f}" for key in (REQUESTS, LATER_PEAK, LAST))
+        print(f"  {seconds:6.0f} s" + "".join(f"{pair:>22}" for pair in pairs))
     OUTPUT.mkdir(parents=True, exist_ok=True)
     (OUTPUT / "fleet.json").write_text(json.dumps(figures, indent=1))
     figure, (above, below) = plt.subplots(2, 1, figsize=(9, 6.5), sharex=True)

@@ -1,7 +1,8 @@
 """A fleet that gets the same rotation at the same minute, and an EST server that can do so much and no more.
 
-A discrete-event simulation. What a device does is the program's own: the retries of a call are `handler.http.Limits`,
-the waits between calls `handler.backoff.Backoff`. Only time, network and server are simulated.
+A discrete-event simulation. What a device does is the program's own: whether it waits in line within a call is decided
+by `handler.backoff.in_line` with `handler.http.Limits`, as by HttpClient; the waits between calls are
+`handler.backoff.Backoff`, as by the daemon. Only time, network and server are simulated.
 """
 
 import heapq
@@ -9,10 +10,11 @@ import random
 from collections import Counter
 from dataclasses import dataclass, field
 
-from handler.backoff import Backoff
-from handler.http import Limits, spread
+from handler.backoff import Backoff, in_line
+from handler.http import Limits
 
 ROTATION = "certs-fleet"
+FIRST_MINUTE = 60
 
 
 @dataclass
@@ -48,6 +50,11 @@ class Outcome:
     def peak(self) -> int:
         return max(self.requests.values())
 
+    @property
+    def later_peak(self) -> int:
+        """Give the requests of the busiest second after the first minute, in which nobody was told to wait yet."""
+        return max((count for second, count in self.requests.items() if second >= FIRST_MINUTE), default=0)
+
     def share_done(self, share: float) -> float:
         """Give the second by which that share of the devices was done."""
         return self.done[min(len(self.done) - 1, int(share * len(self.done)))]
@@ -78,12 +85,11 @@ class Device:
         """Give the seconds until its next request, after a 503."""
         if self._call_began is None:
             self._call_began, self._retries = now, 0
-        delays = self._limits.retry_delays
-        delay = max(retry_after, delays[self._retries] if self._retries < len(delays) else 0.0)
-        remaining = self._call_began + self._limits.total - now
-        if delay < remaining:
+        remaining = self._limits.total - (now - self._call_began)
+        turn = in_line(retry_after, self._limits.retry_delays, self._retries, remaining, self._random)
+        if turn.wait is not None:
             self._retries += 1
-            return min(spread(delay, self._random), remaining)
+            return turn.wait
         wait = self._backoff.delay(self._id, ROTATION, self._calls, retry_after)
         self._calls += 1
         self._call_began = None

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from handler.device import Device
@@ -43,7 +44,7 @@ class Outcome:
 
 
 def call(device, command=None, limits=LIMITS, services=None):
-    """Call the handler (None), "rotate", "resume", "offline" or "withdraw" on a simulated device."""
+    """Call the handler (None), "rotate", "resume", "unattended", "offline" or "withdraw" on a simulated device."""
     environment = device.environment()
     paths = [Path(each) for each in environment["SOTA_DIR"].split(",")]
     configured = Device(paths, device.storage)
@@ -65,6 +66,7 @@ def call(device, command=None, limits=LIMITS, services=None):
             else:
                 worked = {
                     "resume": rotator.resume,
+                    "unattended": partial(rotator.resume, unattended=True),
                     "offline": rotator.resume_offline,
                     "withdraw": rotator.withdraw,
                 }[command]()

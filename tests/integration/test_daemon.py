@@ -1,15 +1,19 @@
 """The daemon as systemd runs it: what it waits for, what wakes it, when it ends, and what it holds meanwhile."""
 
+import json
+import os
 import re
 import signal
 import socket
 import subprocess
 import threading
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from handler.daemon import TICK
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from handler.pending import marker, read_pending
 from handler.storage import DeviceLock
@@ -87,13 +91,28 @@ def cut_off(factory, until):
 
 
 def waits(systemd):
-    return any(each.startswith("STATUS=next attempt at") for each in systemd.said)
+    return bool(waits_for(systemd))
+
+
+def waits_for(systemd):
+    """Give what the daemon said that it waits for, with 12:34 in the place of a time of day."""
+    said = [
+        each.removeprefix("STATUS=") for each in systemd.said if re.search("attempt at|come back|waiting for", each)
+    ]
+    return [re.sub(r"\b\d\d:\d\d\b", "12:34", each) for each in said]
+
+
+def change_waiting(factory, **fields):
+    """Change what the journal says about the wait."""
+    path = factory.device.storage / "renew-client-cert/rotation.json"
+    content = json.loads(path.read_bytes())
+    content["waiting"] |= fields
+    path.write_text(json.dumps(content))
 
 
 def forget_what_the_server_asked(factory):
     """Leave a journal whose rotation waits for its back-off only."""
-    path = factory.device.storage / "renew-client-cert/rotation.json"
-    path.write_text(re.sub(r'"until": "[^"]*"', '"until": null', path.read_text()))
+    change_waiting(factory, until=None)
 
 
 # Finishing
@@ -173,11 +192,68 @@ def test_a_server_that_asks_to_come_back_is_not_asked_before(files, systemd, unt
     fault = left_pending(files)
     with running(files, systemd, *QUICK) as daemon:
         until(lambda: waits(systemd))
-        status = next(each for each in systemd.said if "next attempt" in each)
-        assert re.fullmatch(r"STATUS=next attempt at \d\d:\d\d:\d\d: .*HTTP 503.*", status)
         daemon.terminate()
         ended(daemon)
     assert fault.seen == 1
+
+
+def asked_until(factory):
+    """Give the time that a server asked for, as the daemon is to show it."""
+    text = read_pending(factory.device.storage).waiting.until
+    then, now = datetime.fromisoformat(text).astimezone(), datetime.now().astimezone()
+    return f"{then:%H:%M}" if then.date() == now.date() else f"{then:%Y-%m-%d %H:%M}"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fault"),
+    [
+        (3000, {}),
+        (80_000, {}),
+        (3000, {"status": 202, "body": b""}),
+    ],
+    ids=["busy", "another day, or nearly", "an operator approves"],
+)
+def test_it_says_when_the_est_server_asks_to_come_back(files, systemd, until, seconds, fault):
+    left_pending(files, headers={"Retry-After": str(seconds)}, **fault)
+    with running(files, systemd, *SLOW):
+        until(lambda: waits(systemd))
+    said = [each for each in systemd.said if "come back" in each]
+    assert said == [f"STATUS=EST server asks to come back at {asked_until(files)}"]
+
+
+def test_it_says_when_the_device_gateway_asks_to_come_back(files, systemd, until):
+    files.device.write_request(ID)
+    files.gateway.faults.add("PATCH", "/device", status=503, headers={"Retry-After": "3000"})
+    assert files.device.run().returncode == PENDING
+    with running(files, systemd, *SLOW):
+        until(lambda: waits(systemd))
+    assert f"STATUS=device gateway asks to come back at {asked_until(files)}" in systemd.said
+
+
+def test_it_says_that_it_waits_for_the_token_and_when_it_looks_next(token, systemd, until):
+    token.device.write_request(ID)
+    with token.device.token.away():
+        assert token.device.run().returncode == PENDING
+        with running(token, systemd, *SLOW):
+            until(lambda: waits(systemd))
+    assert waits_for(systemd) == [f"waiting for token {token.device.token.label}, next look at 12:34"]
+
+
+def test_it_says_that_it_waits_for_the_network(files, systemd, until):
+    files.device.write_request(ID, estserver="https://est.invalid/.well-known/est")
+    assert files.device.run().returncode == PENDING
+    with running(files, systemd, *SLOW):
+        until(lambda: waits(systemd))
+    assert waits_for(systemd) == ["waiting for the network, next attempt at 12:34"]
+
+
+def test_it_says_why_it_tries_again_where_there_is_nothing_to_wait_for(files, systemd, until):
+    left_pending(files)
+    forget_what_the_server_asked(files)
+    change_waiting(files, kind=None, reason="the connection broke off")
+    with running(files, systemd, *SLOW):
+        until(lambda: waits(systemd))
+    assert waits_for(systemd) == ["next attempt at 12:34: the connection broke off"]
 
 
 def test_while_it_waits_it_holds_neither_lock_nor_connection_nor_token_and_little_memory(factory, systemd, until):
@@ -223,6 +299,102 @@ def test_the_watchdog_hears_of_it_while_it_waits(files, systemd, until):
         until(lambda: systemd.said.count("WATCHDOG=1") > 3)
 
 
+def children(process):
+    return [int(each) for each in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def left_to_hang(factory):
+    """Leave a rotation whose next call waits for an answer that does not come."""
+    left_pending(factory)
+    forget_what_the_server_asked(factory)
+    return factory.est.faults.add(*ENROL, hang=20.0)
+
+
+def test_a_child_that_hangs_feeds_no_watchdog_and_is_killed_and_the_rotation_goes_on(files, systemd, until):
+    fault = left_to_hang(files)
+    with running(files, systemd, *QUICK, WATCHDOG_USEC="5000000") as daemon:
+        until(lambda: fault.used)
+        (child,) = children(daemon)
+        os.kill(child, signal.SIGSTOP)
+        until(lambda: "State:\tT" in Path(f"/proc/{child}/status").read_text())
+        fed = systemd.said.count("WATCHDOG=1")
+        until(lambda: child not in children(daemon))
+        # What it did before it was stopped, and the end of it.
+        assert systemd.said.count("WATCHDOG=1") - fed <= 3
+        errors = ended(daemon)
+    assert f"the rotation hangs: process {child} is killed" in errors
+    assert broken_invariants(files, ID, completed=True) == []
+
+
+def test_a_child_that_was_killed_is_followed_by_another_at_once(files, systemd, until):
+    fault = left_to_hang(files)
+    change_waiting(files, attempts=0)
+    with running(files, systemd, *SLOW) as daemon:
+        until(lambda: fault.used)
+        os.kill(children(daemon)[0], signal.SIGKILL)
+        ended(daemon)
+    assert broken_invariants(files, ID, completed=True) == []
+
+
+def test_a_child_that_is_killed_again_and_again_is_followed_by_a_back_off(files, systemd, until):
+    left_pending(files)
+    change_waiting(files, until=None, attempts=0)
+    fault = files.est.faults.add(*ENROL, times=None, hang=20.0)
+    with running(files, systemd, *SLOW) as daemon:
+        for times in (1, 2):
+            until(lambda times=times: fault.used == times)
+            os.kill(children(daemon)[0], signal.SIGKILL)
+        until(lambda: waits(systemd))
+        assert children(daemon) == []
+    assert fault.used == 2
+
+
+def test_it_is_ready_before_it_waits_for_the_lock(files, systemd, until):
+    marker(files.device.storage).parent.mkdir()
+    marker(files.device.storage).touch()
+    with DeviceLock(files.device.storage).acquire(0.0), running(files, systemd) as daemon:
+        until(lambda: "STATUS=another process rotates" in systemd.said)
+        assert systemd.said[0] == "READY=1"
+        daemon.terminate()
+        ended(daemon)
+
+
+def test_a_child_that_does_not_end_has_systemd_wait_no_longer_than_two_seconds(files, systemd, until):
+    fault = left_to_hang(files)
+    with running(files, systemd, *QUICK) as daemon:
+        until(lambda: fault.used)
+        (child,) = children(daemon)
+        os.kill(child, signal.SIGSTOP)  # as one that is in a call of a token's module
+        daemon.terminate()
+        daemon.wait(timeout=2.0)
+        ended(daemon)
+    (extended,) = [each for each in systemd.said if each.startswith("EXTEND_TIMEOUT_USEC=")]
+    assert 1_500_000 < int(extended.partition("=")[2]) <= 3_000_000
+    assert not Path(f"/proc/{child}").exists()
+    assert read_pending(files.device.storage).rotation_id == ID
+
+
+def test_its_child_waits_for_no_token_and_holds_no_lock_meanwhile(token, systemd, until):
+    token.device.write_request(ID)
+    with token.device.token.away():
+        assert token.device.run().returncode == PENDING
+        with running(token, systemd, *SLOW, HSM_WAIT="600") as daemon:
+            until(lambda: waits(systemd))
+            assert children(daemon) == []
+            with DeviceLock(token.device.storage).acquire(0.0):
+                pass
+
+
+def test_a_journal_that_is_written_in_place_is_noticed_at_once(files, systemd, until):
+    left_pending(files)
+    with running(files, systemd, *SLOW) as daemon:
+        until(lambda: waits(systemd))
+        forget_what_the_server_asked(files)
+        change_waiting(files, attempts=0)
+        until(lambda: works(systemd), TICK / 3)
+        ended(daemon)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_in_the_middle_of_a_rotation_within_two_seconds(files, systemd, until, number):
     left_pending(files)
@@ -245,7 +417,87 @@ def test_a_token_that_comes_late_is_noticed(token, systemd, until):
     away = token.device.token.directory.rename(token.device.folder / "away")
     assert token.device.run().returncode == PENDING
     with running(token, systemd, *QUICK) as daemon:
-        until(lambda: any("no token with the label" in each for each in systemd.said))
+        until(lambda: waits(systemd))
         away.rename(token.device.token.directory)
         ended(daemon)
     assert broken_invariants(token, ID, completed=True) == []
+
+
+def test_a_daemon_that_is_started_looks_for_the_token_at_once(token, systemd):
+    token.device.write_request(ID)
+    with token.device.token.away():
+        assert token.device.run().returncode == PENDING
+    change_waiting(token, attempts=8)
+    with running(token, systemd, *SLOW) as daemon:  # as the udev rule starts it anew
+        ended(daemon)
+    assert broken_invariants(token, ID, completed=True) == []
+
+
+# The clock
+
+
+class Clock:
+    """The clock of a device, which is wrong until it is set (libfaketime reads a file)."""
+
+    def __init__(self, folder, wrong):
+        self._file = folder / "faketime"
+        self._file.write_text(f"{wrong}\n")
+        self.environment = {
+            "LD_PRELOAD": str(next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))),
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+
+    def set(self):
+        self._file.write_text("+0\n")
+
+
+def works(systemd):
+    return systemd.said.count(f"STATUS=rotation {ID}: working")
+
+
+def finished_after_the_clock_was_set(factory, systemd, until, clock, *, is_known=True):
+    """Have the daemon wait with a wrong clock, and set it."""
+    with running(factory, systemd, *SLOW, **clock.environment) as daemon:
+        until(lambda: waits(systemd))
+        if is_known:
+            assert waits_for(systemd) == ["waiting for network time"]
+        clock.set()
+        ended(daemon)
+    assert broken_invariants(factory, ID, completed=True) == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "@1970-01-01 00:00:20",  # before the current certificate
+        "-2d",  # before those of the servers: TLS says so, and no time from which on it works
+        "-2h",  # before the issued one
+        "+400d",  # set back, then
+    ],
+)
+def test_a_clock_that_is_set_is_noticed_whatever_it_was_that_failed(files, systemd, until, tmp_path, wrong):
+    clock = Clock(tmp_path, wrong)
+    files.device.write_request(ID)
+    assert files.device.run(environment=clock.environment).returncode == PENDING
+    finished_after_the_clock_was_set(files, systemd, until, clock, is_known=wrong != "+400d")
+
+
+def test_a_clock_that_is_set_is_noticed_by_a_rotation_that_was_cut_off_before(files, systemd, until, tmp_path):
+    cut_off(files, until)
+    finished_after_the_clock_was_set(files, systemd, until, Clock(tmp_path, "@1970-01-01 00:00:20"))
+
+
+def test_a_clock_that_is_set_does_not_make_it_come_back_before_a_server_asked_for(files, systemd, until, tmp_path):
+    fault = left_pending(files)
+    clock = Clock(tmp_path, "-2d")
+    with running(files, systemd, *SLOW, **clock.environment) as daemon:
+        until(lambda: waits(systemd))
+        clock.set()
+        until(lambda: len(waits_for(systemd)) > 1)
+        assert works(systemd) == 0
+        daemon.terminate()
+        errors = ended(daemon)
+    assert "the clock was set by +172800 s" in errors
+    assert fault.seen == 1

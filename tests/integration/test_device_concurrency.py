@@ -18,7 +18,7 @@ ROUNDS = int(os.environ.get("ROUNDS", "6"))
 REQUESTS = [
     ("est", "POST", "/simplereenroll"),
     ("gateway", "PATCH", "/device"),
-    ("gateway", "GET", "/config-device"),
+    ("gateway", "GET", "/config-device"),  # looked at beside the enrolment
     ("gateway", "PATCH", "/config"),
     None,  # all at once
 ]

@@ -23,7 +23,7 @@ ID = "certs-disk"
 REQUESTS = [
     ("est", "POST", "/simplereenroll"),
     ("gateway", "PATCH", "/device"),
-    ("gateway", "GET", "/config-device"),
+    ("gateway", "GET", "/config-device"),  # looked at beside the enrolment
     ("gateway", "PATCH", "/config"),
 ]
 

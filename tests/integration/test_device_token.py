@@ -130,7 +130,7 @@ def test_a_module_that_is_none_is_refused_and_named(factory, tmp_path, what):
     [
         ("est", "POST", "/simplereenroll"),
         ("gateway", "PATCH", "/device"),
-        ("gateway", "GET", "/config-device"),
+        ("gateway", "GET", "/config-device"),  # looked at beside the enrolment
         ("gateway", "PATCH", "/config"),
     ],
 )

@@ -4,6 +4,8 @@ import base64
 import json
 import re
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 from cryptography import x509
@@ -89,9 +91,15 @@ def test_a_longer_answer_in_any_order_is_understood(factory, kind):
 # 202
 
 
-@pytest.mark.parametrize("retry_after", ["1", "0", None, "soon"])
+def in_a_second():
+    return format_datetime(datetime.now(UTC) + timedelta(seconds=1), usegmt=True)
+
+
+@pytest.mark.parametrize(
+    "retry_after", ["1", "0", in_a_second, "Wed, 01 Jan 2020 00:00:00 GMT"], ids=["1", "0", "a date", "a past date"]
+)
 def test_a_server_that_asks_to_come_back_soon_is_waited_for_with_the_same_csr_on_new_connections(factory, retry_after):
-    factory.est.postpone(*["1" if retry_after in (None, "soon") else retry_after] * 2)
+    factory.est.postpone(*[retry_after() if callable(retry_after) else retry_after] * 2)
     rotates(factory, PATIENT)
     requests = enrolments(factory)
     assert len(requests) == 3
@@ -99,7 +107,10 @@ def test_a_server_that_asks_to_come_back_soon_is_waited_for_with_the_same_csr_on
     assert len({each.connection for each in requests}) == 3
 
 
-@pytest.mark.parametrize(("retry_after", "seconds"), [("3600", 3600), ("31536000", 24 * 3600), (None, 30), ("-5", 30)])
+@pytest.mark.parametrize(
+    ("retry_after", "seconds"),
+    [("3600", 3600), ("31536000", 24 * 3600), (None, 30), ("soon", 30), ("-5", 30)],
+)
 def test_a_server_that_asks_to_come_back_late_leaves_it_pending_with_the_time_in_the_journal(
     factory, retry_after, seconds
 ):
@@ -113,11 +124,59 @@ def test_a_server_that_asks_to_come_back_late_leaves_it_pending_with_the_time_in
     assert broken_invariants(factory, ID, completed=True) == []
 
 
+def test_a_date_far_away_is_kept_too(factory):
+    when = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=3)
+    factory.est.postpone(format_datetime(when, usegmt=True))
+    assert call(factory.device).status == PENDING
+    assert abs(datetime.fromisoformat(journal(factory)["waiting"]["until"]) - when) < timedelta(seconds=2)
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "text/html", None])
+def test_a_postponement_may_come_with_a_text_for_people(factory, content_type):
+    """With a page of HTML as well: that is no captive portal."""
+    headers = {"Retry-After": "3600", **({"Content-Type": content_type} if content_type else {})}
+    factory.est.faults.add("POST", "/simplereenroll", status=202, headers=headers, body="<p>An operator will look</p>")
+    assert call(factory.device).said == "the EST server asks to come back in 3600 s"
+    assert journal(factory)["waiting"]["until"] is not None
+    assert len(enrolments(factory)) == 1
+
+
+def test_a_server_is_left_alone_by_calls_that_nobody_makes_by_hand(factory):
+    factory.est.postpone("3600")
+    assert call(factory.device).status == PENDING
+    for command in (None, "unattended"):
+        outcome = call(factory.device, command)
+        assert outcome.status == PENDING
+        assert "asks to come back in 3600 s; it is left alone until " in outcome.said
+    assert len(enrolments(factory)) == 1
+    assert journal(factory)["waiting"]["attempts"] == 1
+
+
+def test_another_server_under_the_same_id_need_not_be_left_alone(factory):
+    factory.est.postpone("3600")
+    assert call(factory.device).status == PENDING
+    url = factory.device.est_url.replace("127.0.0.1", "localhost")
+    factory.device.write_request(ID, estserver=url)
+    rotates(factory)
+
+
+def test_a_time_that_no_server_was_granted_stops_nobody(factory):
+    """The clock was ahead when it was written."""
+    factory.est.postpone("3600")
+    assert call(factory.device).status == PENDING
+    path = factory.device.storage / "renew-client-cert/rotation.json"
+    content = json.loads(path.read_bytes())
+    content["waiting"]["until"] = "2099-01-01T00:00:00+00:00"
+    path.write_text(json.dumps(content))
+    rotates(factory)
+
+
 def test_that_a_server_asks_to_come_back_is_reported_once(factory):
     factory.est.postpone("3600", "3600", "3600")
-    for _ in range(3):
-        assert call(factory.device).status == PENDING
-    assert call(factory.device).status == SWITCHED
+    assert call(factory.device).status == PENDING
+    for _ in range(2):
+        assert call(factory.device, "resume").status == PENDING
+    assert call(factory.device, "resume").status == DONE
     failed = [each["event"] for each in factory.gateway.unique_events() if not each["event"]["success"]]
     assert [each["details"] for each in failed] == ["the EST server asks to come back in 3600 s"]
 
@@ -149,7 +208,8 @@ def test_a_forged_issuer_is_found_out_wherever_the_real_one_is(tmp_path, where):
         identity = factory.device.current_identity()
         assert call(factory.device).status == REFUSED
         assert factory.device.current_identity() == identity
-        assert {each.path for each in factory.gateway.requests} == {"/events"}
+        # The gateway is told nothing; its files may have been looked at meanwhile.
+        assert set(factory.gateway.calls()) <= {("POST", "/events"), ("GET", "/config-device")}
 
 
 def test_a_ca_that_got_a_new_key_is_understood_where_cacerts_has_it(tmp_path):
@@ -165,11 +225,11 @@ def test_a_ca_that_got_a_new_key_is_understood_where_cacerts_has_it(tmp_path):
         rotates(factory)
 
 
-@pytest.mark.parametrize("status", [204, 201, 302, 404, 500])
-def test_cacerts_with_another_status_than_200_are_done_without(factory, status):
-    headers = {"Location": "https://elsewhere.example/"} if status == 302 else {}
-    times = 1 if status == 500 else None
-    factory.est.faults.add("GET", "/cacerts", times=times, status=status, headers=headers)
+@pytest.mark.parametrize("status", [204, 201, 302, 404, 500, 501, 503])
+@pytest.mark.parametrize("later", [{}, {"Retry-After": "3600"}], ids=["", "asked to come back"])
+def test_cacerts_with_another_status_than_200_are_done_without(factory, status, later):
+    headers = later | ({"Location": "https://elsewhere.example/"} if status == 302 else {})
+    factory.est.faults.add("GET", "/cacerts", times=None, status=status, headers=headers)
     rotates(factory)
 
 
@@ -189,6 +249,27 @@ def test_a_refused_csr_is_final_where_csrattrs_say_nothing(factory, answer):
     assert outcome.status == REFUSED
     assert "I do not like it" in outcome.said
     assert [each.path.rpartition("/")[2] for each in factory.est.requests] == ["simplereenroll", "csrattrs"]
+
+
+@pytest.mark.parametrize("status", [401, 404, 500, 501, 503])
+def test_a_refused_csr_is_what_is_reported_where_csrattrs_cannot_be_had(factory, status):
+    factory.est.faults.add("POST", "/simplereenroll", times=None, status=400, body="policy 17 says no")
+    factory.est.faults.add("GET", "/csrattrs", times=None, status=status, body="nor this")
+    outcome = call(factory.device)
+    assert outcome.status == REFUSED
+    assert "policy 17 says no" in outcome.said
+
+
+def test_csrattrs_that_end_as_texts_do_in_c_are_read(factory):
+    path = factory.device.request_file
+    path.write_text(path.read_text() + "EST_CSRATTRS=yes\n")
+    der = seq(attribute(EXTENSION_REQUEST, seq(extension(KEY_USAGE, USAGE))))
+    body = base64.encodebytes(der) + b"\0"
+    factory.est.faults.add("GET", "/csrattrs", status=200, body=body, headers={"Content-Type": "application/csrattrs"})
+    factory.est.lenient = True
+    rotates(factory)
+    csr = x509.load_der_x509_csr(base64.b64decode(enrolments(factory)[0].body))
+    assert csr.extensions.get_extension_for_class(x509.KeyUsage).value.key_agreement
 
 
 def wanted(factory, der):
@@ -229,6 +310,7 @@ def test_a_server_that_wants_another_kind_of_key_is_refused_by_name(factory):
     assert outcome.status == REFUSED
     assert "RSA" in outcome.said
     assert "/csrattrs" in outcome.said
+    assert "see /csrattrs; beside that" in outcome.said  # the server's own words are not lost
 
 
 # Addresses
@@ -255,12 +337,39 @@ def test_a_server_at_an_ipv6_literal_is_asked(factory):
 # Refusals
 
 
-@pytest.mark.parametrize("scheme", ['Basic realm="est"', 'Digest realm="est", nonce="1"', "basic"])
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        'Basic realm="est"',
+        'Digest realm="est", nonce="1"',
+        "basic",
+        'Negotiate, Basic realm="x"',
+        'Bearer realm="a, b",Digest realm="x"',
+    ],
+)
 def test_a_server_that_wants_a_password_is_told_apart(factory, scheme):
     factory.est.faults.add("POST", "/simplereenroll", times=None, status=401, headers={"WWW-Authenticate": scheme})
     outcome = call(factory.device)
     assert outcome.status == REFUSED
     assert "client certificate authentication" in outcome.said
+
+
+@pytest.mark.parametrize("headers", [{}, {"WWW-Authenticate": "Negotiate"}, {"WWW-Authenticate": 'Bearer realm="x"'}])
+def test_a_server_that_does_not_take_the_certificate_for_a_login_is_said_so(factory, headers):
+    factory.est.faults.add("POST", "/simplereenroll", times=None, status=401, headers=headers, body="who are you?")
+    outcome = call(factory.device)
+    assert outcome.status == REFUSED
+    assert "as it holds this device for nobody it knows" in outcome.said
+    assert outcome.said.endswith("HTTP 401: who are you?")
+
+
+def test_a_redirect_to_an_address_with_a_password_in_it_is_refused(factory):
+    url = factory.device.est_url.replace("https://", "https://name:secret@") + "/simplereenroll"
+    factory.est.faults.add("POST", "/simplereenroll", times=None, status=308, headers={"Location": url})
+    outcome = call(factory.device)
+    assert outcome.status == REFUSED
+    assert "secret" not in outcome.said
+    assert all("Authorization" not in each.headers for each in factory.est.requests)
 
 
 def test_a_redirect_within_the_origin_is_followed_once(factory):

@@ -4,7 +4,9 @@ import json
 from dataclasses import replace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from handler import ecies
 from tests.invariants import broken_invariants, secrets_in_journal
 from tests.simulators.factory import running_factory
 
@@ -16,8 +18,8 @@ REFUSALS = ["alert", 401, 403]
 
 # Of the requests of a roll-back: those that were made before it began are left alone.
 REQUESTS = {
-    "the way back is tried": ("GET", "/config-device", 1),
-    "files are fetched": ("GET", "/config-device", 2),
+    "the way back is tried": ("GET", "/config-device", 2),
+    "files are fetched": ("GET", "/config-device", 3),
     "files are stored": ("PATCH", "/config", 1),
 }
 CUTS = {
@@ -164,7 +166,7 @@ def goes_on_after(factory, place, fault):
 
 def test_a_roll_back_whose_report_is_not_taken_reports_later(factory):
     new_certificate_is_refused(factory)
-    factory.gateway.faults.add("GET", "/config-device", skip=1, times=None, status=500)
+    factory.gateway.faults.add("GET", "/config-device", skip=2, times=None, status=500)
     assert call(factory.device).status == SWITCHED
     factory.gateway.faults.clear()
     factory.gateway.faults.add("POST", "/events", times=None, status=503)
@@ -204,7 +206,7 @@ def test_a_new_rotation_waits_until_everything_is_back(factory):
 
 def test_a_request_that_is_removed_during_a_roll_back_changes_nothing_of_it(factory):
     new_certificate_is_refused(factory)
-    factory.gateway.faults.add("GET", "/config-device", skip=2, times=None, status=500)
+    factory.gateway.faults.add("GET", "/config-device", skip=3, times=None, status=500)
     assert call(factory.device).status == SWITCHED
     factory.gateway.faults.clear()
     factory.device.request_file.unlink()
@@ -218,7 +220,7 @@ def test_a_request_that_is_removed_during_a_roll_back_changes_nothing_of_it(fact
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_gateway_that_refuses_both_certificates_leaves_the_device_whole_and_trying(factory, status):
     new_certificate_is_refused(factory)
-    factory.gateway.faults.add("GET", "/config-device", skip=1, times=None, status=status)
+    factory.gateway.faults.add("GET", "/config-device", skip=2, times=None, status=status)
     outcome = call(factory.device)
     assert outcome.status == SWITCHED
     assert "the gateway refuses the old certificate" in outcome.said
@@ -236,11 +238,98 @@ def test_a_gateway_that_refuses_both_certificates_leaves_the_device_whole_and_tr
 
 def test_a_gateway_that_refused_both_and_takes_the_old_one_again_gets_it_back(factory):
     new_certificate_is_refused(factory)
-    factory.gateway.faults.add("GET", "/config-device", skip=1, times=None, status=403)
+    factory.gateway.faults.add("GET", "/config-device", skip=2, times=None, status=403)
     assert call(factory.device).status == SWITCHED
     factory.gateway.faults.clear()
     outcome = call(factory.device, "resume")
     assert outcome.status == REFUSED
+    assert broken_invariants(factory, ID, completed=False) == []
+
+
+# Half way back
+
+
+@pytest.fixture
+def second(factory):
+    """A device whose key in use was made by a rotation, so that another one may remove it."""
+    assert call(factory.device).status == SWITCHED
+    assert call(factory.device).status == DONE
+    factory.device.write_request("certs-second")
+    return factory
+
+
+def stopped_half_way_back(factory):
+    """Leave sota.toml with the old names again, the files on the server not moved back."""
+    new_certificate_is_refused(factory)
+    factory.gateway.faults.add("PATCH", "/config", skip=1, times=None, status=500)
+    assert call(factory.device).status == SWITCHED
+    factory.gateway.faults.clear()
+
+
+def test_the_old_certificate_that_is_refused_half_way_back_leaves_the_new_one_in_use(second):
+    old = second.device.current_identity()
+    stopped_half_way_back(second)
+    assert second.device.current_identity() == old
+    second.gateway.faults.add("GET", "/config-device", status=403)
+    outcome = call(second.device, "resume")
+    assert outcome.status == PENDING
+    assert "there is no way back" in outcome.said
+    assert second.device.current_identity() != old
+    second.device.plaintexts()
+    second.gateway.refuse_new_certificate = None
+    assert call(second.device, "resume").status == DONE
+    assert broken_invariants(second, "certs-second", completed=True) == []
+
+
+def test_files_that_were_moved_back_follow_the_new_certificate_that_is_taken_after_all(second):
+    """The files were stored for the old key, their answer was lost, and then there was no way back."""
+    new_certificate_is_refused(second)
+    second.gateway.faults.add("PATCH", "/config", skip=1, times=None, status=500, work=True)
+    assert call(second.device).status == SWITCHED
+    second.gateway.faults.clear()
+    second.gateway.faults.add("GET", "/config-device", times=1, status=403)
+    assert call(second.device, "resume").status == PENDING
+    second.gateway.refuse_new_certificate = None
+    assert call(second.device, "resume").status == DONE
+    assert broken_invariants(second, "certs-second", completed=True) == []
+
+
+@pytest.mark.parametrize("moment", ["before the proof", "before tidying up"])
+def test_a_configuration_that_was_put_back_from_a_backup_is_switched_again(second, moment):
+    backup = second.device.sota_toml.read_bytes()
+    if moment == "before the proof":
+        second.gateway.faults.add("POST", "/events", times=None, status=503)
+    assert call(second.device).status == SWITCHED
+    second.gateway.faults.clear()
+    second.device.sota_toml.write_bytes(backup)
+    assert call(second.device, "offline").status == DONE
+    second.device.plaintexts()
+    assert call(second.device, "resume").status == DONE
+    assert broken_invariants(second, "certs-second", completed=True) == []
+
+
+def test_a_boot_without_a_network_in_the_middle_of_a_roll_back_can_read_its_files(factory):
+    """Killed before sota.toml went back; fioconfig, which had called, stored what it had fetched for the old key."""
+    new_certificate_is_refused(factory)
+    factory.gateway.faults.add("GET", "/config-device", skip=2, times=None, status=500)
+    assert call(factory.device).status == SWITCHED
+    factory.device.config_encrypted.write_text(json.dumps(factory.device.config))
+    assert call(factory.device, "offline").status == DONE
+    factory.device.plaintexts()
+    factory.gateway.faults.clear()
+    assert call(factory.device, "resume").status == REFUSED
+    assert broken_invariants(factory, ID, completed=False) == []
+
+
+def test_a_file_that_no_key_reads_does_not_stop_a_roll_back(factory):
+    new_certificate_is_refused(factory)
+    factory.gateway.faults.add("GET", "/config-device", skip=2, times=None, status=500)
+    assert call(factory.device).status == SWITCHED
+    factory.gateway.faults.clear()
+    stray = ec.generate_private_key(ec.SECP256R1()).public_key()
+    factory.gateway.config_device["stray"] = {"Value": ecies.encrypt(stray, b"x"), "Unencrypted": False}
+    assert "rolled back" in call(factory.device, "resume").said
+    del factory.gateway.config_device["stray"]
     assert broken_invariants(factory, ID, completed=False) == []
 
 

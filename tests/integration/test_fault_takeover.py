@@ -277,7 +277,7 @@ def test_one_that_the_gateway_refuses_is_rolled_back(stock, steps):
 def test_one_that_is_switched_in_a_token_goes_back_to_the_other_slots(in_token):
     in_token.run(5)
     in_token.factory.gateway.refuse_new_certificate = 403
-    assert call(in_token.device).status == REFUSED
+    assert call(in_token.device).status == SWITCHED  # back again: fioconfig has loaded the new key
     assert broken_invariants(in_token.factory, ID, completed=False) == []
 
 
@@ -308,3 +308,51 @@ def test_a_warning_tells_that_a_rotation_was_taken_over(in_files):
     assert "Traceback" not in done.stderr
     assert in_files.device.run().returncode == DONE
     assert broken_invariants(in_files.factory, ID, completed=True) == []
+
+
+# What cannot be taken over
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"PkeySlotIds": ["01", "10"]},
+        {"CertSlotIds": ["03"]},
+        {"EstServer": "http://127.0.0.1:9/est"},
+        {"RotationId": "certs 0!"},
+    ],
+    ids=str,
+)
+def test_a_state_that_asks_for_what_no_request_may_is_put_away(in_token, wrong):
+    in_token.run(0)
+    path = in_token.device.storage / "cert-rotation.state"
+    path.write_text(json.dumps(json.loads(path.read_text()) | wrong))
+    finish(in_token)
+    assert not path.exists()
+    assert broken_invariants(in_token.factory, ID, completed=True) == []
+
+
+def test_a_new_key_beyond_the_ids_that_everybody_reads_alike_is_made_again(in_token):
+    in_token.run(1)
+    path = in_token.device.storage / "cert-rotation.state"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"NewKey": "10", "NewCert": "11"}))
+    finish(in_token)
+    assert broken_invariants(in_token.factory, ID, completed=True) == []
+
+
+def test_a_state_with_a_key_that_comes_while_another_rotation_is_pending_is_kept_aside(in_files):
+    in_files.run(1)
+    path = in_files.device.storage / "cert-rotation.state"
+    content = path.read_bytes()
+    path.unlink()
+    in_files.factory.gateway.faults.add("PATCH", "/device", times=None, status=500)
+    in_files.device.write_request("certs-ours")
+    assert call(in_files.device).status == PENDING
+    path.write_bytes(content)
+    assert call(in_files.device, "resume").status == PENDING
+    aside = in_files.device.storage / "renew-client-cert/cert-rotation.state"
+    assert aside.read_bytes() == content
+    assert aside.stat().st_mode & 0o777 == 0o600
+    in_files.factory.gateway.faults.clear()
+    assert call(in_files.device, "resume").status == DONE
+    assert in_files.device.current_identity().public_key == in_files.factory.gateway.current

@@ -3,9 +3,14 @@
 import fcntl
 import gzip
 import os
+import platform
+import pty
+import re
+import select
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -23,33 +28,70 @@ STOCK = "#!/bin/sh\nexit 7\n"
 # The tree below the first argument, laid over this machine's /usr, for the command that follows.
 AS_INSTALLED = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-ec")
 OVERLAY = 'mount -t overlay -o "lowerdir=$0/usr:/usr" overlay /usr; exec "$@"'
+OFFLINE = ("unshare", "--user", "--map-root-user", "--net")
+INSTALLATION = REPOSITORY / "docs/installation.md"
+BUILD_SECONDS = 300
 
 
-def packaged(script, folder):
-    """Run a script as `make` does."""
-    environment = {**os.environ, "DESTDIR": str(folder), "PREFIX": "/usr", "BUILD_PYTHON": sys.executable}
-    command = [REPOSITORY / "packaging" / script]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=110)
+def packaged(command, folder, **environment):
+    """Run a command as `make` does."""
+    given = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
+    given |= {"DESTDIR": str(folder), "PREFIX": "/usr", "BUILD_PYTHON": sys.executable, **environment}
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=given, capture_output=True, text=True, check=False, timeout=BUILD_SECONDS
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def documented(start):
+    """Give a command of docs/installation.md, for the architecture of this machine."""
+    (command,) = re.findall(rf"^    ({re.escape(start)}(?:.*\\\n)*.*)$", INSTALLATION.read_text(), re.MULTILINE)
+    return command.replace("aarch64", platform.machine())
+
+
 @pytest.fixture(scope="session")
-def image(tmp_path_factory):
-    """Install, over fioconfig's own handler, into the tree of an image: once for all processes of this run."""
-    shared = tmp_path_factory.getbasetemp()
+def shared(tmp_path_factory):
+    """Give a function that makes a folder: once for all processes of this run."""
+    top = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    folder = shared / "image"
-    with (shared / "image.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            unfinished = shared / "unfinished"
-            handler = unfinished / HANDLER
-            handler.parent.mkdir(parents=True)
-            handler.write_text(STOCK)
-            packaged("install.sh", unfinished)
-            unfinished.rename(folder)
-    return folder
+        top = top.parent
+
+    def made(name, make):
+        with (top / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (top / name).exists():
+                unfinished = top / f"unfinished-{name}"
+                unfinished.mkdir()
+                make(unfinished)
+                unfinished.rename(top / name)
+        return top / name
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def wheels(shared):
+    """Fetch wheels as the documentation says; give what makes pip look there alone."""
+
+    def fetch(folder):
+        for start in ("pip wheel", "pip download"):
+            command = documented(start).replace(" wheels", f" {folder} --quiet")
+            packaged(["sh", "-c", f"{sys.executable} -m {command}"], folder)
+
+    return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(shared("wheels", fetch))}
+
+
+@pytest.fixture(scope="session")
+def image(shared, wheels):
+    """Install, over fioconfig's own handler, into the tree of an image."""
+
+    def install(folder):
+        handler = folder / HANDLER
+        handler.parent.mkdir(parents=True)
+        handler.write_text(STOCK)
+        packaged([REPOSITORY / "packaging/install.sh"], folder, **wheels)
+
+    return shared("image", install)
 
 
 def run(image, program, *arguments, environment=None):
@@ -95,11 +137,60 @@ def test_a_device_does_not_compile_at_every_start_however_its_image_sets_the_tim
     assert flags == {b"\1\0\0\0"}
 
 
+@pytest.mark.timeout(BUILD_SECONDS)
+def test_an_image_for_another_kind_of_device_is_built_without_a_network_as_documented(wheels, tmp_path):
+    command = documented("PIP_NO_INDEX=1").replace("$PWD/wheels", wheels["PIP_FIND_LINKS"])
+    command = command.replace("DESTDIR=...", f"DESTDIR={tmp_path}/image BUILDER={tmp_path}/builder")
+    packaged([*OFFLINE, "sh", "-c", f"{command} PYTHON={sys.executable}"], tmp_path)
+    assert run(tmp_path / "image", PROGRAM, "--version").stdout.startswith("renew-client-cert ")
+    builder = {path.name.split("-")[0] for path in (tmp_path / "builder").glob("lib/*/site-packages/*.dist-info")}
+    assert builder == {"pip", "setuptools", "shtab", "argparse_manpage"}
+
+
+def test_the_documentation_names_every_library_whose_wheel_is_fetched():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    libraries = [re.split("[>=]", each)[0] for each in project["dependencies"]]
+    assert documented("pip download").split()[-len(libraries) :] == libraries
+
+
+def test_an_installation_that_fails_leaves_the_one_before(image, tmp_path):
+    tree = shutil.copytree(image, tmp_path / "image", symlinks=True)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(AssertionError, match="No matching distribution found"):
+        packaged([REPOSITORY / "packaging/install.sh"], tree, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tmp_path / "none"))
+    assert run(tree, PROGRAM, "--version").stdout.startswith("renew-client-cert ")
+    assert sorted(path.relative_to(tree) for path in tree.rglob("*")) == sorted(
+        path.relative_to(image) for path in image.rglob("*")
+    )
+
+
+def test_every_document_that_the_units_and_the_manual_name_is_installed(image):
+    units = [path.read_text() for path in (image / "usr/lib/systemd/system").iterdir()]
+    manual = gzip.decompress((image / "usr/share/man/man8/renew-client-cert.8.gz").read_bytes()).decode()
+    named = set(re.findall(r"[/\w-]*docs/[\w.]*\w", "\n".join([*units, manual.replace("\\-", "-")])))
+    doc = "/usr/share/doc/renew-client-cert"
+    assert {f"{doc}/docs/installation.md", "docs/status.md"} <= named
+    # Those that the program names are below the folder that the manual names.
+    assert f"{doc}/docs" in manual.replace("\\-", "-")
+    missing = [name for name in named if not (image / f"{doc}/{name.removeprefix(f'{doc}/')}".lstrip("/")).exists()]
+    assert missing == []
+
+
+def test_how_to_stop_the_daemon_for_good_is_said_wherever_people_look(image):
+    manual = gzip.decompress((image / "usr/share/man/man8/renew-client-cert.8.gz").read_bytes()).decode()
+    places = [path.read_text() for path in (INSTALLATION, REPOSITORY / "README.md")]
+    unit = (image / "usr/lib/systemd/system/renew-client-cert.service").read_text()
+    for text in (*places, manual.replace("\\-", "-"), unit):
+        assert "systemctl stop renew-client-cert.path renew-client-cert.service" in text
+
+
 def test_the_stock_handler_is_kept_and_comes_back(image, tmp_path):
     assert (image / f"{HANDLER}.fioconfig").read_text() == STOCK
     tree = shutil.copytree(image, tmp_path / "image", symlinks=True)
-    packaged("uninstall.sh", tree)
-    left = [path for path in tree.rglob("*") if not path.is_dir()]
+    enabled = ["renew-client-cert.path", "renew-client-cert-offline.service", "renew-client-cert-if-due.timer"]
+    subprocess.run(["systemctl", f"--root={tree}", "enable", *enabled], check=True, capture_output=True)
+    packaged([REPOSITORY / "packaging/uninstall.sh"], tree)
+    left = [path for path in tree.rglob("*") if path.is_symlink() or not path.is_dir()]
     assert left == [tree / HANDLER]
     assert left[0].read_text() == STOCK
 
@@ -126,6 +217,42 @@ def test_the_shell_completes_commands_and_options(image):
 
     assert completed("res") == {"resume"}
     assert {"--offline", "--unattended"} <= completed("resume --")
+
+
+def test_the_shell_completes_the_names_of_files_and_folders(image, tmp_path):
+    completion = image / "usr/share/bash-completion/completions/renew-client-cert"
+    (tmp_path / "unmistakable-folder").mkdir()
+    (tmp_path / "unmistakable-file").touch()
+    master, terminal = pty.openpty()
+    with (
+        os.fdopen(master, "r+b", buffering=0) as keyboard,
+        subprocess.Popen(
+            ["bash", "--noprofile", "--norc", "-i"],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "PS1": "ready> ", "TERM": "dumb"},
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            start_new_session=True,
+        ) as shell,
+    ):
+        os.close(terminal)
+
+        def shows(text):
+            seen = b""
+            while text not in seen:
+                assert select.select([keyboard], [], [], 20)[0], f"expected {text!r}, found {seen!r}"
+                seen += keyboard.read(4096)
+
+        try:
+            keyboard.write(f". {completion}; echo loaded-$((1 + 1))\n".encode())
+            shows(b"loaded-2")
+            keyboard.write(b"renew-client-cert --storage-dir unmistakable-fo\t")
+            shows(b"unmistakable-folder/")
+            keyboard.write(b"\x15renew-client-cert rotate --config-file unmistakable-fi\t")
+            shows(b"unmistakable-file")
+        finally:
+            shell.kill()
 
 
 def _words(parser):

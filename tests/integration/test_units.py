@@ -155,6 +155,13 @@ def test_the_device_is_made_whole_before_anything_uses_its_key():
     assert "renew-client-cert-offline.service" in settings("renew-client-cert.service")["After"][0].split()
 
 
+def test_the_offline_service_may_wait_for_the_token_as_long_as_documented():
+    documented = re.findall(r"`HSM_WAIT=(\d+)`", (REPOSITORY / "docs/installation.md").read_text())
+    (limit,) = settings("renew-client-cert-offline.service")["TimeoutStartSec"]
+    minute_for_the_lock, slow_token = 60, 20
+    assert int(limit) > max(map(int, documented)) + minute_for_the_lock + slow_token
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_runs_a_command_that_the_program_has(service):
     (command,) = settings(service)["ExecStart"]

@@ -212,6 +212,8 @@ class _Conversation(BaseHTTPRequestHandler):
         super().__init__(connection, client, server)
 
     def serve_one(self) -> None:
+        if self.request_version == "HTTP/1.0":
+            self.protocol_version = "HTTP/1.0"  # as the servers in Go answer it; libest's client takes nothing else
         length = int(self.headers.get("Content-Length") or 0)
         if length > MAX_BODY or "Transfer-Encoding" in self.headers:
             self.send(Answer.text(411, "Content-Length expected"))

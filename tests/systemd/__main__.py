@@ -1,4 +1,4 @@
-"""`python -m tests.systemd PACKAGE.deb [pytest's arguments]`: runs cases.py in a root file system of its own.
+"""`python -m tests.systemd PACKAGE.deb [pytest's arguments]`: runs the cases in a root file system of its own.
 
 That is an overlay of this machine's root whose changes are kept in memory, in a mount and a network namespace: what the
 tests install, write and listen on is gone with the last process. Where this is not permitted, it says so and fails.
@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.simulators.device import REPOSITORY
 
 SYSTEMD = "/lib/systemd/systemd"
+CASES = ("tests/systemd/cases.py", "tests/systemd/package.py")
 # $1: an empty folder, $2: the package; then folders that are to be seen inside, "--", and pytest's command.
 ENTER = """\
 root=$1/root package=$2 here=$PWD; shift 2
@@ -47,7 +48,7 @@ def main() -> int:
         print(f"test-systemd: namespaces are not permitted here: {permitted.stderr.strip()}", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory(prefix="systemd-") as folder:
-        command = [sys.executable, "-m", "pytest", "-p", "no:xdist", "tests/systemd/cases.py", *arguments]
+        command = [sys.executable, "-m", "pytest", "-p", "no:xdist", *CASES, *arguments]
         enter = ["sh", "-euc", ENTER, "sh", folder, str(Path(package).resolve()), *_elsewhere(), "--", *command]
         return subprocess.run([*unshare, *enter], cwd=REPOSITORY, check=False).returncode
 

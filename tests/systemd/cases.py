@@ -1,5 +1,6 @@
 """The installed package under a real systemd: what it starts, when, and what becomes of the device."""
 
+import json
 import os
 import re
 import shutil
@@ -123,13 +124,34 @@ def test_a_token_that_appears_late_is_noticed_and_the_rotation_finished(token, m
     away = token.device.token.directory.rename(tmp_path / "away")
     assert handle(token) == 75
     with machine.running():
-        machine.until(lambda: "no token with the label" in machine.show(DAEMON, "StatusText"))
+        machine.until(lambda: "waiting for token" in machine.show(DAEMON, "StatusText"))
         assert machine.show(DAEMON, "ActiveState") == "active"
         away.rename(token.device.token.directory)
         announce("tee", "/devices/platform/firmware:optee/tee/tee0")
         machine.until(lambda: finished(machine, token))
         expect_whole(machine, token)
         assert "a device appeared" in machine.journal(DAEMON)
+
+
+def test_a_token_that_was_away_for_long_is_looked_for_at_once_when_its_device_has_the_daemon_started_anew(
+    token, machine, tmp_path
+):
+    away = token.device.token.directory.rename(tmp_path / "away")
+    assert handle(token) == 75
+    journal = token.device.storage / "renew-client-cert/rotation.json"
+    content = json.loads(journal.read_bytes())
+    content["waiting"]["attempts"] = 8
+    journal.write_text(json.dumps(content))
+    with machine.running():
+        machine.until(lambda: "waiting for token" in machine.show(DAEMON, "StatusText"))
+        first = machine.show(DAEMON, "MainPID")
+        away.rename(token.device.token.directory)
+        # As 80-renew-client-cert.rules does; the event itself then comes too late, or too early.
+        machine.systemctl("--no-block", "try-restart", DAEMON)
+        machine.until(lambda: machine.show(DAEMON, "MainPID") != first)
+        announce("tee", "/devices/platform/firmware:optee/tee/tee0")
+        machine.until(lambda: finished(machine, token))
+        expect_whole(machine, token)
 
 
 def test_an_est_server_that_is_down_for_three_back_offs_is_asked_until_it_answers(files, machine):
@@ -142,7 +164,7 @@ def test_an_est_server_that_is_down_for_three_back_offs_is_asked_until_it_answer
     with machine.running():
         for attempts in (1, 2, 3, 4):
             machine.until(lambda attempts=attempts: read_pending(files.device.storage).waiting.attempts == attempts)
-            machine.until(lambda: "next attempt at" in machine.show(DAEMON, "StatusText"))
+            machine.until(lambda: "EST server asks to come back at" in machine.show(DAEMON, "StatusText"))
             # What the server asked for is forgotten; the back-off stays.
             patient = journal.with_name("patient")
             patient.write_text(re.sub(r'"until": "[^"]*"', '"until": null', journal.read_text()))
@@ -159,11 +181,11 @@ def test_a_daemon_that_is_killed_starts_again_and_one_that_is_stopped_leaves_the
     files.est.faults.add(*ENROL, status=503, headers={"Retry-After": "3000"})
     assert handle(files) == 75
     with machine.running():
-        machine.until(lambda: "next attempt at" in machine.show(DAEMON, "StatusText"))
+        machine.until(lambda: "EST server asks to come back at" in machine.show(DAEMON, "StatusText"))
         first = machine.show(DAEMON, "MainPID")
         machine.systemctl("kill", "--signal=KILL", DAEMON)
         machine.until(lambda: machine.show(DAEMON, "MainPID") not in {first, "0"})
-        machine.until(lambda: "next attempt at" in machine.show(DAEMON, "StatusText"))
+        machine.until(lambda: "EST server asks to come back at" in machine.show(DAEMON, "StatusText"))
         machine.systemctl("stop", PATH, DAEMON)
         assert machine.show(DAEMON, "Result") == "success"
         assert read_pending(files.device.storage).rotation_id == ID
@@ -257,7 +279,7 @@ def test_the_daemon_runs_in_its_sandbox(files, machine):
     files.est.faults.add(*ENROL, status=503, headers={"Retry-After": "3000"})
     assert handle(files) == 75
     with machine.running():
-        machine.until(lambda: "next attempt at" in machine.show(DAEMON, "StatusText"))
+        machine.until(lambda: "EST server asks to come back at" in machine.show(DAEMON, "StatusText"))
         pid = machine.show(DAEMON, "MainPID")
         status = dict(line.split(":\t", 1) for line in machine.run("cat", f"/proc/{pid}/status").splitlines())
         # CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER; a filter of system calls.

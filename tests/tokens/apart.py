@@ -64,16 +64,21 @@ class Apart:
         return answer
 
 
+def start_modules_anew() -> None:
+    """End every session and login of this process's modules, and what they keep of objects that are gone."""
+    with module.LOCK:
+        for each in module._loaded.values():
+            with contextlib.suppress(pkcs11.PKCS11Error):
+                each.reinitialize()
+
+
 def _serve() -> None:
     while True:
         try:
             function, arguments = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
-        with module.LOCK:
-            for each in module._loaded.values():
-                with contextlib.suppress(pkcs11.PKCS11Error):
-                    each.reinitialize()
+        start_modules_anew()
         try:
             answer = (True, function(*arguments))
         except Exception:

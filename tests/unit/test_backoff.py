@@ -1,9 +1,11 @@
 """When the daemon tries again: never too soon, never too late, and every device at a time of its own."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handler.backoff import MAX_ASKED, Backoff, delay
+from handler.backoff import MAX_ASKED, Backoff, Turn, delay, in_line
+from handler.http import Limits
 
 NAMES = st.text(max_size=40)
 ATTEMPTS = st.integers(1, 10_000)
@@ -50,3 +52,48 @@ def test_a_thousand_devices_are_spread_evenly():
 def test_another_rotation_spreads_them_another_way():
     first, second = ([delay(f"device {number}", name, 5) for number in range(20)] for name in ("certs-1", "certs-2"))
     assert sorted(range(20), key=first.__getitem__) != sorted(range(20), key=second.__getitem__)
+
+
+@pytest.mark.parametrize("asked", [30.0, 120.0, 3000.0])
+@pytest.mark.parametrize("attempt", [1, 2, 7])
+def test_what_a_server_asks_for_is_spread_over_as_long_again_from_the_first_time_on(asked, attempt):
+    waits = [delay(f"device {number}", "certs", attempt, asked) - asked for number in range(2000)]
+    spread = max(60.0, asked)
+    assert min(waits) < 0.03 * spread
+    assert 0.97 * spread < max(waits) <= spread
+
+
+# In line
+
+
+DELAYS = Limits().retry_delays
+ASKED = st.none() | st.floats(0, 2 * MAX_ASKED)
+
+
+@QUICK
+@given(ASKED, st.integers(0, 10), st.floats(0, 200), st.randoms())
+def test_nobody_waits_in_line_longer_than_the_call_may_take_nor_less_than_was_asked(asked, retry, remaining, draw):
+    turn = in_line(asked, DELAYS, retry, remaining, draw)
+    if turn.delay is None:
+        assert not asked
+        assert retry >= len(DELAYS)
+    else:
+        assert turn.delay >= (asked or 0.0)
+    if turn.wait is not None:
+        assert turn.delay <= turn.wait <= remaining
+
+
+def test_a_wait_that_leaves_no_time_to_spread_it_is_left_to_a_later_call():
+    assert in_line(120.0, DELAYS, 0, 120.0) == Turn(120.0)
+    assert in_line(61.0, DELAYS, 0, 120.0) == Turn(61.0)
+    waits = [in_line(60.0, DELAYS, 0, 120.0).wait for _ in range(1000)]
+    assert min(waits) < 63
+    assert max(waits) > 117
+
+
+def test_a_server_that_asks_for_nothing_is_asked_again_after_delays_of_our_own():
+    assert [in_line(0.0, DELAYS, retry, 1000.0).delay for retry in range(6)] == [*DELAYS, None]
+    assert [in_line(None, DELAYS, retry, 1000.0).delay for retry in range(6)] == [*DELAYS, None]
+    assert in_line(7.0, DELAYS, 0, 1000.0).delay == 7.0
+    assert in_line(7.0, DELAYS, 4, 1000.0).delay == 30.0
+    assert in_line(7.0, DELAYS, 5, 1000.0).delay == 7.0

@@ -24,6 +24,15 @@ SERVER_AUTH = "1.3.6.1.5.5.7.3.1"
 UNKNOWN = "1.3.6.1.1.1.1.22"
 
 
+KEY = ec.generate_private_key(ec.SECP256R1())
+
+
+@pytest.fixture(scope="module")
+def current():
+    key = ec.generate_private_key(ec.SECP256R1())
+    return Authority().issue(key.public_key())
+
+
 def tlv(tag, *parts):
     body = b"".join(parts)
     length = bytes([len(body)]) if len(body) < 128 else bytes([0x82]) + len(body).to_bytes(2, "big")
@@ -91,6 +100,56 @@ def test_a_template_without_anything_optional_asks_for_nothing():
     assert parse_csrattrs(seq(attribute(REQUEST_TEMPLATE, seq(tlv(2, b"\0"))))) == NOTHING
 
 
+NAMES = seq(tlv(0x31, seq(oid("2.5.4.3"))))
+
+
+@pytest.mark.parametrize("names", [[], [NAMES]], ids=["no subject", "a subject"])
+@pytest.mark.parametrize(
+    ("key", "keys"),
+    [
+        ([], set()),
+        ([tlv(0xA0, seq(oid(RSA)))], {"RSA"}),
+        ([tlv(0xA0, seq(oid(EC), oid(P384)))], {"secp384r1"}),
+    ],
+    ids=["no key", "RSA", "P-384"],
+)
+def test_every_part_of_a_template_may_be_missing(names, key, keys):
+    attributes = tlv(0xA1, attribute(EXTENSION_TEMPLATE, seq(extension(KEY_USAGE, USAGE))))
+    for parts, usages in (([], set()), ([attributes], {"digital_signature", "key_agreement"})):
+        der = seq(attribute(REQUEST_TEMPLATE, seq(tlv(2, b"\0"), *names, *key, *parts)))
+        assert parse_csrattrs(der) == CsrAttributes(frozenset(usages), keys=frozenset(keys))
+
+
+def test_beside_a_template_nothing_else_counts():
+    template = attribute(REQUEST_TEMPLATE, seq(tlv(2, b"\0"), tlv(0xA0, seq(oid(EC), oid(P256)))))
+    der = seq(attribute(EC, oid(P384)), oid(SHA384), template)
+    assert parse_csrattrs(der) == CsrAttributes(keys=frozenset({"secp256r1"}))
+
+
+@pytest.mark.parametrize(("kind", "name"), [(RSA, "RSA"), (EC, "EC")])
+def test_a_kind_of_key_without_any_parameter_counts(kind, name):
+    assert parse_csrattrs(seq(attribute(kind))).keys == {name}
+
+
+@pytest.mark.parametrize(
+    "purpose",
+    [
+        "2.5.29.37.0",
+        "1.3.6.1.5.5.7.3.3",
+        "1.3.6.1.5.5.7.3.8",
+        "1.3.6.1.5.5.7.3.9",
+        "1.2." + "9" * 45,
+        "1.3" + ".4294967296" * 20,
+    ],
+    ids=["any", "code", "time stamps", "OCSP", "one long arc", "many arcs"],
+)
+def test_purposes_that_are_no_clients_or_that_no_csr_can_hold_are_ignored(current, purpose):
+    purposes = seq(oid(purpose), oid(SERVER_AUTH))
+    wanted = parse_csrattrs(seq(attribute(EXTENSION_REQUEST, seq(extension(EXTENDED, purposes)))))
+    assert wanted.extended_usages == (SERVER_AUTH,)
+    assert build_csr(current, ec.generate_private_key(ec.SECP256R1()), wanted)
+
+
 def test_usages_of_a_ca_names_and_unknown_oids_are_ignored():
     der = seq(
         oid(UNKNOWN),
@@ -114,19 +173,21 @@ def test_what_is_no_csrattrs_is_a_value_error(der):
 
 
 @settings(deadline=None, database=None, max_examples=300)
-@given(st.binary(max_size=60) | st.binary(max_size=60).map(seq))
-def test_no_bytes_raise_anything_else(der):
+@given(
+    st.binary(max_size=60)
+    | st.binary(max_size=60).map(seq)
+    | st.lists(st.binary(min_size=1, max_size=30).map(lambda arcs: tlv(6, arcs)), max_size=3).map(
+        lambda oids: seq(attribute(EXTENSION_REQUEST, seq(extension(EXTENDED, seq(*oids)))))
+    )
+)
+def test_no_bytes_raise_anything_else(current, der):
     with contextlib.suppress(ValueError):
-        assert isinstance(parse_csrattrs(der), CsrAttributes)
+        wanted = parse_csrattrs(der)
+        with contextlib.suppress(ServerRefusedError):
+            build_csr(current, KEY, wanted)
 
 
 # In a CSR
-
-
-@pytest.fixture(scope="module")
-def current():
-    key = ec.generate_private_key(ec.SECP256R1())
-    return Authority().issue(key.public_key())
 
 
 def test_what_is_wanted_is_added_to_what_a_renewal_holds(current):

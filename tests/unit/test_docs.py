@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tokens import KINDS, table
+
 DOCS = Path(__file__).parents[2] / "docs"
 TESTS = Path(__file__).parents[1]
 
@@ -28,3 +30,17 @@ def test_every_message_that_is_explained_is_one_of_the_program():
     rows = re.findall(r"^\| `([^`]+)`", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE)
     assert len(rows) > 25
     assert [message for message in rows if message not in code] == []
+
+
+def test_every_cell_of_the_token_table_names_tests_that_run_with_that_token():
+    collected = table.collected()
+    named = {name for row in table.ROWS for proof in row.proofs for name in proof.tests}
+    assert named == set(collected)
+    for row in table.ROWS:
+        for kind in KINDS:
+            proof = row.proof(kind)
+            if proof:
+                assert [name for name in proof.tests if kind not in collected[name]] == [], (row.what, kind)
+            else:
+                assert kind == "spy", row.what
+    assert [row.what for row in table.ROWS] == list(table.rows_written()), "make tokens"

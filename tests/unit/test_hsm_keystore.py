@@ -188,7 +188,7 @@ def _some_certificate():
 def test_what_is_not_ours_is_refused_before_anything_is_touched(device, stranger):
     STRANGERS[stranger](device.token)
     before = objects(device.token)
-    with pytest.raises(ObjectConflictError, match=r"under id 0[79], .* name another id, or remove") as refusal:
+    with pytest.raises(ObjectConflictError, match=r"under id 0[79], .* name another id") as refusal:
         device.store.unused(CURRENT)
     assert refusal.value.final
     assert objects(device.token) == before
@@ -266,6 +266,18 @@ def test_two_of_our_pairs_under_one_id_are_no_key_and_are_both_removed(device):
     assert device.store.find_key("07") is None
     device.store.generate("07", P256)
     assert device.ids("PRIVATE_KEY") == [("01", "tls"), ("07", "tls")]
+
+
+def test_a_private_key_of_somebody_else_beside_ours_is_refused_with_both_labels(device):
+    add_key_pair(device.token, 7)
+    add_key_pair(device.token, 7, "vpn")
+    before = objects(device.token)
+    for act in (lambda: device.store.unused(CURRENT), lambda: device.store.generate("07", P256)):
+        with pytest.raises(ObjectConflictError, match="2 private keys under id 07") as refusal:
+            act()
+        assert "'tls'" in str(refusal.value)
+        assert "'vpn'" in str(refusal.value)
+    assert objects(device.token) == before
 
 
 def test_no_pair_is_no_key(device):

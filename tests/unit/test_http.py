@@ -20,7 +20,14 @@ from requests.structures import CaseInsensitiveDict
 
 from handler import http
 from handler.answer import MAX_RETRY_AFTER, Answer
-from handler.errors import OfflineError, PendingError, RefusedError, ServerRefusedError
+from handler.errors import (
+    OfflineError,
+    PendingError,
+    PostponedError,
+    RefusedError,
+    ServerBusyError,
+    ServerRefusedError,
+)
 from handler.http import Deadline, HttpClient, Limits
 from hsm import tls
 from hsm.errors import TokenError
@@ -347,7 +354,7 @@ def test_status_that_may_pass_is_tried_again_as_often_as_there_are_delays(world,
     server.answers = (https_server.Answer.text(status, "busy"),)
     with pytest.raises(PendingError, match=rf"answered HTTP {status}: busy$") as caught:
         ask(world, server)
-    assert type(caught.value) is PendingError
+    assert type(caught.value) is ServerBusyError
     assert server.asked == 1 + len(AT_ONCE)
 
 
@@ -398,6 +405,15 @@ def test_time_that_a_server_asks_for_after_the_last_delay_is_still_known_to_the_
     with pytest.raises(PendingError) as caught:
         ask(world, server, retry_delays=(0.0,))
     assert caught.value.not_before > datetime.now(UTC) + timedelta(minutes=59)
+
+
+def test_time_that_leaves_none_to_spread_it_is_not_waited_for(world, server):
+    server.answers = (https_server.Answer(503, headers={"Retry-After": "40"}),)
+    begin = time.monotonic()
+    with pytest.raises(PostponedError) as caught:
+        ask(world, server, seconds=60)
+    assert time.monotonic() - begin < 20
+    assert abs(caught.value.not_before - datetime.now(UTC) - timedelta(seconds=40)) < timedelta(seconds=5)
 
 
 def test_wait_ends_when_the_call_is_stopped(world, server):

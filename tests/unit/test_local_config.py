@@ -129,11 +129,11 @@ def test_file_that_is_no_configuration_is_refused_by_name_and_left_as_it_is(file
         files.config.has_encrypted_values,
         lambda: files.config.check_readable(OLD),
         lambda: files.config.prepare(OLD, NEW),
-        files.settle,
     ):
         with pytest.raises(RefusedError, match=r"config\.encrypted"):
             use()
     assert not files.config.is_readable(OLD)
+    assert not files.settle()  # nothing is held up by it once the key is switched
     assert files.path.read_bytes() == content
     assert files.names() == ["config.encrypted"]
 
@@ -175,11 +175,15 @@ def test_value_for_the_new_key_already_is_copied_as_it_is(files):
     assert json.loads(files.aside.read_bytes()) == {"secret": entry}
 
 
-def test_value_for_neither_key_is_refused_by_name_and_no_copy_is_made(files):
-    files.store(good=encrypted(OLD, b"1"), lost=encrypted(FOREIGN, b"2"))
-    with pytest.raises(RefusedError, match="'lost'"):
-        files.config.prepare(OLD, NEW)
-    assert files.names() == ["config.encrypted"]
+def test_value_for_neither_key_is_warned_of_by_name_and_left_as_it_is(files, caplog):
+    """Before anything changes it is refused; by now it is lost, and others need not be."""
+    lost = encrypted(FOREIGN, b"2")
+    files.store(good=encrypted(OLD, b"1"), lost=lost)
+    files.config.prepare(OLD, NEW)
+    copy = json.loads(files.aside.read_bytes())
+    assert copy["lost"] == lost
+    assert ecies.decrypt(NEW, copy["good"]["Value"]) == b"1"
+    assert "'lost' can be decrypted neither" in caplog.text
 
 
 def test_copy_is_forgotten_as_often_as_asked(stored):
@@ -255,14 +259,48 @@ def test_file_without_encrypted_values_is_left_alone_without_any_key(files):
     assert files.path.read_bytes() == before
 
 
-def test_value_that_no_key_reads_is_refused_and_file_and_copy_stay(files):
-    files.store(good=encrypted(OLD, b"1"), lost=encrypted(FOREIGN, b"2"))
+def test_value_that_no_key_reads_is_warned_of_and_the_others_are_encrypted_anew(files, caplog):
+    lost = encrypted(FOREIGN, b"2")
+    files.store(good=encrypted(OLD, b"1"), lost=lost)
     files.aside.write_text("{}")
-    before = files.path.read_bytes()
-    with pytest.raises(RefusedError, match="'lost'"):
-        files.settle()
-    assert files.path.read_bytes() == before
-    assert files.names() == ["aside", "config.encrypted"]
+    assert files.settle()
+    assert "'lost' can be decrypted neither" in caplog.text
+    after = json.loads(files.path.read_bytes())
+    assert after["lost"] == lost
+    assert ecies.decrypt(NEW, after["good"]["Value"]) == b"1"
+    assert files.names() == ["config.encrypted"]
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"a": {"Val', b"\0" * 64], ids=["empty", "cut", "zeros"])
+def test_a_file_that_a_power_loss_tore_gets_what_was_kept_aside(stored, torn):
+    before = stored.path.stat()
+    digest = stored.config.prepare(OLD, NEW)
+    expected = readable(stored.aside, NEW)
+    stored.path.write_bytes(torn)
+    assert stored.config.settle(digest, lambda: OLD, lambda: NEW)
+    assert readable(stored.path, NEW) == expected
+    assert stored.path.stat().st_mode == before.st_mode
+    assert stored.names() == ["config.encrypted"]
+
+
+def test_the_copy_takes_its_place_without_room_for_another_one(stored):
+    """The very file that was written before: a full disk does not matter."""
+    digest = stored.config.prepare(OLD, NEW)
+    before, copy = stored.path.stat(), stored.aside.stat()
+    assert stored.config.settle(digest, never, never)
+    after = stored.path.stat()
+    assert after.st_ino == copy.st_ino
+    assert (after.st_mode, after.st_uid, after.st_mtime_ns) == (before.st_mode, before.st_uid, before.st_mtime_ns)
+
+
+def test_the_copy_takes_the_place_of_what_a_link_names(stored, tmp_path):
+    target = tmp_path / "elsewhere.encrypted"
+    stored.path.rename(target)
+    stored.path.symlink_to(target)
+    digest = stored.config.prepare(OLD, NEW)
+    assert stored.config.settle(digest, never, never)
+    assert stored.path.is_symlink()
+    assert readable(target, NEW)
 
 
 @PROPERTY

@@ -1,0 +1,118 @@
+"""A journal that is none, or one of a later version: every command says so in words, the daemon too."""
+
+import json
+
+import pytest
+
+from handler.exit_status import DONE, REFUSED, SWITCHED
+from handler.pending import marker, read_pending
+from tests.invariants import broken_invariants
+
+from .test_daemon import ID, QUICK, SLOW, ended, left_pending, running, systemd
+
+__all__ = ["systemd"]  # a fixture
+COMMANDS = [(), ("rotate",), ("resume",), ("resume", "--offline"), ("resume", "--unattended"), ("abort",)]
+LOOKS = [("status",), ("log",), ("check",), ("rotate", "--dry-run")]
+
+
+def journal(factory):
+    return factory.device.storage / "renew-client-cert/rotation.json"
+
+
+def of_a_later_version(factory):
+    """Leave a journal that a later version wrote, with more in it than this one knows."""
+    left_pending(factory)
+    content = json.loads(journal(factory).read_bytes())
+    content["version"] = 2
+    content["rotation"]["later"] = content["waiting"]["later"] = True
+    journal(factory).write_text(json.dumps(content))
+    return journal(factory).read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\xff garbage", b"[" * 200_000], ids=["empty", "garbage", "deep"])
+def test_the_daemon_has_a_broken_journal_set_aside_and_said_to_be(files, systemd, content):
+    left_pending(files)
+    journal(files).write_bytes(content)
+    with running(files, systemd, *SLOW) as daemon:
+        errors = ended(daemon)
+    assert any(each.startswith("STATUS=the journal is looked at: it is not JSON") for each in systemd.said)
+    assert "cannot be read" in errors
+    assert "set aside as rotation.broken" in errors
+    assert journal(files).with_suffix(".broken").read_bytes() == content
+    assert not marker(files.device.storage).exists()
+    assert files.device.run("rotate").returncode == DONE  # sota.toml names a whole identity
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *LOOKS], ids=" ".join)
+def test_no_command_fails_for_a_broken_journal(files, command):
+    left_pending(files)
+    journal(files).write_bytes(b"[" * 200_000)
+    done = files.device.run(*command)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == {(): SWITCHED, ("check",): 1}.get(command, DONE)
+    said = done.stdout + done.stderr
+    assert "cannot be read" in said or "broken" in said
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_journal_of_a_later_version_is_refused_by_every_command(files, command):
+    before = of_a_later_version(files)
+    identity = files.device.current_identity()
+    asked = len(files.gateway.requests)
+    done = files.device.run(*command)
+    assert done.returncode == REFUSED
+    assert "was written by a later version of this program" in done.stderr
+    assert journal(files).read_bytes() == before
+    assert files.device.current_identity() == identity
+    assert len(files.gateway.requests) == asked
+
+
+@pytest.mark.parametrize("command", LOOKS, ids=" ".join)
+def test_a_journal_of_a_later_version_is_said_to_be_one(files, command):
+    before = of_a_later_version(files)
+    done = files.device.run(*command)
+    assert "Traceback" not in done.stderr
+    assert "was written by a later version" in " ".join((done.stdout + done.stderr).split())
+    assert journal(files).read_bytes() == before
+
+
+def test_the_daemon_waits_for_the_later_version_to_be_installed_again(files, systemd, until):
+    before = of_a_later_version(files)
+    with running(files, systemd, *QUICK) as daemon:
+        until(lambda: any("later version" in each for each in systemd.said if each.startswith("STATUS=next attempt")))
+        assert journal(files).read_bytes() == before
+        assert marker(files.device.storage).exists()
+        content = json.loads(before)
+        content["version"] = 1
+        content["waiting"] = None
+        journal(files).write_text(json.dumps(content))
+        ended(daemon)
+    assert broken_invariants(files, ID, completed=True) == []
+    assert read_pending(files.device.storage) is None
+
+
+def test_a_journal_that_is_being_written_in_place_is_not_set_aside(files, systemd, until):
+    left_pending(files)
+    whole = journal(files).read_bytes()
+    with running(files, systemd, *SLOW) as daemon:
+        until(lambda: any("come back" in each for each in systemd.said))
+        with journal(files).open("wb") as file:
+            file.write(whole[:1000])
+            file.flush()
+            until(lambda: any("it is not JSON" in each for each in systemd.said))
+            file.write(whole[1000:])
+        until(lambda: sum("come back" in each for each in systemd.said) == 2)
+        daemon.terminate()
+        ended(daemon)
+    assert journal(files).read_bytes() == whole
+
+
+def test_a_surrogate_in_the_reason_does_not_end_the_daemon(files, systemd, until):
+    left_pending(files)
+    content = json.loads(journal(files).read_bytes())
+    content["waiting"] |= {"reason": "a\udc80b", "until": None}
+    journal(files).write_text(json.dumps(content))
+    with running(files, systemd, *SLOW) as daemon:
+        until(lambda: any("a?b" in each for each in systemd.said))
+        daemon.terminate()
+        ended(daemon)
