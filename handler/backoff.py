@@ -71,11 +71,6 @@ class Backoff:
         return self.first + drawn * max(0.0, bound - self.first)
 
 
-def delay(device: str, rotation_id: str, attempt: int, asked: float | None = None) -> float:
-    """Give the wait of the policy as it is shipped."""
-    return Backoff().delay(device, rotation_id, attempt, asked)
-
-
 def _share(device: str, rotation_id: str, attempt: int) -> float:
     """Draw from [0, 1), evenly over devices."""
     return random.Random(f"{device} {rotation_id} {attempt}").random()  # noqa: S311 - no secret, the same every time

@@ -162,8 +162,9 @@ class HttpClient:
             turn = in_line(asked, self._limits.retry_delays, retry, self._deadline.remaining)
             if turn.delay is None:
                 raise failure
+            if turn.wait is not None:
+                log.info("%s; tried again in %.0f s", failure, turn.wait)
             self._wait(turn, failure, asked=bool(asked))
-            log.info("%s %s: trying again after: %s", method, url, failure)
             retry += 1
 
     def wait(self, seconds: float, reason: RenewalError) -> None:

@@ -44,6 +44,10 @@ def check_before_anything_changes(device: Device, local_config: LocalConfig, con
 
 
 def _check_storage(device: Device) -> None:
+    if not device.storage.is_dir():
+        raise RequestRefusedError(
+            f"the storage folder {device.storage} is not there: expected a folder, look at storage.path"
+        )
     if not os.access(device.storage, os.W_OK | os.X_OK, effective_ids=True):
         why = "run as root" if os.geteuid() else "the file system may be mounted read-only"
         raise RequestRefusedError(f"{device.storage} cannot be written to: expected to be allowed to; {why}")
