@@ -5,10 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handler.backoff import MAX_ASKED, Backoff, Turn, in_line
-
-delay = Backoff().delay  # as it is shipped
 from handler.http import Limits
 
+delay = Backoff().delay  # as it is shipped
 NAMES = st.text(max_size=40)
 ATTEMPTS = st.integers(1, 10_000)
 QUICK = settings(deadline=None, database=None, max_examples=100)
