@@ -23,7 +23,7 @@ demo: $(INSTALLED) tools
 	$(BIN)/python -m tests.demo --keys $(KEYS)
 
 test: $(INSTALLED) tools libest
-	$(BIN)/python -m pytest -n 2 --dist worksteal tests
+	$(BIN)/python -m pytest -n 3 --dist worksteal tests
 
 # Cuts a rotation off everywhere, fails every system call and every PKCS#11 call, starts everybody at once a hundred
 # times; in both key modes, with three kinds of gateway. Half an hour on 2 free cores. EXPLORE="--every 10": a tenth.

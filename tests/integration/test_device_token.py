@@ -21,7 +21,7 @@ from .in_process import call
 
 ID = "certs-token"
 EVERYTHING = bool(os.environ.get("TRY_EVERYTHING"))
-SHARES, SAMPLE = 2, 26
+SHARES, SAMPLE = 2, 18
 CKR_PIN_INCORRECT, CKR_PIN_LOCKED = 0xA0, 0xA4
 (SPY,) = map(str, Path("/usr/lib").glob("*/pkcs11/pkcs11-spy.so"))
 
