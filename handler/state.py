@@ -126,7 +126,7 @@ def _check_encoded(rotation: RotationState) -> None:
         for pem in (rotation.certificate, *rotation.chain):
             if pem is not None:
                 x509.load_pem_x509_certificate(pem.encode())
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise MalformedError(f"rotation: a CSR or certificate that is none: {error}") from error
 
 
