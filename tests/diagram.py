@@ -6,6 +6,7 @@ python -m tests.diagram [FILE]
 import sys
 import tempfile
 import threading
+from collections import Counter
 from pathlib import Path
 
 import matplotlib as mpl
@@ -17,14 +18,15 @@ from tests.simulators.factory import running_factory
 
 OLD, NEW, QUIET = "#1f5fa8", "#b3471d", "#8a8a8a"
 LANES = {"fioconfig": 0.0, "renew-client-cert": 1.0, "EST server": 2.15, "device gateway": 3.3}
-# What is done on the device between two requests, by the request before which it is.
+# What is done on the device between two requests, by the request before which it is, and the how many-th of its kind.
 BETWEEN = {
-    ("POST", "/simplereenroll"): "1  new key in the unused slot, CSR",
-    ("GET", "/cacerts"): "certificate checked, stored",
-    ("PATCH", "/device"): "2  the gateway learns which key comes next",
-    ("GET", "/config-device"): "3  config.encrypted for the new key, kept aside\n4  the device's own files",
-    ("PATCH", "/config"): "encrypted to the new key",
-    ("POST", "completed"): "5  sota.toml switched: the one commit point",
+    ("POST", "/simplereenroll", 1): "1  new key in the unused slot, CSR",
+    ("GET", "/cacerts", 1): "certificate checked, stored",
+    ("PATCH", "/device", 1): "2  the gateway learns which key comes next",
+    ("GET", "/config-device", 1): "are the device's own files readable? (beside the enrolment)",
+    ("GET", "/config-device", 2): "3  config.encrypted for the new key, kept aside\n4  the device's own files",
+    ("PATCH", "/config", 1): "encrypted to the new key",
+    ("POST", "completed", 1): "5  sota.toml switched: the one commit point",
 }
 
 
@@ -76,9 +78,11 @@ def draw(requests, path):
         axes.text(place, level, text, fontsize=8, va="bottom", ha="left", color="#222222", backgroundcolor="w")
 
     arrow("fioconfig", "renew-client-cert", "CONFIG_FILE", "#222222")
+    count = Counter()
     for lane, method, name, status, new in requests:
-        if (method, name) in BETWEEN:
-            note(BETWEEN[method, name])
+        count[method, name] += 1
+        if (method, name, count[method, name]) in BETWEEN:
+            note(BETWEEN[method, name, count[method, name]])
         shown = "/events: CertRotationCompleted" if name == "completed" else name
         colour = QUIET if name == "/events" else NEW if new else OLD
         arrow("renew-client-cert", lane, f"{method} {shown}  {status}", colour, ":" if name == "/events" else "-")
