@@ -39,7 +39,7 @@ from .ending import Ending
 from .errors import OfflineError, PendingError, RenewalError, RequestRefusedError, describe, is_final, until
 from .events import COMPLETED, STARTED, Delivery, Event
 from .http import Deadline, Limits
-from .pending import LOCKED
+from .pending import EST, GATEWAY, LOCKED
 from .preflight import check_before_anything_changes
 from .progress import Progress
 from .request import RotationRequest
@@ -332,7 +332,7 @@ class Rotator:
         For calls that no person makes. A time more than a day away is none that a server was granted: the clock is off.
         """
         waiting = self._journal.waiting
-        if waiting is None or waiting.until is None:
+        if waiting is None or waiting.until is None or waiting.kind not in {EST, GATEWAY}:
             return
         until = datetime.fromisoformat(waiting.until)
         if timedelta() < until - datetime.now(UTC) <= timedelta(seconds=MAX_ASKED):
