@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from tests.simulators.https_server import Answer
 
 PROOF = "POST /events with CertRotationCompleted"
+MOODS = ("new", "old")
 _KEPT = (list, dict, set, str, type(None))
 _JOIN_SECONDS = 10.0
 
@@ -108,7 +109,7 @@ class Servers:
         def moody(request):
             key, done = request.public_key, gateway.refused_once
             mood = {gateway.next_pubkey: "new", gateway.current: "old"}.get(key)
-            if key is not None and mood == ("new", "old", None)[len(done)]:
+            if key is not None and len(done) < len(MOODS) and mood == MOODS[len(done)]:
                 done.append(mood)
                 return Answer.text(403, f"The {mood} certificate is not accepted, this once")
             return refusal(request)
