@@ -37,6 +37,15 @@ class Call:
         """Whether a process that looks at files afterwards sees a difference; making durable makes none."""
         return self.name not in ("fsync", "fdatasync", "flock")
 
+    def same_as(self, other):
+        """Whether a count takes it for that call of another run."""
+        return (self.name, self.ordinal) == (other.name, other.ordinal)
+
+    @property
+    def is_of_token_itself(self):
+        """Whether it is about the file without which SoftHSM's token is gone."""
+        return any(Path(path).name == "token.object" for path in self.paths)
+
     def changes(self, folders, existing):
         """Tell whether it changes (or makes durable) anything below the folders; files in `existing` are not made."""
         if self.name == "openat":
