@@ -80,8 +80,9 @@ class Ending:
             deliver(self._journal, self._connections.gateway(state.new))
         except ServerRefusedError as error:
             if error.status in CERTIFICATE_REFUSALS:
-                state = replace(state, rollback=f"the gateway refused the new certificate: {error}", reported=False)
-                self._journal.record(state, without=COMPLETED)
+                # Its report waits until all is back: where there is no way back, it goes out after all, under its id.
+                state = replace(state, rollback=f"the gateway refused the new certificate: {error}")
+                self._journal.record(state)
                 self.roll_back(state)
             log.warning("the gateway takes the new certificate, but not the events: %s", error)
         state = replace(state, step=PROVED)
@@ -175,7 +176,7 @@ class Ending:
         """End a rotation whose new identity is not in use: destroy that, report the end."""
         self._device.discard(state.new)
         self._steps.local_config.forget()
-        self._journal.record(None, self.events(state.rotation_id).make(COMPLETED, failure=reason))
+        self._journal.record(None, self.events(state.rotation_id).make(COMPLETED, failure=reason), without=COMPLETED)
         log.info("rotation %s ended: %s", state.rotation_id, reason)
 
     def give_up(self, state: RotationState, names: IdentityNames) -> None:
@@ -190,7 +191,7 @@ class Ending:
         except RefusedError as error:  # a part of it is in use
             log.info("%s", error)
         self._steps.local_config.forget()
-        self._journal.record(None, self.events(state.rotation_id).make(COMPLETED, failure=reason))
+        self._journal.record(None, self.events(state.rotation_id).make(COMPLETED, failure=reason), without=COMPLETED)
         log.warning("%s", reason)
 
     # Small parts

@@ -154,8 +154,8 @@ class Rotator:
                 f"rotation {state.rotation_id} is past the point of no return: {closed}; "
                 "`renew-client-cert resume` finishes it"
             )
-        state = replace(state, rollback=BY_HAND, refused=None, reported=False)
-        self._journal.record(state, without=COMPLETED)
+        state = replace(state, rollback=BY_HAND, refused=None)
+        self._journal.record(state)
         self._ending.go_back(state)
         return True
 

@@ -204,20 +204,20 @@ class Journal:
     ) -> None:
         """Write the rotation as it is now (None: none is pending) and append events, in one atomic replacement.
 
-        `without` names an event type whose undelivered successes are withdrawn; `taken`: the rotation is the one that
-        was requested. Raises OSError.
+        `without` names an event type of which an undelivered success of this rotation is withdrawn; `taken`: it is the
+        rotation that was requested. Raises OSError.
         """
         with self._lock:
-            kept = [
-                event
-                for event in self._events
-                if not (event["eventType"]["id"] == without and event["event"]["success"])
-            ]
+            kept = [event for event in self._events if not self._is_withdrawn(event, without)]
             if rotation is None or self._rotation is None or rotation.step != self._rotation.step:
                 self._waiting = None  # it came further
             new = [each for each in events if not (kept and _says_the_same(each, kept[-1]))]
             self._replace(rotation, None if taken else self._requested, _limited([*kept, *new]))
         self._history.append(events)
+
+    def _is_withdrawn(self, event: Event, without: str | None) -> bool:
+        mine = self._rotation is not None and event["event"]["correlationId"] == self._rotation.rotation_id
+        return mine and event["eventType"]["id"] == without and event["event"]["success"]
 
     def request(self, requested: RotationRequest | None) -> None:
         """Remember the rotation that is to begin once nothing else is pending. Raises OSError."""
