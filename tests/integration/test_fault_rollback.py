@@ -294,6 +294,22 @@ def test_files_that_were_moved_back_follow_the_new_certificate_that_is_taken_aft
     assert broken_invariants(second, "certs-second", completed=True) == []
 
 
+def test_a_completion_that_was_taken_and_then_refused_is_reported_under_its_one_id(second):
+    """The answer to it was lost, the gateway refused the certificate once, and by then it had denied the old one."""
+    second.gateway.faults.add("POST", "/events", times=None, status=503)
+    assert call(second.device).status == SWITCHED
+    second.gateway.faults.clear()
+    second.gateway.faults.add("POST", "/events", times=None, drop="after")
+    assert call(second.device, "resume").status == PENDING
+    second.gateway.faults.clear()
+    second.gateway.faults.add("POST", "/events", times=1, status=403)
+    outcome = call(second.device, "resume")
+    assert outcome.status == PENDING
+    assert "there is no way back" in outcome.said
+    assert call(second.device, "resume").status == DONE
+    assert broken_invariants(second, "certs-second", completed=True) == []
+
+
 @pytest.mark.parametrize("moment", ["before the proof", "before tidying up"])
 def test_a_configuration_that_was_put_back_from_a_backup_is_switched_again(second, moment):
     backup = second.device.sota_toml.read_bytes()
