@@ -82,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _set_up_messages(options: argparse.Namespace) -> None:
     """Have the modules' messages written to standard error, as far as they are wanted there."""
     logging.raiseExceptions = False  # of a message that cannot be written nobody reads either
-    warnings.filterwarnings("ignore", "System time is way off")  # urllib3's; check and the rotation say it themselves
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # the interpreter's and the libraries', which are for developers
     quiet = logging.INFO if options.command == "daemon" else logging.WARNING
     to_console = logging.StreamHandler(sys.stderr)
     to_console.setFormatter(MessageFormatter())

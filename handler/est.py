@@ -116,8 +116,9 @@ def certificates_of(answer: Answer) -> list[x509.Certificate]:
     try:
         der = base64.b64decode(b"".join(text.split()), validate=True)
         with warnings.catch_warnings():
-            # Of certificates that are not sorted, as DER wants a SET: no server sorts them.
-            warnings.filterwarnings("ignore", "PKCS#7", UserWarning)
+            # Of certificates that are not sorted, as DER wants a SET (no server sorts them), or of a serial number that
+            # is none: whether a certificate can be used is looked at elsewhere.
+            warnings.simplefilter("ignore")
             found = pkcs7.load_der_pkcs7_certificates(der)
     except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise CertificateRefusedError(
