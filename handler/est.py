@@ -8,12 +8,12 @@ from datetime import datetime
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import pkcs7
 
 from .answer import Answer
 from .certificates import NOTHING, CsrAttributes
 from .errors import CertificateRefusedError, PendingError, ServerBusyError, ServerRefusedError
 from .http import HttpClient
-from .lean import pkcs7
 
 log = logging.getLogger(__name__)
 

@@ -27,6 +27,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+import requests
+from requests.adapters import HTTPAdapter
+
 from hsm import tls
 from hsm.errors import TokenError
 
@@ -42,7 +45,6 @@ from .errors import (
     ServerBusyError,
     ServerRefusedError,
 )
-from .lean import HTTPAdapter, requests
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,17 @@
 
 import sys
 
-from hsm.lean import LoadedWhenUsed
+from hsm.lean import Lean
 
-# python-pkcs11's helpers for keys that leave or enter a token; they bring asn1crypto (2 MB).
-sys.meta_path.insert(0, LoadedWhenUsed(*(f"pkcs11.util.{name}" for name in ("dh", "dsa", "ec", "rsa", "x509"))))
+sys.meta_path.insert(
+    0,
+    Lean(
+        # python-pkcs11's helpers for keys that leave or enter a token; they bring asn1crypto (2 MB).
+        *(f"pkcs11.util.{name}" for name in ("dh", "dsa", "ec", "rsa", "x509")),
+        without={
+            # Keys in OpenSSH's formats.
+            "cryptography.hazmat.primitives.serialization": ["cryptography.hazmat.primitives.serialization.ssh"],
+            "dataclasses": ["inspect"],  # for a class without a docstring (1 MB)
+        },
+    ),
+)

@@ -1,28 +1,79 @@
-"""Modules that a library loads and nothing here uses: loaded when they are first used, if ever.
+"""What libraries load and nothing here uses: loaded when it is first used, if ever.
 
 A rotation has to fit beside everything else on a small device, and each of these costs it memory and time at its start.
+Whoever does use one gets the real thing.
 """
 
-from collections.abc import Sequence
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import LazyLoader
 from types import ModuleType
 
 
-class LoadedWhenUsed:
-    """Finds the modules of these names as others do, and has them loaded by the first use of anything in them.
+class Lean:
+    """Finds modules as others do, and has some of them loaded with less. For `sys.meta_path`.
 
-    For `sys.meta_path`. Of no use for a module of which others take names when they import it.
+    `later` names modules that are loaded by the first use of anything in them: of no use for one that others take names
+    from when they import it, or that is imported in two places. `without` gives by module what is not loaded while that
+    one is: its import gets functions by the names that it asks for, which call the real ones.
     """
 
-    def __init__(self, *names: str) -> None:
-        self._names = frozenset(names)
+    def __init__(self, *later: str, without: Mapping[str, Sequence[str]]) -> None:
+        self._later = frozenset(later)
+        self._without = without
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Find one of the modules; None for any other."""
-        spec = PathFinder.find_spec(fullname, path, target) if fullname in self._names else None
+        if fullname not in self._later and fullname not in self._without:
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = LazyLoader(spec.loader)
+            if fullname in self._later:
+                spec.loader = LazyLoader(spec.loader)
+            else:
+                spec.loader = _Without(spec.loader, self._without[fullname])
         return spec
+
+
+class _Without(Loader):
+    """Loads a module while others are stood in for."""
+
+    def __init__(self, loader: Loader, names: Sequence[str]) -> None:
+        self._loader = loader
+        self._names = names
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        absent = [name for name in self._names if name not in sys.modules]
+        sys.modules.update({name: _StandIn(name) for name in absent})
+        try:
+            self._loader.exec_module(module)
+        finally:
+            for name in absent:
+                del sys.modules[name]
+
+
+class _StandIn(ModuleType):
+    """Stands in for a module while another one takes names from it; what they name calls the real one, loaded then."""
+
+    __version__ = "3.0.0"
+    """Of charset_normalizer: requests looks at it while it is loaded."""
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):  # the import machinery's questions
+            raise AttributeError(name)
+
+        def real(*arguments: object, **named: object) -> object:
+            return getattr(importlib.import_module(self.__name__), name)(*arguments, **named)
+
+        return real

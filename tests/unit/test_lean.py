@@ -8,15 +8,18 @@ import pytest
 from tests.simulators.device import REPOSITORY
 
 REQUESTS = """
-import handler.http
-assert not {"charset_normalizer", "importlib.metadata", "email.headerregistry", "idna.core"} & set(sys.modules)
+import handler.http, handler.est
+left_out = {"charset_normalizer", "importlib.metadata", "urllib.request", "zipfile", "email.headerregistry"}
+assert not {*left_out, "idna.core"} & set(sys.modules)
 
-from handler.lean import requests
+import requests
 answer = requests.Response()
 answer._content = "grün".encode()
 assert answer.text == "grün"
 import charset_normalizer
 assert charset_normalizer.detect(b"text")["encoding"]
+assert requests.utils.get_environ_proxies("https://example.com", no_proxy="example.com") == {}
+assert requests.utils.extract_zipped_paths("/no/such/file") == "/no/such/file"
 
 import importlib.metadata
 import urllib3.http2
@@ -27,6 +30,31 @@ assert idna.encode("grün.example") == b"xn--grn-ioa.example"
 from email.policy import SMTP
 assert SMTP.linesep == "\\r\\n"
 """
+DATACLASSES = """
+import hsm
+import dataclasses
+import handler.toml_edit
+handler.toml_edit.set_values("", {"a": "b"})
+assert "tomlkit" in sys.modules and (sys.version_info >= (3, 12) or "inspect" not in sys.modules)
+
+@dataclasses.dataclass
+class Point:
+    x: int
+assert Point.__doc__ == "Point(x: int)"
+import inspect
+assert inspect.CO_VARARGS == 4
+"""
+CRYPTOGRAPHY = """
+import handler.certificates
+assert "cryptography.hazmat.primitives.serialization.ssh" not in sys.modules
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+public = ec.generate_private_key(ec.SECP256R1()).public_key()
+line = public.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+assert serialization.load_ssh_public_key(line) == public
+assert serialization.ssh.load_ssh_public_key(line) == public
+"""
 PKCS11 = """
 import hsm.keystore
 assert "asn1crypto" not in sys.modules
@@ -35,9 +63,15 @@ import pkcs11
 assert pkcs11.util.ec.encode_named_curve_parameters("secp256r1").hex() == "06082a8648ce3d030107"
 assert "asn1crypto" in sys.modules
 """
+PROGRAMS = {
+    "requests": REQUESTS,
+    "dataclasses": DATACLASSES,
+    "cryptography": CRYPTOGRAPHY,
+    "python-pkcs11": PKCS11,
+}
 
 
-@pytest.mark.parametrize("program", [REQUESTS, PKCS11], ids=["requests", "python-pkcs11"])
+@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
 def test_what_is_not_used_is_loaded_only_when_somebody_asks(program):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", "import sys\n" + program],
