@@ -11,6 +11,7 @@ from .connections import Connections
 from .device import Device
 from .errors import PendingError, RefusedError, RenewalError, ServerRefusedError, describe
 from .events import COMPLETED, EventFactory, deliver
+from .fioconfig import Fioconfig
 from .gateway import CERTIFICATE_REFUSALS
 from .keystore import IdentityNames
 from .progress import Progress
@@ -33,6 +34,7 @@ class Ending:
         connections: Connections,
         steps: Steps,
         services: Services,
+        fioconfig: Fioconfig,
         progress: Progress,
         *,
         called_by_fioconfig: bool,
@@ -42,6 +44,7 @@ class Ending:
         self._connections = connections
         self._steps = steps
         self._services = services
+        self._fioconfig = fioconfig
         self._progress = progress
         self._called_by_fioconfig = called_by_fioconfig
         self._target = current_target(device.storage)
@@ -61,7 +64,7 @@ class Ending:
             if state.files_left is not None:
                 state = self._bring_files_along(state)
         except BaseException:
-            self.release_fioconfig()
+            self._fioconfig.release()
             raise
         completed.write(self._device.storage, state)
         self._services.restart_aktualizr()
@@ -127,10 +130,10 @@ class Ending:
             if not whole:
                 raise PendingError(f"{said}. It is tried again")
             if state.step >= SWITCHED:
-                self._steps.switch_again(state)
+                self._steps.switch(state)
             self._journal.record(replace(state, rollback=None))
             raise PendingError(f"{said}. The new one is tried again")
-        state = self._steps.hold_fioconfig(state)
+        state = self._fioconfig.hold(state)
         if state.files_left is None:
             state = replace(state, files_left="a roll-back was begun")
             self._journal.record(state)
@@ -142,7 +145,7 @@ class Ending:
         self.undone = undone and not self._steps.switched
         if undone or state.step >= SWITCHED:
             self._services.restart_aktualizr()
-        state = self._steps.release_fioconfig(state)
+        self._fioconfig.release()
         reason = f"rolled back, {state.rollback}"
         self.drop(state, reason)
         self.deliver_now()
@@ -162,14 +165,14 @@ class Ending:
 
     def tidy(self, state: RotationState) -> None:
         """Remove what only a cut would still have needed."""
-        state = self._steps.hold_fioconfig(state)
+        state = self._fioconfig.hold(state)
         try:
             self._steps.settle(state)
         except RefusedError as error:  # the old key is not there any more: it would not help either
             log.warning("%s", error)
         self._device.check_not_in_use(state.old)
         self._device.store.retire(state.old)
-        self._steps.release_fioconfig(state)
+        self._fioconfig.release()
         self._journal.record(None)
 
     def drop(self, state: RotationState, reason: str) -> None:
@@ -185,7 +188,7 @@ class Ending:
             f"the configuration names {names.key} and {names.certificate}, neither the old identity of rotation "
             f"{state.rotation_id} nor its new one: somebody else changed it, so the rotation is given up"
         )
-        state = self._steps.release_fioconfig(state)
+        self._fioconfig.release()
         try:
             self._device.discard(state.new)
         except RefusedError as error:  # a part of it is in use
@@ -195,11 +198,6 @@ class Ending:
         log.warning("%s", reason)
 
     # Small parts
-
-    def release_fioconfig(self) -> None:
-        """Start fioconfig again if this rotation stopped it."""
-        if self._journal.rotation is not None:
-            self._steps.release_fioconfig(self._journal.rotation)
 
     def deliver_now(self) -> None:
         """Deliver what waits over the identity in use; what is not taken stays."""

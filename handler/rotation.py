@@ -38,6 +38,7 @@ from .device import Device
 from .ending import Ending
 from .errors import OfflineError, PendingError, RenewalError, RequestRefusedError, describe, is_final, until
 from .events import COMPLETED, STARTED, Delivery, Event
+from .fioconfig import Fioconfig
 from .http import Deadline, Limits
 from .pending import EST, GATEWAY, LOCKED
 from .preflight import check_before_anything_changes
@@ -79,13 +80,15 @@ class Rotator:
         limits = limits or Limits()
         self._connections = Connections(device, Deadline(limits.total), limits)
         self._journal = Journal(device.storage)
-        self._steps = Steps(device, self._journal, self._connections, services, stop_fioconfig=not called_by_fioconfig)
+        self._fioconfig = Fioconfig(self._journal, services, waits_for_us=called_by_fioconfig)
+        self._steps = Steps(device, self._journal, self._connections, self._fioconfig)
         self._ending = Ending(
             device,
             self._journal,
             self._connections,
             self._steps,
             services,
+            self._fioconfig,
             progress,
             called_by_fioconfig=called_by_fioconfig,
         )
@@ -248,7 +251,7 @@ class Rotator:
             self._ending.give_up(state, names)
         elif names == state.old and state.step >= SWITCHED:
             log.warning("the configuration names the old identity again: it is switched to the new one")
-            self._steps.switch_again(state)
+            self._steps.switch(state)
             self._finish(state)
         elif state.step == ANNOUNCED:
             self._ending.tidy(state)
@@ -278,7 +281,7 @@ class Rotator:
                 state = self._run_step(step, state)
         finally:
             if state.step < SWITCHED:
-                self._ending.release_fioconfig()
+                self._fioconfig.release()
         return state
 
     def _run_step(self, step: Step, state: RotationState) -> RotationState:

@@ -22,10 +22,10 @@ from .connections import Connections
 from .device import Device
 from .errors import CertificateRefusedError, PendingError, RequestRefusedError, ServerRefusedError
 from .est import CSR_REFUSALS
+from .fioconfig import Fioconfig
 from .gateway import CERTIFICATE_REFUSALS
 from .keystore import IdentityNames
 from .local_config import LocalConfig
-from .services import FIOCONFIG, FIOCONFIG_PATH, Services
 from .state import Journal, RotationState
 
 log = logging.getLogger(__name__)
@@ -44,28 +44,22 @@ class Step:
 
 
 class Steps:
-    """The steps over one device, its journal and its connections.
+    """The steps over one device, its journal and its connections."""
 
-    `stop_fioconfig` asks to stop fioconfig.service before config.encrypted is read: outside of fioconfig's own call it
-    may be about to write that file for the old key.
-    """
-
-    def __init__(
-        self, device: Device, journal: Journal, connections: Connections, services: Services, *, stop_fioconfig: bool
-    ) -> None:
+    def __init__(self, device: Device, journal: Journal, connections: Connections, fioconfig: Fioconfig) -> None:
         self._device = device
         self._journal = journal
         self._connections = connections
-        self._services = services
-        self._stop_fioconfig = stop_fioconfig
-        self._warned = False
+        self._fioconfig = fioconfig
+        self.switched = False
+        """Whether this object has pointed the configuration at a new identity, or changed config.encrypted for it."""
         self.local_config = LocalConfig(device.config_encrypted, journal.aside)
         self.all = (
             Step(1, "Generate new certificate", self._enrol),
             Step(2, "Lock device configuration on server", self._announce),
             Step(3, "Update local configuration with new key", self._prepare_local_config),
             Step(4, "Update device specific configuration on server with new key", self._update_device_config),
-            Step(SWITCH, "Finalize aktualizr configuration", self._switch),
+            Step(SWITCH, "Finalize aktualizr configuration", self._finalize),
         )
 
     # Step 1
@@ -170,7 +164,7 @@ class Steps:
         return state
 
     def _prepare_local_config(self, state: RotationState) -> RotationState:
-        state = self._hold_fioconfig(state)
+        state = self._fioconfig.hold(state)
         digest = self.local_config.prepare(self._key(state.old), self._key(state.new))
         return replace(state, config_digest=digest)
 
@@ -206,20 +200,24 @@ class Steps:
 
     # Step 5
 
-    def _switch(self, state: RotationState) -> RotationState:
+    def _finalize(self, state: RotationState) -> RotationState:
+        if self._device.names_in_use() != state.new and self.local_config.digest() != state.config_digest:
+            # fioconfig has stored a new configuration since step 3 (a rotation that was pending meanwhile).
+            state = self._prepare_local_config(state)
+            self._journal.record(state)
+        self.switch(state)
+        return state
+
+    def switch(self, state: RotationState) -> None:
+        """Point sota.toml at the new identity, for the first time or again, and make config.encrypted follow.
+
+        Raises RefusedError where the new identity is not whole: then nothing is changed.
+        """
         if self._device.names_in_use() != state.new:
-            if self.local_config.digest() != state.config_digest:
-                # fioconfig has stored a new configuration since step 3 (a rotation that was pending meanwhile).
-                state = self._prepare_local_config(state)
-                self._journal.record(state)
-            self._device.identity(state.new)  # nothing is switched to that is not there, whole
+            self._device.identity(state.new)
         if self._device.switch(state.new):
             self.switched = True
         self.settle(state)
-        return state
-
-    switched = False
-    """Whether this object has pointed the configuration at a new identity, or changed config.encrypted for it."""
 
     def settle(self, state: RotationState) -> None:
         """Make config.encrypted readable with the new key, which is in use. Needs no network."""
@@ -232,51 +230,6 @@ class Steps:
         Needs no network.
         """
         return self.local_config.settle(None, lambda: self._key(state.new), lambda: self._key(state.old))
-
-    def switch_again(self, state: RotationState) -> None:
-        """Return to the new identity from a roll-back, or from whatever else put the old names back.
-
-        Raises RefusedError where the new identity is not whole: then nothing is changed.
-        """
-        self._device.identity(state.new)
-        if self._device.switch(state.new):
-            self.switched = True
-        self.settle(state)
-
-    # fioconfig outside of its own call
-
-    def _hold_fioconfig(self, state: RotationState) -> RotationState:
-        """Stop fioconfig, journalled first: whoever goes on after a cut starts it again."""
-        if not self._stop_fioconfig or state.fioconfig_stopped:
-            return state
-        if not self._services.available:
-            if not self._warned:
-                self._warned = True
-                log.warning("systemd does not run here: make sure that fioconfig does not run meanwhile")
-            return state
-        if not self._services.is_active(FIOCONFIG):
-            return state
-        state = replace(state, fioconfig_stopped=True)
-        self._journal.record(state)
-        if self._services.is_active(FIOCONFIG_PATH):
-            self._services.stop(FIOCONFIG_PATH)
-        self._services.stop(FIOCONFIG)
-        return state
-
-    def hold_fioconfig(self, state: RotationState) -> RotationState:
-        """Stop fioconfig if it runs and this is not its own call."""
-        return self._hold_fioconfig(state)
-
-    def release_fioconfig(self, state: RotationState) -> RotationState:
-        """Start fioconfig again if a rotation stopped it."""
-        if not state.fioconfig_stopped:
-            return state
-        self._services.start(FIOCONFIG)
-        if self._services.is_enabled(FIOCONFIG_PATH):
-            self._services.start(FIOCONFIG_PATH)
-        state = replace(state, fioconfig_stopped=False)
-        self._journal.record(state)
-        return state
 
     def _key(self, names: IdentityNames) -> ec.EllipticCurvePrivateKey:
         return self._device.store.key(names.key)
