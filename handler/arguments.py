@@ -51,6 +51,12 @@ class Settings:
         """Seconds that a token that is not there yet is waited for. Raises RequestRefusedError."""
         return _seconds("HSM_WAIT", self.hsm_wait)
 
+    def storage_folder(self) -> Path:
+        """Give the storage folder, from the configuration where nothing else names it. Raises RefusedError, OSError."""
+        from .sota import SotaConfig  # noqa: PLC0415 - --help does without
+
+        return self.storage or Path(SotaConfig.load(self.search_paths).require("storage.path"))
+
 
 def _seconds(name: str, text: str) -> float:
     try:

@@ -1,4 +1,4 @@
-"""The command line: arguments, output, exit statuses. The only module that prints or exits.
+"""The command line: what is called for, done, and ended with which exit status.
 
 | status | meaning |
 | --- | --- |
@@ -18,11 +18,10 @@ import os
 import signal
 import sys
 import time
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from hsm.errors import TokenError
 
@@ -30,7 +29,8 @@ from .arguments import Settings, make_parser
 from .console import Console
 from .errors import BusyError, RenewalError, RequestRefusedError, describe, is_final
 from .exit_status import DONE, PENDING, REFUSED, SWITCHED, UNREAD, USAGE
-from .pending import FOLDER, JOURNAL, LaterJournalError, read_pending
+from .output import OutputError, flush, say, set_up, set_up_messages, silence, tell
+from .pending import FOLDER, JOURNAL, read_pending
 
 if TYPE_CHECKING:
     from .device import Device
@@ -41,17 +41,12 @@ if TYPE_CHECKING:
 OF_FIOCONFIG = ("FIOCONFIG_BIN", "CONFIG_FILE")
 """What fioconfig has in the environment of a handler; a person who types the program's name alone has neither."""
 
-WAITING = ("handler.est", "handler.http", "handler.storage")
-"""Modules that say what they wait for: to a person at a terminal at once, not only in the end."""
-
 log = logging.getLogger("renew-client-cert")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit status."""
-    _open_closed_streams()
-    for stream in (sys.stdout, sys.stderr):
-        Console.set_up(stream, os.environ)
+    set_up(os.environ)
     parser = make_parser()
     try:
         options = parser.parse_args(arguments)
@@ -59,51 +54,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else USAGE
     if options.command is None and not any(map(os.environ.get, OF_FIOCONFIG)):
         parser.print_usage(sys.stderr)
-        _say("a command is missing: `renew-client-cert rotate` rotates by hand; --help names the others")
+        say("a command is missing: `renew-client-cert rotate` rotates by hand; --help names the others")
         return USAGE
-    _set_up_messages(options)
+    level = logging.INFO if options.command == "daemon" else logging.WARNING
+    set_up_messages(logging.DEBUG if options.verbose else level, waits=not (options.quiet or options.verbose))
     shows = options.command in OTHERS or getattr(options, "dry_run", False)
     if options.quiet and not shows:
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - until the process ends
+        silence()
     status = DONE
     try:
         status = _called(options, shows=shows)
-        _flush()
+        flush()
     except OutputError as error:
         # What waits would be tried again by the interpreter when it ends, with words and a status of its own.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if shows:  # a rotation is what it is, whether anybody reads of it or not
             status = error.status
             if status != UNREAD:
-                _say(str(error))
+                say(str(error))
     return status
-
-
-def _set_up_messages(options: argparse.Namespace) -> None:
-    """Have the modules' messages written to standard error, as far as they are wanted there."""
-    logging.raiseExceptions = False  # of a message that cannot be written nobody reads either
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # the interpreter's and the libraries', which are for developers
-    quiet = logging.INFO if options.command == "daemon" else logging.WARNING
-    to_console = logging.StreamHandler(sys.stderr)
-    to_console.setFormatter(MessageFormatter())
-    logging.basicConfig(handlers=[to_console], level=logging.DEBUG if options.verbose else quiet)
-    logging.addLevelName(logging.WARNING, "warning")
-    logging.addLevelName(logging.INFO, "info")
-    for noisy in ("urllib3", "pkcs11"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    if sys.stderr.isatty() and not (options.quiet or options.verbose):
-        for waiting in WAITING:
-            logging.getLogger(waiting).setLevel(logging.INFO)
-
-
-class OutputError(Exception):
-    """Standard output takes no more. `status`: the exit status of a command that only shows something."""
-
-    def __init__(self, error: OSError) -> None:
-        """Keep what stands in the way."""
-        super().__init__(f"standard output cannot be written to: {describe(error)}")
-        self.status = UNREAD if isinstance(error, BrokenPipeError) else PENDING
 
 
 def _called(options: argparse.Namespace, *, shows: bool) -> int:
@@ -118,7 +87,7 @@ def _called(options: argparse.Namespace, *, shows: bool) -> int:
     except (RenewalError, TokenError, OSError) as error:
         return _explain(error, "" if shows else _what_next(settings))
     except KeyboardInterrupt:
-        _say("interrupted" + ("" if shows else _what_next(settings)))
+        say("interrupted" + ("" if shows else _what_next(settings)))
         return PENDING
 
 
@@ -129,61 +98,60 @@ def _wait_and_finish(options: argparse.Namespace, settings: Settings) -> int:
     from .notify import Notifier  # noqa: PLC0415
 
     backoff = Backoff(options.first_delay, max(options.first_delay, options.longest_delay))
-    storage = _storage(settings)
+    storage = settings.storage_folder()
     this_program = [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]]
     places = [f"--storage-dir={storage}", *([f"--sota={options.sota}"] if options.sota else [])]
     Daemon(storage, [*this_program, "resume", "--unattended", *places], Notifier(), backoff).run()
     return DONE
 
 
-def _show_log(_options: argparse.Namespace, settings: Settings) -> int:
-    from .history import History, timeline  # noqa: PLC0415
-
-    storage = _storage(settings)
-    if not storage.is_dir():
-        raise RequestRefusedError(f"the storage folder {storage} is not there, or no folder: look at storage.path")
-    entries = History(storage / FOLDER).read()
-    for line in timeline(entries, Console.of(sys.stdout, os.environ).width):
-        _print(line)
-    waits_for = _waits_for(storage)
-    if waits_for:
-        _tell(waits_for, "pending: ")
-    elif not entries:
-        _tell("no rotation has been begun on this device")
-    return DONE
-
-
-def _waits_for(storage: Path) -> str | None:
-    """Say what a pending rotation waits for, or why that cannot be known."""
-    try:
-        pending = read_pending(storage)
-    except LaterJournalError as error:
-        return str(error)
-    if pending and pending.problem:
-        return f"unknown, the journal is broken: {pending.problem}"
-    return pending.waiting.reason if pending and pending.waiting else None
-
-
 def _inspect(options: argparse.Namespace, settings: Settings) -> int:
-    from .inspection import inspect  # noqa: PLC0415
+    from . import inspection  # noqa: PLC0415
 
-    return inspect(options, settings, Console.of(sys.stdout, os.environ), _print)
+    shows = {
+        "status": inspection.show_status,
+        "check": inspection.show_check,
+        "slots": inspection.show_slots,
+        "log": inspection.show_log,
+    }
+    return shows[options.command](options, settings)
 
 
-OTHERS = {"daemon": _wait_and_finish, "log": _show_log, **dict.fromkeys(("status", "check", "slots"), _inspect)}
+OTHERS = {"daemon": _wait_and_finish, **dict.fromkeys(("status", "check", "slots", "log"), _inspect)}
 """Commands that neither take the lock nor change anything themselves."""
 
 
-def _storage(settings: Settings) -> Path:
-    from .sota import SotaConfig  # noqa: PLC0415
-
-    return settings.storage or Path(SotaConfig.load(settings.search_paths).require("storage.path"))
-
-
 def _run(options: argparse.Namespace, settings: Settings) -> int:
-    """Be the handler, rotate, resume or abort: what may change something, under the device's lock."""
+    """Be the handler, rotate, resume or abort: find out what is asked for, and do it."""
     # Loaded only now, so that --help and a wrong option answer at once.
     from .device import Device  # noqa: PLC0415
+    from .state import Journal  # noqa: PLC0415
+
+    device = Device(settings.search_paths, settings.storage, settings.config_url, token_wait=settings.token_wait)
+    request = None
+    if options.command is None:
+        if settings.request_file.exists():
+            request = _request(options, settings, device)
+        elif not Journal(device.storage).exists():
+            tell(f"nothing to do: {settings.request_file} is not there, no rotation is asked for")
+            return DONE
+    elif options.command == "rotate":
+        if options.if_due and not _is_due(device, options.if_due):
+            return DONE
+        request = _request(options, settings, device)
+        if options.dry_run:
+            from .plan import plan  # noqa: PLC0415
+
+            for first, text in plan(device, request):
+                tell(text, first)
+            return DONE
+    return _change(options, settings, device, request)
+
+
+def _change(
+    options: argparse.Namespace, settings: Settings, device: "Device", request: "RotationRequest | None"
+) -> int:
+    """Do what may change something, under the device's lock; say how it ended, and give the exit status."""
     from .http import Limits  # noqa: PLC0415
     from .progress import make_progress  # noqa: PLC0415
     from .rotation import Rotator  # noqa: PLC0415
@@ -191,24 +159,6 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
     from .storage import DeviceLock, remove_leftovers  # noqa: PLC0415
 
     by_fioconfig = options.command is None
-    withdrawn = by_fioconfig and not settings.request_file.exists()
-    device = Device(settings.search_paths, settings.storage, settings.config_url, token_wait=settings.token_wait)
-    if withdrawn and not Journal(device.storage).exists():
-        _tell(f"nothing to do: {settings.request_file} is not there, no rotation is asked for")
-        return DONE
-    request = None
-    if options.command == "rotate":
-        if options.if_due and not _is_due(device, options.if_due):
-            return DONE
-        request = _request(options, settings, device)
-        if options.dry_run:
-            from .plan import plan  # noqa: PLC0415
-
-            for first, text in plan(device, request, Limits()):
-                _tell(text, first)
-            return DONE
-    elif by_fioconfig and not withdrawn:
-        request = _request(options, settings, device)
     limits = Limits()
     with DeviceLock(device.storage).acquire(limits.lock_wait):
         for folder in (*device.folders, Journal(device.storage).folder):
@@ -217,7 +167,8 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         rotator = Rotator(device, progress, called_by_fioconfig=by_fioconfig, limits=limits)
         before = read_pending(device.storage)
         try:
-            _tell_unless_empty(_work(rotator, options, request))
+            if said := _work(rotator, options, request):
+                tell(said)
             status = DONE
         except (RenewalError, TokenError, OSError) as error:
             status = _explain(error, _what_next(settings))
@@ -239,7 +190,7 @@ def _undelivered(storage: Path, before: "Pending | None") -> int:
         log.warning("not delivered yet: %s%s%s", _events(left.undelivered), why, GOES_ON)
         return PENDING
     if left is None and before is not None and before.rotation_id is None:
-        _tell(f"delivered: {_events(before.undelivered)}")
+        tell(f"delivered: {_events(before.undelivered)}")
     return DONE
 
 
@@ -267,7 +218,7 @@ def _is_due(device: "Device", share: float) -> bool:
     """Tell whether less than that share of the current certificate's life is left, and nothing is pending."""
     pending = read_pending(device.storage)
     if pending and pending.rotation_id:
-        _tell(f"nothing to do: rotation {pending.rotation_id} is pending already")
+        tell(f"nothing to do: rotation {pending.rotation_id} is pending already")
         return False
     try:
         certificate = device.store.certificate(device.names_in_use().certificate)
@@ -277,7 +228,7 @@ def _is_due(device: "Device", share: float) -> bool:
     left = (end - datetime.now(UTC)) / (end - certificate.not_valid_before_utc)
     if left < share:
         return True
-    _tell(f"nothing to do: {left:.0%} of the certificate's life is left (until {end:%Y-%m-%d %H:%M} UTC)")
+    tell(f"nothing to do: {left:.0%} of the certificate's life is left (until {end:%Y-%m-%d %H:%M} UTC)")
     return False
 
 
@@ -315,11 +266,11 @@ def _explain(error: Exception, next_step: str) -> int:
     pending = next_step == GOES_ON
     # Somebody has to act where a file may not be used, unless a rotation is under way, which is tried again.
     if is_final(error) or (isinstance(error, PermissionError) and not pending):
-        _say(f"refused: {describe(error)}")
+        say(f"refused: {describe(error)}")
         return REFUSED
     if isinstance(error, BusyError):
         next_step = ""  # it says so itself
-    _say(f"{'pending' if pending else 'not now'}: {describe(error)}{next_step}")
+    say(f"{'pending' if pending else 'not now'}: {describe(error)}{next_step}")
     return PENDING
 
 
@@ -329,63 +280,6 @@ GOES_ON, NOT_BEGUN = "; `renew-client-cert resume` goes on", "; nothing was begu
 def _what_next(settings: Settings | None) -> str:
     """Say what goes on after a call that could not end: by what is in the journal now, not by how far it came."""
     with contextlib.suppress(RenewalError, OSError):
-        if settings is not None and (_storage(settings) / FOLDER / JOURNAL).exists():
+        if settings is not None and (settings.storage_folder() / FOLDER / JOURNAL).exists():
             return GOES_ON
     return NOT_BEGUN
-
-
-def _tell_unless_empty(text: str) -> None:
-    if text:
-        _tell(text)
-
-
-def _say(text: str) -> None:
-    with contextlib.suppress(OSError):  # nobody reads it
-        sys.stderr.writelines(f"{line}\n" for line in _lines(sys.stderr, "renew-client-cert: ", text))
-
-
-def _tell(text: str, first: str = "") -> None:
-    """Print a text; what does not fit a line of the terminal goes on behind the end of `first`."""
-    for line in _lines(sys.stdout, first, text):
-        _print(line)
-
-
-def _print(line: str) -> None:
-    try:
-        sys.stdout.write(line + "\n")
-    except OSError as error:
-        raise OutputError(error) from error
-
-
-def _lines(stream: TextIO, first: str, text: str) -> Iterator[str]:
-    from .table import hanging  # noqa: PLC0415 - the daemon does without
-
-    return hanging(first, text, Console.of(stream, os.environ).width)
-
-
-class MessageFormatter(logging.Formatter):
-    """Messages of the log, folded on a terminal."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Give the message as lines."""
-        first, text = f"{record.levelname}: ", super().format(record)
-        # A traceback has lines of its own, and a bug to be read as it is.
-        return first + text if "\n" in text else "\n".join(_lines(sys.stderr, first, text))
-
-
-def _open_closed_streams() -> None:
-    """Have something stand at 0, 1 and 2: else the next file that is opened stands there, and gets what is printed."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - until the process ends
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
-
-
-def _flush() -> None:
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        raise OutputError(error) from error

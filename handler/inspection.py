@@ -1,51 +1,43 @@
-"""The commands that only look: status, check, slots. None takes the lock; all say what they find in lines of text."""
+"""The commands that only look: status, check, slots, log. None takes the lock; all say what they find in lines of text.
+
+What cannot be shown is told too. Exit status 75: it may pass by itself; 78: somebody has to mend it first.
+"""
 
 import argparse
-from collections.abc import Callable
+import os
+import sys
+from pathlib import Path
 
 from hsm.errors import TokenError
 
 from .arguments import Settings
 from .configured import Configured
 from .console import Console
-from .errors import RenewalError, describe, is_final
+from .errors import RenewalError, RequestRefusedError, describe, is_final
 from .exit_status import DONE, PENDING, REFUSED
-from .table import hanging
+from .output import print_line, tell
+from .pending import FOLDER, LaterJournalError, read_pending
 
 
-def inspect(options: argparse.Namespace, settings: Settings, console: Console, tell: Callable[[str], None]) -> int:
-    """Run `status`, `check` or `slots`, tell each line as soon as it is known, and give the exit status.
+def show_status(options: argparse.Namespace, settings: Settings) -> int:
+    """Show what the device is and what is pending. Raises OutputError."""
+    from .status import lines, read_status  # noqa: PLC0415
 
-    What cannot be shown is told too. 75: it may pass by itself; 78: somebody has to mend it first.
-    """
-    configured = Configured(settings.search_paths, settings.storage, settings.config_url)
-    if options.command == "status":
-        return _status(options, settings, configured, console, tell)
-    if options.command == "check":
-        return _check(options, settings, configured, console, tell)
-    return _slots(configured, console, tell)
+    status = read_status(settings, _configured(settings))
+    if options.json:
+        from .status_json import as_json  # noqa: PLC0415
 
-
-def _slots(configured: Configured, console: Console, tell: Callable[[str], None]) -> int:
-    from .slots import list_slots  # noqa: PLC0415
-
-    try:
-        for line in list_slots(configured).lines(console.width):
-            tell(line)
-    except (RenewalError, TokenError, OSError) as error:
-        for line in hanging("problem: ", describe(error), console.width):
-            tell(line)
-        return REFUSED if is_final(error) else PENDING
-    return DONE
+        print_line(as_json(status))
+    else:
+        for line in lines(status, _console().width):
+            print_line(line)
+    if status.identity.problem is None:
+        return DONE
+    return PENDING if status.identity.passing else REFUSED
 
 
-def _check(
-    options: argparse.Namespace,
-    settings: Settings,
-    configured: Configured,
-    console: Console,
-    tell: Callable[[str], None],
-) -> int:
+def show_check(options: argparse.Namespace, settings: Settings) -> int:
+    """Show each finding as soon as it is known. Raises OutputError."""
     from .check import Check, exit_status, lines_of, summary  # noqa: PLC0415
     from .check_system import System  # noqa: PLC0415
     from .finding import OK  # noqa: PLC0415
@@ -53,34 +45,62 @@ def _check(
 
     overrides = Overrides(options.est_server, None, options.pkey_ids, options.cert_ids)
     found = []
-    for finding in Check(settings, configured, overrides, System()).findings():
+    for finding in Check(settings, _configured(settings), overrides, System()).findings():
         found.append(finding)
         if options.quiet and finding.level == OK:
             continue
-        for line in lines_of(finding, console):
-            tell(line)
+        for line in lines_of(finding, _console()):
+            print_line(line)
     if not options.quiet:
-        tell(summary(found))
+        print_line(summary(found))
     return exit_status({each.level for each in found})
 
 
-def _status(
-    options: argparse.Namespace,
-    settings: Settings,
-    configured: Configured,
-    console: Console,
-    tell: Callable[[str], None],
-) -> int:
-    from .status import lines, read_status  # noqa: PLC0415
+def show_slots(_options: argparse.Namespace, settings: Settings) -> int:
+    """Show the token's objects. Raises OutputError."""
+    from .slots import list_slots  # noqa: PLC0415
 
-    status = read_status(settings, configured)
-    if options.json:
-        from .status_json import as_json  # noqa: PLC0415
+    try:
+        for line in list_slots(_configured(settings)).lines(_console().width):
+            print_line(line)
+    except (RenewalError, TokenError, OSError) as error:
+        tell(describe(error), "problem: ")
+        return REFUSED if is_final(error) else PENDING
+    return DONE
 
-        tell(as_json(status))
-    else:
-        for line in lines(status, console.width):
-            tell(line)
-    if status.identity.problem is None:
-        return DONE
-    return PENDING if status.identity.passing else REFUSED
+
+def show_log(_options: argparse.Namespace, settings: Settings) -> int:
+    """Show the last rotations as a timeline. Raises OutputError, RequestRefusedError."""
+    from .history import History, timeline  # noqa: PLC0415
+
+    storage = settings.storage_folder()
+    if not storage.is_dir():
+        raise RequestRefusedError(f"the storage folder {storage} is not there, or no folder: look at storage.path")
+    entries = History(storage / FOLDER).read()
+    for line in timeline(entries, _console().width):
+        print_line(line)
+    waits_for = _waits_for(storage)
+    if waits_for:
+        tell(waits_for, "pending: ")
+    elif not entries:
+        tell("no rotation has been begun on this device")
+    return DONE
+
+
+def _waits_for(storage: Path) -> str | None:
+    """Say what a pending rotation waits for, or why that cannot be known."""
+    try:
+        pending = read_pending(storage)
+    except LaterJournalError as error:
+        return str(error)
+    if pending and pending.problem:
+        return f"unknown, the journal is broken: {pending.problem}"
+    return pending.waiting.reason if pending and pending.waiting else None
+
+
+def _configured(settings: Settings) -> Configured:
+    return Configured(settings.search_paths, settings.storage, settings.config_url)
+
+
+def _console() -> Console:
+    return Console.of(sys.stdout, os.environ)

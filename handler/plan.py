@@ -22,7 +22,7 @@ Line = tuple[str, str]
 """How a line begins, and its text: what does not fit goes on behind that beginning."""
 
 
-def plan(device: Device, request: RotationRequest, limits: Limits) -> Iterator[Line]:
+def plan(device: Device, request: RotationRequest) -> Iterator[Line]:
     """Give the lines that say what `request` would do. Changes nothing, here or on a server.
 
     No server is asked anything while the certificate in use may be new to the gateway: its first sight of it is the
@@ -36,6 +36,7 @@ def plan(device: Device, request: RotationRequest, limits: Limits) -> Iterator[L
     if completed.rotation_id(device.storage) == request.rotation_id:
         yield "", f"nothing to do: rotation {request.rotation_id} is complete already"
         return
+    limits = Limits()
     connections = Connections(device, Deadline(limits.total), limits)
     device.open_store(request.key_ids, request.certificate_ids)
     try:
@@ -97,7 +98,8 @@ def _steps(device: Device, request: RotationRequest, old: IdentityNames, new: Id
     yield "        ", f"authenticated by certificate {old.certificate}"
     yield "        ", f"store the issued certificate as {new.certificate}"
     yield "        ", f"GET {request.est_server}/cacerts with the new certificate, as a trial"
-    yield "  [2/5] ", f"PATCH {server}/device: the next public key"
+    yield "  [2/5] ", f"GET {config}-device: whether the key in use reads the device's own files"
+    yield "        ", f"PATCH {server}/device: the next public key"
     yield "  [3/5] ", f"encrypt {device.config_encrypted} to the new key"
     yield "  [4/5] ", f"GET {config}-device, PATCH {config}: the device's own files, encrypted to the new key"
     yield "  [5/5] ", f"in {device.sota.check_writable((key, name))}:"

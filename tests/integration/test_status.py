@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from handler.arguments import Settings, make_parser
-from handler.console import Console
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
-from handler.inspection import inspect
+from handler.inspection import show_check, show_slots, show_status
 from handler.storage import DeviceLock
 from tests import softhsm
 from tests.privileges import NOBODY, reachable_folder, unprivileged
@@ -271,19 +270,21 @@ def test_a_key_that_does_not_belong_to_the_certificate_is_said_to_be(files):
     assert "do not belong together" in facts(done)["problem"]
 
 
-def test_somebody_who_is_not_root_is_told_what_only_root_may_read():
+def test_somebody_who_is_not_root_is_told_what_only_root_may_read(capsys):
     with reachable_folder() as folder, running_factory(folder / "device", "file") as factory:
         device = factory.device
         os.chown(folder / "device", NOBODY, -1)
         device.sota_toml.chmod(0o600)
         settings = Settings.of(make_parser().parse_args(["status"]), device.environment())
-        for command in ("status", "slots", "check"):
-            options, lines = make_parser().parse_args([command]), []
-            inspect(options, settings, Console(), lambda _: None)  # loads what only root may load
+        for command, show in {"status": show_status, "slots": show_slots, "check": show_check}.items():
+            options = make_parser().parse_args([command])
+            show(options, settings)  # loads what only root may load
+            capsys.readouterr()
             with unprivileged():
-                status = inspect(options, settings, Console(), lines.append)
+                status = show(options, settings)
             assert status == (2 if command == "check" else REFUSED)
-            assert f"{device.sota_toml} cannot be read: Permission denied; run this as root" in "\n".join(lines)
+            said = capsys.readouterr().out
+            assert f"{device.sota_toml} cannot be read: Permission denied; run this as root" in said
 
 
 # How it looks
