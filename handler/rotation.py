@@ -36,25 +36,24 @@ from .certificates import device_id
 from .connections import Connections
 from .device import Device
 from .ending import Ending
-from .errors import OfflineError, PendingError, RenewalError, RequestRefusedError, describe, is_final, until
-from .events import COMPLETED, STARTED, Delivery, Event
+from .errors import PendingError, RenewalError, RequestRefusedError, describe, is_final
+from .events import COMPLETED, STARTED, Event
 from .fioconfig import Fioconfig
 from .http import Deadline, Limits
 from .pending import EST, GATEWAY, LOCKED
 from .preflight import check_before_anything_changes
 from .progress import Progress
 from .request import RotationRequest
+from .runner import Runner
 from .services import Services
 from .state import ANNOUNCED, PROVED, SWITCHED, Journal, RotationState
-from .steps import Step, Steps
+from .steps import Steps
 from .takeover import take_over
 
 log = logging.getLogger(__name__)
 
 REPORT_LIMITS = Limits(total=10.0, connect=5.0, read=5.0, retry_delays=())
 BY_HAND = "given up by hand"
-IN_FLIGHT = 5.0
-"""Seconds that the switch waits for an event already on its way, and the end of a call for events not yet sent."""
 
 
 class Rotator:
@@ -80,19 +79,19 @@ class Rotator:
         limits = limits or Limits()
         self._connections = Connections(device, Deadline(limits.total), limits)
         self._journal = Journal(device.storage)
-        self._fioconfig = Fioconfig(self._journal, services, waits_for_us=called_by_fioconfig)
-        self._steps = Steps(device, self._journal, self._connections, self._fioconfig)
+        fioconfig = Fioconfig(self._journal, services, waits_for_us=called_by_fioconfig)
+        self._steps = Steps(device, self._journal, self._connections, fioconfig)
         self._ending = Ending(
             device,
             self._journal,
             self._connections,
             self._steps,
             services,
-            self._fioconfig,
+            fioconfig,
             progress,
             called_by_fioconfig=called_by_fioconfig,
         )
-        self._delivery: Delivery | None = None
+        self._runner = Runner(device, self._journal, self._connections, fioconfig, self._steps, self._ending, progress)
 
     @property
     def switched(self) -> bool:
@@ -195,8 +194,7 @@ class Rotator:
 
     def close(self) -> None:
         """Let go of connections, threads and the token."""
-        if self._delivery is not None:
-            self._delivery.stop(IN_FLIGHT)
+        self._runner.close()
         self._connections.close()
         self._device.close()
 
@@ -261,71 +259,8 @@ class Rotator:
             self._finish(self._begin(state.request))
         else:
             if state.step < SWITCHED:
-                state = self._run_steps(state, switched=names == state.new)
+                state = self._runner.run(state, switched=names == state.new)
             self._ending.complete(state)
-
-    def _run_steps(self, state: RotationState, *, switched: bool) -> RotationState:
-        steps = self._steps.all[state.step :]
-        if switched:
-            steps = self._steps.all[-1:]  # cut off inside the last one
-        else:
-            self._delivery = Delivery(self._journal, lambda stop: self._connections.new_gateway(state.old, stop))
-            self._delivery.start()
-            if state.step < LOCKED:
-                self._connections.prepare_gateway(state.old)
-        try:
-            for step in steps:
-                if step.number == SWITCHED and self._delivery is not None:
-                    # From the switch on nothing else may show the gateway a certificate: the proof comes first.
-                    self._delivery.stop(IN_FLIGHT)
-                state = self._run_step(step, state)
-        finally:
-            if state.step < SWITCHED:
-                self._fioconfig.release()
-        return state
-
-    def _run_step(self, step: Step, state: RotationState) -> RotationState:
-        self._progress.step_started(step.number, step.name)
-        try:
-            done = replace(step.run(state), step=step.number)
-            left = None if done.files_left == state.files_left else done.files_left
-            state = done
-            self._journal.record(state, self._ending.events(state.rotation_id).make(step.name, failure=left))
-        except (RenewalError, TokenError, OSError) as error:
-            self._progress.step_failed(describe(error))
-            self._step_failed(step, error)
-            raise
-        if self._delivery is not None:
-            self._delivery.notify()
-        if left is None:
-            self._progress.step_done()
-        else:
-            self._progress.step_failed(left)
-        return state
-
-    def _step_failed(self, step: Step, error: RenewalError | TokenError | OSError) -> None:
-        """Journal and report the attempt; drop the rotation where it was refused and nothing depends on it yet."""
-        state, reason = self._journal.rotation, describe(error)
-        if state is None:
-            return
-        events = self._ending.events(state.rotation_id)
-        waiting = self._journal.waiting
-        # That a server asks to come back later is reported once, that there is no network not at all.
-        known = isinstance(error, OfflineError) or (waiting is not None and None not in (waiting.until, until(error)))
-        reported = [] if known else [events.make(step.name, failure=reason)]
-        try:
-            if not is_final(error) or self._device.names_in_use() == state.new:
-                self._journal.record(state, *reported)
-            elif state.step < LOCKED:
-                self._journal.record(replace(state, refused=reason), *reported)
-                self._ending.drop(state, reason)
-            else:
-                self._journal.record(replace(state, refused=reason), *reported, events.make(COMPLETED, failure=reason))
-        except (RenewalError, TokenError, OSError) as second:
-            # The first error is the one to tell; what could not be cleaned up is found by the next call.
-            log.warning("after that failure: %s", describe(second))
-        if self._delivery is not None:
-            self._delivery.drain(IN_FLIGHT)
 
     # Small parts
 
