@@ -8,6 +8,7 @@ a process of its own would be after its imports. A call with nothing to do takes
 recoveries that are not cut off themselves.
 """
 
+import atexit
 import functools
 import gc
 import importlib
@@ -55,11 +56,17 @@ class WarmProgram:
         self._process.stdin.flush()
         return Ended(*json.loads(self._process.stdout.readline()))
 
+    def end(self):
+        """Close its input, and wait until it has ended."""
+        self._process.communicate()
+
 
 @functools.cache
 def program():
-    """Give this process's one; it ends with this process, which holds the other end of its input."""
-    return WarmProgram()
+    """Give this process's one; it ends with this process."""
+    started = WarmProgram()
+    atexit.register(started.end)
+    return started
 
 
 def serve():
