@@ -1,7 +1,7 @@
 """What libraries load and nothing here uses: loaded when it is first used, if ever.
 
 A rotation has to fit beside everything else on a small device, and each of these costs it memory and time at its start.
-Whoever does use one gets the real thing.
+Whoever does call one gets the real thing.
 """
 
 import importlib
@@ -18,7 +18,8 @@ class Lean:
 
     `later` names modules that are loaded by the first use of anything in them: of no use for one that others take names
     from when they import it, or that is imported in two places. `without` gives by module what is not loaded while that
-    one is: its import gets functions by the names that it asks for, which call the real ones.
+    one is: it and what it imports get functions by the names that they ask for, which call the real ones. Of use only
+    for what is called, and while there is one thread.
     """
 
     def __init__(self, *later: str, without: Mapping[str, Sequence[str]]) -> None:
@@ -60,7 +61,7 @@ class _Without(Loader):
             self._loader.exec_module(module)
         finally:
             for name in absent:
-                del sys.modules[name]
+                sys.modules.pop(name, None)
 
 
 class _StandIn(ModuleType):
@@ -74,6 +75,8 @@ class _StandIn(ModuleType):
             raise AttributeError(name)
 
         def real(*arguments: object, **named: object) -> object:
+            if isinstance(sys.modules.get(self.__name__), _StandIn):  # asked while the module that does without loads
+                del sys.modules[self.__name__]
             return getattr(importlib.import_module(self.__name__), name)(*arguments, **named)
 
         return real

@@ -63,7 +63,22 @@ import pkcs11
 assert pkcs11.util.ec.encode_named_curve_parameters("secp256r1").hex() == "06082a8648ce3d030107"
 assert "asn1crypto" in sys.modules
 """
+NESTED = """
+import hsm
+from hsm.lean import Lean
+from pathlib import Path
+from tempfile import TemporaryDirectory
+with TemporaryDirectory() as folder:
+    Path(folder, "undocumented.py").write_text("import dataclasses\\n@dataclasses.dataclass\\nclass P:\\n    x: int\\n")
+    sys.path.insert(0, folder)
+    sys.meta_path.insert(0, Lean(without={"undocumented": ["inspect"]}))
+    import undocumented
+assert undocumented.P.__doc__ == "P(x: int)"
+import inspect
+assert inspect.CO_VARARGS == 4
+"""
 PROGRAMS = {
+    "one without another": NESTED,
     "requests": REQUESTS,
     "dataclasses": DATACLASSES,
     "cryptography": CRYPTOGRAPHY,
