@@ -180,7 +180,7 @@ def _callbacks(installed: dict[int, _Installed], requested: dict[int, Callable[[
         try:
             if callback is not None:
                 callback()
-        except BaseException:  # noqa: BLE001 - C cannot take it
+        except Exception:  # noqa: BLE001 - C cannot take it
             _log.exception("A certificate request could not be noted")
         return 1
 

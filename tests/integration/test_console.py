@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from handler.exit_status import DONE, PENDING, PROBLEMS, REFUSED, UNREAD
+from handler.exit_status import DONE, PENDING, PROBLEMS, REFUSED, SWITCHED, UNREAD
 from tests.privileges import NOBODY, reachable_folder
 from tests.simulators.device import REPOSITORY
 from tests.simulators.factory import running_factory
@@ -77,6 +77,19 @@ def test_a_rotation_that_is_interrupted_says_whether_it_goes_on(files, until, nu
         said = process.communicate(timeout=30)[1]
     stop.set()
     assert process.returncode == PENDING
+    assert said.splitlines()[-1] == "renew-client-cert: interrupted" + GOES_ON
+
+
+def test_fioconfig_is_told_of_the_switch_even_by_a_rotation_that_is_interrupted(files, until):
+    """Else it would go on with the old key, and store what it fetches for that."""
+    files.gateway.faults.add("POST", "/events", times=None, status=503)
+    files.device.write_request(ID)
+    old = files.device.current_identity()
+    with files.device.start() as process:
+        until(lambda: files.device.current_identity() != old)
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=30)[1]
+    assert process.returncode == SWITCHED
     assert said.splitlines()[-1] == "renew-client-cert: interrupted" + GOES_ON
 
 
