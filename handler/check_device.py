@@ -200,7 +200,7 @@ class DeviceChecks:
         yield ok("key", f"{self.names.key} signs")
         local = LocalConfig(storage / "config.encrypted", storage / FOLDER / "config.encrypted")
         encrypted = local.has_encrypted_values()
-        if self.store.can_derive():
+        if self.store.can_derive(self.names.key):
             local.check_readable(key)
             there = "its values are readable with this key" if encrypted else "nothing in it is encrypted"
             yield ok("key", f"derives; config.encrypted: {there}")

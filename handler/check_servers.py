@@ -83,7 +83,7 @@ class ServerChecks:
             yield from _clock_finding(http.answer)
             key, store = self._device.usable_key, self._device.store
             if key is not None and store is not None and has_encrypted_values(files):
-                if not store.can_derive():
+                if not store.can_derive(names.key):
                     yield problem("gateway", "files of this device are encrypted there, and this token cannot derive")
                 else:
                     check_readable(files, key)
@@ -180,6 +180,10 @@ def _clock_finding(answer: Answer | None) -> Iterator[Finding]:
         yield ok("clock", f"agrees with the gateway's to {abs(off).total_seconds():.0f} s")
 
 
-def _origin(url: str) -> tuple[str | None, int]:
-    parts = urlsplit(url)
+def _origin(url: str) -> tuple[str | None, int] | None:
+    """Give host and port; None where the address is none."""
+    try:
+        parts = urlsplit(https_url(url))
+    except ValueError:
+        return None
     return parts.hostname, parts.port or 443

@@ -146,6 +146,8 @@ class Device:
 
                 wait_for_token(token, self._token_wait)
             self._token = token
-        return TokenKeyStore(
-            self._token, [ObjectId.parse(text) for text in key_ids], [ObjectId.parse(text) for text in certificate_ids]
-        )
+        try:
+            ids = [[ObjectId.parse(text) for text in texts] for texts in (key_ids, certificate_ids)]
+        except ValueError as error:  # asked for when this device had its key in a file
+            raise RequestRefusedError(f"this rotation was asked for with ids that no token has: {error}") from error
+        return TokenKeyStore(self._token, *ids, in_use=self.names_in_use)

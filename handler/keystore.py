@@ -72,8 +72,8 @@ class KeyStore(Protocol):
     def retire(self, names: IdentityNames) -> None:
         """Remove an identity that is no longer in use, as far as this kind of store does not keep it."""
 
-    def can_derive(self) -> bool:
-        """Tell whether its keys can do ECDH, which encrypted configuration values need."""
+    def can_derive(self, name: str) -> bool:
+        """Tell whether that key can do ECDH, which encrypted configuration values need."""
 
     def authenticate(self, context: ssl.SSLContext, names: IdentityNames) -> None:
         """Make the context present that identity: the one certificate, without a chain."""
@@ -166,7 +166,7 @@ class FileKeyStore:
 
     retire = discard
 
-    def can_derive(self) -> bool:
+    def can_derive(self, name: str) -> bool:  # noqa: ARG002
         """Tell that keys in files can do ECDH."""
         return True
 

@@ -33,7 +33,7 @@ def check_before_anything_changes(device: Device, local_config: LocalConfig, con
             certificate.not_valid_before_utc,
         )
     new = device.store.unused(names)
-    if device.store.can_derive():
+    if device.store.can_derive(names.key):
         local_config.check_readable(key)
     elif local_config.has_encrypted_values() or has_encrypted_values(connections.gateway(names).device_config()):
         raise RequestRefusedError(

@@ -56,8 +56,8 @@ T = TypeVar("T")
 class TokenKeyStore:
     """The identities in a token. All methods raise hsm.errors.TokenError and its subclasses.
 
-    `delays` are the seconds before each further attempt at a change, `wait` is what waits. `in_use` are the ids
-    whose objects must not be destroyed; unused() takes note of them too.
+    `delays` are the seconds before each further attempt at a change, `wait` is what waits. `in_use` tells the ids whose
+    objects must not be destroyed; it is asked each time before any is.
     """
 
     sota_keys = ("p11.tls_pkey_id", "p11.tls_clientcert_id")
@@ -68,14 +68,14 @@ class TokenKeyStore:
         key_ids: Sequence[ObjectId],
         certificate_ids: Sequence[ObjectId],
         *,
-        in_use: Names | None = None,
+        in_use: Callable[[], Names] | None = None,
         delays: Sequence[float] = (0.5, 2.0, 5.0),
         wait: Callable[[float], object] | None = None,
     ) -> None:
         self._token = token
         self._key_ids = key_ids
         self._certificate_ids = certificate_ids
-        self._in_use = None if in_use is None else ids_of(in_use)
+        self._in_use = in_use
         self._delays = delays
         self._wait = threading.Event().wait if wait is None else wait
 
@@ -88,17 +88,17 @@ class TokenKeyStore:
 
         Raises ObjectConflictError: an object of somebody else is there, or the key in use is ambiguous.
         """
-        self._in_use = ids_of(current)
+        current_key, current_certificate = ids_of(current)
         try:
-            key = alternate(self._key_ids, self._in_use[0])
-            certificate = alternate(self._certificate_ids, self._in_use[1])
+            key = alternate(self._key_ids, current_key)
+            certificate = alternate(self._certificate_ids, current_certificate)
         except ValueError as error:
             raise ObjectConflictError(str(error)) from error
         with self._token.session("look at the free slots") as session:
-            privates = objects_under(session, self._in_use[0], ObjectClass.PRIVATE_KEY)
+            privates = objects_under(session, current_key, ObjectClass.PRIVATE_KEY)
             if len(privates) > 1:
                 raise ObjectConflictError(
-                    f"token {self._token.label!r} has {len(privates)} private keys {self._in_use[0]}, labelled "
+                    f"token {self._token.label!r} has {len(privates)} private keys {current_key}, labelled "
                     f"{labels(privates)}: expected the one in use; remove what does not belong there"
                 )
             self._refuse_strangers(session, key, KEY_LABEL)
@@ -245,15 +245,13 @@ class TokenKeyStore:
     def retire(self, names: Names) -> None:
         """Keep an identity that is no longer in use: it stays in its slots until the next rotation."""
 
-    def can_derive(self) -> bool:
-        """Tell whether the token does ECDH: by its mechanisms, and by a try with the key in use where that is known."""
+    def can_derive(self, name: str) -> bool:
+        """Tell whether the token does ECDH with that key: by its mechanisms, then by a try."""
         with self._token.session("list the mechanisms") as session:
             if Mechanism.ECDH1_DERIVE not in session.token.slot.get_mechanisms():
                 return False
-        if self._in_use is None:
-            return True
+        key = self.key(name)
         try:
-            key = load_private_key(self._token, self._in_use[0])
             key.exchange(ec.ECDH(), ec.generate_private_key(key.curve).public_key())
         except UnsupportedError as error:
             _log.info("%s", error)
@@ -271,7 +269,7 @@ class TokenKeyStore:
         self._token.close()
 
     def _refuse_in_use(self, object_id: ObjectId, place: int) -> None:
-        if self._in_use is not None and self._in_use[place] == object_id:
+        if self._in_use is not None and ids_of(self._in_use())[place] == object_id:
             what = ("key", "certificate")[place]
             raise ObjectConflictError(f"{what} {object_id} of token {self._token.label!r} is in use: left as it is")
 

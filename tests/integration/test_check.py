@@ -119,6 +119,8 @@ def test_only_the_certificate_in_use_is_shown_to_the_servers(factory):
         ('\ncert_source = "file"', '\ncert_source = "pkcs11"', "tls.cert_source is pkcs11"),
         ('\npkey_source = "file"', '\npkey_source = "tpm"', "tls.pkey_source is 'tpm'"),
         ('server = "https://', 'server = "http://', "tls.server is no address"),
+        ('server = "https://', 'server = "https://h:99999/', "tls.server is no address"),
+        ('server = "https://', 'server = "https://[::1/', "tls.server is no address"),
         ("tls_clientcert_path", "no_path", "import.tls_clientcert_path is not set"),
         ("tls_cacert_path", "no_path", "import.tls_cacert_path is not set"),
         ('tls_pkey_path = "', "tls_pkey_path = 5 #", "import.tls_pkey_path is not a text"),

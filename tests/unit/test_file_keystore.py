@@ -236,7 +236,7 @@ def test_provisioned_files_are_never_overwritten(store, tmp_path):
 
 
 def test_keys_in_files_can_derive(store):
-    assert store.can_derive()
+    assert store.can_derive("pkey.pem")
     store.close()
 
 
