@@ -13,6 +13,7 @@ missing.
 """
 
 import hashlib
+import itertools
 import json
 import logging
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -67,11 +69,24 @@ class _Left:
         }
         return cls(
             request=checked_request(asked, NAME, token=token),
-            step=int(content["StepIdx"]),
+            step=max(0, int(content["StepIdx"])),
             new_key=str(content.get("NewKey") or ""),
             new_certificate=str(content.get("NewCert") or ""),
             full_config=str(content.get("FullConfigEncrypted") or ""),
         )
+
+
+UNUSABLE = (
+    RefusedError,
+    ObjectMissingError,
+    ObjectConflictError,
+    UnsupportedError,
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+)
+"""What says that a key or certificate that fioconfig left cannot be gone on with."""
 
 
 def take_over(device: Device, journal: Journal, steps: Steps) -> None:
@@ -95,7 +110,7 @@ def take_over(device: Device, journal: Journal, steps: Steps) -> None:
         device.open_store(left.request.key_ids, left.request.certificate_ids)
         try:
             state = _state(device, left)
-        except (RefusedError, ObjectMissingError, ObjectConflictError, UnsupportedError, ValueError) as error:
+        except UNUSABLE as error:
             log.warning("its key or certificate is not there (%s): it begins again", error)
             state = None
         if device.config.token is None:
@@ -153,9 +168,10 @@ def _other(device: Device, left: _Left, new: IdentityNames) -> IdentityNames:
     """Give the old identity's names where sota.toml has the new ones already: the other ids of a token."""
     if device.config.token is None:
         return NOWHERE
-    pairs = zip(left.request.key_ids, left.request.certificate_ids, strict=False)
-    candidates = [device.store.canonical(IdentityNames(*pair)) for pair in pairs]
-    return next((each for each in candidates if each.key != new.key and each.certificate != new.certificate), new)
+    pairs = itertools.product(left.request.key_ids, left.request.certificate_ids)
+    candidates = (device.store.canonical(IdentityNames(*pair)) for pair in pairs)
+    # A request names two different ids of each kind.
+    return next(each for each in candidates if each.key != new.key and each.certificate != new.certificate)
 
 
 def _is_in_use(device: Device, current: IdentityNames, certificate: x509.Certificate) -> bool:
