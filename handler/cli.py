@@ -15,11 +15,10 @@ import argparse
 import contextlib
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +28,7 @@ from .arguments import Settings, make_parser
 from .console import Console
 from .errors import BusyError, RenewalError, RequestRefusedError, describe, is_final
 from .exit_status import DONE, PENDING, REFUSED, SWITCHED, UNREAD, USAGE
+from .interruption import end_in_order
 from .output import OutputError, flush, say, set_up, set_up_messages, silence, tell
 from .pending import FOLDER, JOURNAL, read_pending
 
@@ -82,7 +82,7 @@ def _called(options: argparse.Namespace, *, shows: bool) -> int:
         settings = Settings.of(options, os.environ)
         if options.command in OTHERS:
             return OTHERS[options.command](options, settings)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl+C does
+        end_in_order()
         return _run(options, settings)
     except (RenewalError, TokenError, OSError) as error:
         return _explain(error, "" if shows else _what_next(settings))
@@ -172,6 +172,9 @@ def _change(
             status = DONE
         except (RenewalError, TokenError, OSError) as error:
             status = _explain(error, _what_next(settings))
+        except KeyboardInterrupt:  # here, because fioconfig has to be told even then that the key was switched
+            say("interrupted" + _what_next(settings))
+            status = PENDING
         finally:
             rotator.close()
         if status == DONE and not (by_fioconfig or (options.command == "resume" and options.offline)):
@@ -225,7 +228,8 @@ def _is_due(device: "Device", share: float) -> bool:
     finally:
         device.close()
     end = certificate.not_valid_after_utc
-    left = (end - datetime.now(UTC)) / (end - certificate.not_valid_before_utc)
+    life = max(end - certificate.not_valid_before_utc, timedelta(seconds=1))
+    left = (end - datetime.now(UTC)) / life
     if left < share:
         return True
     tell(f"nothing to do: {left:.0%} of the certificate's life is left (until {end:%Y-%m-%d %H:%M} UTC)")

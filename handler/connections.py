@@ -3,7 +3,7 @@
 import logging
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -31,7 +31,7 @@ class Connections:
         self._deadline = deadline
         self._limits = limits
         self._gateway: tuple[IdentityNames, GatewayClient] | None = None
-        self._preparing: threading.Thread | None = None
+        self._ahead: _Ahead | None = None
         self._files: ConfigEntries | None = None
         self._asked_to_wait: PendingError | None = None
 
@@ -59,28 +59,13 @@ class Connections:
 
         What fails here is met again, and reported, by the first request.
         """
-
-        def prepare() -> None:
-            once = threading.Event()
-            once.set()  # nothing is waited for here
-            try:
-                client = self.new_gateway(names, once)
-                self._gateway = (names, client)
-                self._files = client.device_config()
-            except PendingError as error:
-                self._asked_to_wait = error if error.not_before else None
-            except (RenewalError, TokenError, OSError) as error:
-                log.debug("the gateway was asked in vain in advance: %s", error)
-            finally:
-                once.clear()
-
         self.close()
-        self._preparing = threading.Thread(target=prepare, name="gateway", daemon=True)
-        self._preparing.start()
+        self._ahead = _Ahead(names, lambda stop: self.new_gateway(names, stop))
+        self._ahead.start()
 
     def gateway(self, names: IdentityNames) -> GatewayClient:
         """Give the one client of the device gateway that this call keeps open for that identity."""
-        self._prepared(None)
+        self._take_over(None)
         if self._gateway is None or self._gateway[0] != names:
             self.close()
             self._gateway = (names, self.new_gateway(names))
@@ -100,16 +85,55 @@ class Connections:
 
     def close(self) -> None:
         """Close what is kept open."""
-        self._prepared(IN_FLIGHT)
+        self._take_over(IN_FLIGHT)
         self._files = self._asked_to_wait = None
         if self._gateway is not None:
             self._gateway[1].close()
             self._gateway = None
 
-    def _prepared(self, timeout: float | None) -> None:
-        if self._preparing is not None:
-            self._preparing.join(timeout)
-            self._preparing = None
+    def _take_over(self, timeout: float | None) -> None:
+        """Take over what was asked in advance, where that ends within so many seconds."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead.ended(timeout):
+            self._gateway = None if ahead.client is None else (ahead.names, ahead.client)
+            self._files, self._asked_to_wait = ahead.files, ahead.asked_to_wait
 
     def _authenticate(self, names: IdentityNames, context: ssl.SSLContext) -> None:
         self._device.store.authenticate(context, names)
+
+
+class _Ahead:
+    """The gateway asked for this device's files in a thread of its own. What came of it is for who saw it end."""
+
+    def __init__(self, names: IdentityNames, connect: Callable[[threading.Event], GatewayClient]) -> None:
+        self.names = names
+        self.client: GatewayClient | None = None
+        self.files: ConfigEntries | None = None
+        self.asked_to_wait: PendingError | None = None
+        self._connect = connect
+        self._abandoned = False
+        self._thread = threading.Thread(target=self._ask, name="gateway", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def ended(self, timeout: float | None) -> bool:
+        """Wait so many seconds for its end; where that does not come, the thread closes what it opened itself."""
+        self._thread.join(timeout)
+        self._abandoned = self._thread.is_alive()
+        return not self._abandoned
+
+    def _ask(self) -> None:
+        once = threading.Event()
+        once.set()  # nothing is waited for here
+        try:
+            self.client = self._connect(once)
+            self.files = self.client.device_config()
+        except PendingError as error:
+            self.asked_to_wait = error if error.not_before else None
+        except (RenewalError, TokenError, OSError) as error:
+            log.debug("the gateway was asked in vain in advance: %s", error)
+        finally:
+            once.clear()
+            if self._abandoned and self.client is not None:
+                self.client.close()

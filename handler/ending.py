@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 from typing import NoReturn
 
-from hsm.errors import TokenError
+from hsm.errors import TokenError, UnsupportedError
 
 from . import completed
 from .connections import Connections
@@ -58,14 +58,10 @@ class Ending:
 
     def complete(self, state: RotationState) -> None:
         """Prove the new identity, tell its users, tidy up. Raises ServerRefusedError (rolled back), PendingError."""
-        try:
-            if state.step < PROVED:
-                state = self._prove(state)
-            if state.files_left is not None:
-                state = self._bring_files_along(state)
-        except BaseException:
-            self._fioconfig.release()
-            raise
+        if state.step < PROVED:
+            state = self._prove(state)
+        if state.files_left is not None:
+            state = self._bring_files_along(state)
         completed.write(self._device.storage, state)
         self._services.restart_aktualizr()
         state = replace(state, step=ANNOUNCED)
@@ -190,8 +186,9 @@ class Ending:
         )
         self._fioconfig.release()
         try:
+            self._device.open_store()
             self._device.discard(state.new)
-        except RefusedError as error:  # a part of it is in use
+        except (RefusedError, UnsupportedError) as error:  # a part of it is in use, or it is in a store of another kind
             log.info("%s", error)
         self._steps.local_config.forget()
         self._journal.record(None, self.events(state.rotation_id).make(COMPLETED, failure=reason), without=COMPLETED)

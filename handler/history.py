@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .storage import atomic_write
 from .table import folded, hanging, printable
 from .typed import read
 
@@ -50,7 +51,7 @@ class History:
                 file.writelines(json.dumps(asdict(_entry(event)), ensure_ascii=False) + "\n" for event in events)
             if self._path.stat().st_size > MAX_BYTES:
                 lines = self._path.read_bytes().splitlines(keepends=True)
-                self._path.write_bytes(b"".join(lines[len(lines) // 2 :]))
+                atomic_write(self._path, b"".join(lines[len(lines) // 2 :]), mode=0o600)
         except OSError as error:
             log.info("the history is not kept: %s", error)
 

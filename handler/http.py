@@ -37,7 +37,6 @@ from .broken_connection import judge
 from .errors import (
     PendingError,
     PostponedError,
-    RenewalError,
     ServerBusyError,
     ServerRefusedError,
 )
@@ -146,21 +145,21 @@ class HttpClient:
             self._wait(turn, failure, asked=bool(asked))
             retry += 1
 
-    def wait(self, seconds: float, reason: RenewalError) -> None:
-        """Wait as long as the server asked for; PendingError at once where that does not fit the deadline.
+    def wait(self, seconds: float, reason: PendingError) -> None:
+        """Wait as long as the server asked for; PostponedError at once where that does not fit the deadline.
 
         `reason` is what to say then.
         """
         self._wait(in_line(seconds, (seconds,), 0, self._deadline.remaining), reason, asked=True)
 
-    def _wait(self, turn: Turn, reason: RenewalError, *, asked: bool) -> None:
-        """Wait in line, or raise PendingError. `asked`: the server asked for it, so nobody is to come back before."""
+    def _wait(self, turn: Turn, reason: PendingError, *, asked: bool) -> None:
+        """Wait in line, or raise `reason`; PostponedError where the server `asked`: nobody is to come before."""
         if turn.wait is None or self._stop.is_set():
             if asked:
                 raise PostponedError(str(reason), datetime.now(UTC) + timedelta(seconds=turn.delay or 0.0)) from reason
-            raise PendingError(str(reason)) from reason
+            raise reason
         if self._stop.wait(turn.wait):
-            raise PendingError(str(reason)) from reason
+            raise reason
 
     def _attempt(
         self, method: str, url: str, content_type: str, body: bytes | None
@@ -241,7 +240,7 @@ class HttpClient:
         """Tell a transient failure (returned) from one that ends the call (raised)."""
         signing = tls.signing_error(self._context)
         if signing is not None:
-            if isinstance(signing, TokenError):
+            if isinstance(signing, (TokenError, KeyboardInterrupt)):
                 raise signing from error
             raise RuntimeError("the private key failed inside a TLS handshake") from signing
         return judge(urlsplit(url).netloc, error)
@@ -253,7 +252,11 @@ def _client_context(ca_file: Path) -> ssl.SSLContext:
     context.hostname_checks_common_name = False  # RFC 9525 §6.3: only subjectAltName
     # Every certificate of the file is an anchor of its own, as for the Go client: an intermediate CA alone is enough.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    context.load_verify_locations(cafile=str(ca_file))
+    try:
+        context.load_verify_locations(cafile=str(ca_file))
+    except OSError as error:  # it does not say which file
+        error.filename = str(ca_file)
+        raise
     return context
 
 

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from .errors import RefusedError
 from .typed import MalformedError, read
@@ -110,9 +110,24 @@ def marker(storage: Path) -> Path:
     return storage / FOLDER / MARKER
 
 
-def is_due(step: int, refused: str | None) -> bool:
-    """Whether a rotation goes on without being asked: a refused one does only where it has to be cleaned up."""
-    return refused is None or step < LOCKED
+class Unfinished(Protocol):
+    """What a rotation's state says of whether it goes on by itself."""
+
+    @property
+    def step(self) -> int: ...  # noqa: D102
+
+    @property
+    def refused(self) -> str | None: ...  # noqa: D102
+
+
+def is_due(rotation: Unfinished | None, *, requested: bool, undelivered: bool) -> bool:
+    """Whether there is anything to do that nobody has to ask for.
+
+    A refused rotation goes on only where it has to be cleaned up; behind one that does not, nothing is begun.
+    """
+    if rotation is None:
+        return requested or undelivered
+    return rotation.refused is None or rotation.step < LOCKED or undelivered
 
 
 def read_pending(storage: Path) -> Pending | None:
@@ -161,7 +176,6 @@ def summary(data: Mapping[str, Any]) -> Pending:
         raise MalformedError(f"rotation.step: expected 0 to {LAST}, found {rotation.step}")
     undelivered = len(events_of(data))
     asked = rotation.request if rotation else requested
-    unfinished = rotation is not None and is_due(rotation.step, rotation.refused)
     return Pending(
         device=device_of(data),
         rotation_id=asked.rotation_id if asked else None,
@@ -169,7 +183,7 @@ def summary(data: Mapping[str, Any]) -> Pending:
         refused=rotation.refused if rotation else None,
         waiting=waiting_of(data),
         undelivered=undelivered,
-        due=bool(unfinished or requested or undelivered),
+        due=is_due(rotation, requested=requested is not None, undelivered=undelivered > 0),
     )
 
 

@@ -5,7 +5,8 @@ Found at the start of a call, first match:
 | journal | sota.toml names | the rule |
 | --- | --- | --- |
 | nothing pending, or only a request | anything | a request that is not completed yet begins |
-| gateway refused the new certificate | anything | roll back: old identity, config.encrypted, files on the server |
+| any | neither | somebody else changed the identity: give the rotation up, touch nothing in use |
+| gateway refused the new certificate | either | roll back: old identity, config.encrypted, files on the server |
 | refused before step 2 was done | old identity | drop it (new key destroyed), then begin again from the start |
 | step 0..4 done | old identity | go on with the next step; the same key and the same CSR |
 | step 0..4 done | new identity | cut off inside step 5: make config.encrypted whole, go on below |
@@ -13,7 +14,6 @@ Found at the start of a call, first match:
 | step 5 done | new identity | `CertRotationCompleted` over the new certificate: the gateway's first sight of it |
 | that was taken | new identity | record the completion, restart the users of the key |
 | that is done | new identity | tidy up: config.encrypted whole, the old key gone |
-| any | neither | somebody else changed the identity: give the rotation up, touch nothing in use |
 
 Another ROTATIONID: a rotation that has not done step 2 is dropped for it; a later one is finished first.
 
@@ -79,19 +79,19 @@ class Rotator:
         limits = limits or Limits()
         self._connections = Connections(device, Deadline(limits.total), limits)
         self._journal = Journal(device.storage)
-        fioconfig = Fioconfig(self._journal, services, waits_for_us=called_by_fioconfig)
-        self._steps = Steps(device, self._journal, self._connections, fioconfig)
+        self._fioconfig = Fioconfig(self._journal, services, waits_for_us=called_by_fioconfig)
+        self._steps = Steps(device, self._journal, self._connections, self._fioconfig)
         self._ending = Ending(
             device,
             self._journal,
             self._connections,
             self._steps,
             services,
-            fioconfig,
+            self._fioconfig,
             progress,
             called_by_fioconfig=called_by_fioconfig,
         )
-        self._runner = Runner(device, self._journal, self._connections, fioconfig, self._steps, self._ending, progress)
+        self._runner = Runner(device, self._journal, self._connections, self._steps, self._ending, progress)
 
     @property
     def switched(self) -> bool:
@@ -145,11 +145,20 @@ class Rotator:
         self._journal.request(None)
         if state is None:
             return requested is not None
-        self._open(state)
-        if state.step < LOCKED and state.rollback is None and self._device.names_in_use() == state.old:
-            self._ending.drop(state, BY_HAND)
+        names = self._device.names_in_use()
+        if names not in (state.old, state.new):
+            self._ending.give_up(state, names)
             self._ending.deliver_now()
             return True
+        self._open(state)
+        if state.step < LOCKED and state.rollback is None and names == state.old:
+            self._ending.drop(state, BY_HAND)
+            self._ending.deliver_now()
+        else:
+            self._return_by_hand(state)
+        return True
+
+    def _return_by_hand(self, state: RotationState) -> None:
         closed = "the gateway has taken the new certificate" if state.step >= PROVED else None
         if closed := closed or self._ending.way_back_closed(state):
             raise RequestRefusedError(
@@ -158,8 +167,8 @@ class Rotator:
             )
         state = replace(state, rollback=BY_HAND, refused=None)
         self._journal.record(state)
-        self._ending.go_back(state)
-        return True
+        with self._fioconfig.held():
+            self._ending.go_back(state)
 
     def withdraw(self) -> bool:
         """Heed that the request was removed from the configuration; tell whether there was anything to do.
@@ -201,8 +210,12 @@ class Rotator:
     # The rules
 
     def _work(self, request: RotationRequest | None) -> bool:
-        """Finish the rotation that is pending, then begin the one that is requested, then deliver what is left."""
-        with self._remembering():
+        """Finish the rotation that is pending, then begin the one that is requested, then deliver what is left.
+
+        Where fioconfig called and the first has switched the key, the second is left to the next call: until fioconfig
+        has ended it knows the old key only, which the second would take away.
+        """
+        with self._remembering(), self._fioconfig.held():
             return self._worked(request)
 
     def _worked(self, request: RotationRequest | None) -> bool:
@@ -213,7 +226,7 @@ class Rotator:
                 self._abandon(state, f"superseded by {request.rotation_id}")
             else:
                 self._finish(state)
-        if request is not None:
+        if request is not None and not (self._called_by_fioconfig and self.switched):
             if self._journal.rotation is not None:  # announced, kept for a cut that did not come
                 self._ending.tidy(self._journal.rotation)
             self._finish(self._begin(request))
@@ -241,12 +254,13 @@ class Rotator:
 
     def _finish(self, state: RotationState) -> None:
         """Bring a rotation to its end from wherever it is."""
-        self._open(state)
         names = self._device.names_in_use()
+        if names not in (state.old, state.new):
+            self._ending.give_up(state, names)
+            return
+        self._open(state)
         if state.rollback is not None:
             self._ending.roll_back(state)
-        elif names not in (state.old, state.new):
-            self._ending.give_up(state, names)
         elif names == state.old and state.step >= SWITCHED:
             log.warning("the configuration names the old identity again: it is switched to the new one")
             self._steps.switch(state)
@@ -255,6 +269,7 @@ class Rotator:
             self._ending.tidy(state)
         elif _starts_over(state):
             self._device.discard(state.new)
+            self._journal.request(self._journal.requested or state.request)  # in case of a cut before it has begun
             self._journal.record(None)
             self._finish(self._begin(state.request))
         else:
@@ -307,10 +322,10 @@ class Rotator:
 
     def _abandon(self, state: RotationState, reason: str) -> None:
         """Drop a rotation that nobody asks for any more, unless sota.toml says that it came further."""
-        self._open(state)
         if self._device.names_in_use() != state.old:
             self._finish(state)
         else:
+            self._open(state)
             self._ending.drop(state, reason)
 
     def _open(self, state: RotationState) -> None:

@@ -10,7 +10,6 @@ from .device import Device
 from .ending import Ending
 from .errors import OfflineError, RenewalError, describe, is_final, until
 from .events import COMPLETED, Delivery
-from .fioconfig import Fioconfig
 from .pending import LOCKED
 from .progress import Progress
 from .state import SWITCHED, Journal, RotationState
@@ -30,7 +29,6 @@ class Runner:
         device: Device,
         journal: Journal,
         connections: Connections,
-        fioconfig: Fioconfig,
         steps: Steps,
         ending: Ending,
         progress: Progress,
@@ -38,7 +36,6 @@ class Runner:
         self._device = device
         self._journal = journal
         self._connections = connections
-        self._fioconfig = fioconfig
         self._steps = steps
         self._ending = ending
         self._progress = progress
@@ -58,15 +55,11 @@ class Runner:
             self._delivery.start()
             if state.step < LOCKED:
                 self._connections.prepare_gateway(state.old)
-        try:
-            for step in steps:
-                if step.number == SWITCHED and self._delivery is not None:
-                    # From the switch on nothing else may show the gateway a certificate: the proof comes first.
-                    self._delivery.stop(IN_FLIGHT)
-                state = self._run_step(step, state)
-        finally:
-            if state.step < SWITCHED:
-                self._fioconfig.release()
+        for step in steps:
+            if step.number == SWITCHED and self._delivery is not None:
+                # From the switch on nothing else may show the gateway a certificate: the proof comes first.
+                self._delivery.stop(IN_FLIGHT)
+            state = self._run_step(step, state)
         return state
 
     def _run_step(self, step: Step, state: RotationState) -> RotationState:

@@ -43,10 +43,10 @@ class Services:
         """Stop the unit; tell whether that worked."""
         return self._call("stop", unit) is not None
 
-    def start(self, unit: str) -> bool:
-        """Start the unit, even one that failed too often; tell whether that worked."""
+    def start(self, unit: str, *, wait: bool = True) -> bool:
+        """Start the unit, even one that failed too often; tell whether that worked, or with `wait=False` was queued."""
         self._call("reset-failed", unit)
-        return self._call("start", unit) is not None
+        return self._call("start", *([] if wait else ["--no-block"]), unit) is not None
 
     def restart_aktualizr(self) -> None:
         """Restart aktualizr-lite if it runs.

@@ -178,7 +178,7 @@ class Journal:
     @property
     def due(self) -> bool:
         """Whether there is something that can be done without being asked."""
-        return _is_due(self._rotation, self._requested, self._events)
+        return is_due(self._rotation, requested=self._requested is not None, undelivered=bool(self._events))
 
     def load(self) -> None:
         """Read the journal. One that is broken is set aside: sota.toml still names a whole identity.
@@ -268,7 +268,7 @@ class Journal:
             self._replace(self._rotation, self._requested, left)
 
     def _replace(self, rotation: RotationState | None, requested: RotationRequest | None, events: list[Event]) -> None:
-        due = _is_due(rotation, requested, events)
+        due = is_due(rotation, requested=requested is not None, undelivered=bool(events))
         if due and not self._marker.exists():  # first: a marker too many wakes the daemon in vain, one too few never
             make_folder(self._folder)
             self._marker.touch(0o600)
@@ -307,8 +307,3 @@ def _limited(events: list[Event]) -> list[Event]:
     attempts = [each["id"] for each in events if not each["event"]["success"] and each["eventType"]["id"] != COMPLETED]
     gone = set(attempts[: max(0, surplus)])
     return [each for each in events if each["id"] not in gone][-MAX_EVENTS:]
-
-
-def _is_due(rotation: RotationState | None, requested: RotationRequest | None, events: Sequence[Event]) -> bool:
-    unfinished = rotation is not None and is_due(rotation.step, rotation.refused)
-    return unfinished or requested is not None or bool(events)

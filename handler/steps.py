@@ -129,7 +129,7 @@ class Steps:
 
         The same connection brings the CA certificates that the issuer is looked for in.
         """
-        if self._device.store.can_derive():
+        if self._device.store.can_derive(state.new.key):
             secret = secrets.token_bytes(16)
             if ecies.decrypt(key, ecies.encrypt(key.public_key(), secret)) != secret:
                 raise CertificateRefusedError("the new key does not decrypt what was encrypted to it: it is not used")
@@ -215,8 +215,10 @@ class Steps:
         """
         if self._device.names_in_use() != state.new:
             self._device.identity(state.new)
-        if self._device.switch(state.new):
-            self.switched = True
+            try:
+                self._device.switch(state.new)
+            finally:  # by evidence: a signal may come right after the replacement
+                self.switched |= self._device.names_in_use() == state.new
         self.settle(state)
 
     def settle(self, state: RotationState) -> None:

@@ -1,5 +1,6 @@
 """What a person asks beside a rotation: a dry run, a rotation that is due, giving one up, the history, silence."""
 
+import json
 import re
 from pathlib import Path
 
@@ -264,6 +265,29 @@ def test_a_rotation_whose_proof_was_taken_without_an_answer_cannot_be_given_up(f
     assert "past the point of no return: the gateway refuses the old certificate" in done.stderr
     assert device.run("resume").returncode == DONE
     assert broken_invariants(factory, ID, completed=True) == []
+
+
+@pytest.mark.parametrize("rolled_back", [False, True])
+@pytest.mark.parametrize("command", ["abort", "resume"])
+def test_an_identity_that_somebody_else_put_there_is_not_touched(files, command, rolled_back):
+    """Registered anew while a rotation was pending: the old identity of that rotation is nothing to return to."""
+    left_after(files, "PATCH", "/config")
+    device, state = files.device, files.device.storage / "renew-client-cert/rotation.json"
+    if rolled_back:
+        journal = json.loads(state.read_text())
+        journal["rotation"]["rollback"] = "the gateway refused the new certificate"
+        state.write_text(json.dumps(journal))
+    for name in ("pkey", "client"):
+        (device.storage / f"{name}.other.pem").write_bytes((device.storage / f"{name}.pem").read_bytes())
+        text = device.sota_toml.read_text()
+        device.sota_toml.write_text(text.replace(f"{name}.pem", f"{name}.other.pem"))
+    before = device.sota_toml.read_bytes()
+    done = device.run(command)
+    assert done.returncode == DONE, done.stderr
+    assert "somebody else changed it" in done.stderr
+    assert device.sota_toml.read_bytes() == before
+    assert read_pending(device.storage) is None
+    assert (device.storage / "pkey.pem").exists()
 
 
 def test_without_anything_pending_there_is_nothing_to_give_up(files):

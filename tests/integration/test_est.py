@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
+from handler.http import Limits
 from tests.invariants import broken_invariants
 from tests.simulators.est_server import EstServer
 from tests.simulators.factory import running_factory
@@ -182,6 +183,13 @@ def test_that_a_server_asks_to_come_back_is_reported_once(factory):
 
 
 # /cacerts
+
+
+def test_cacerts_that_a_busy_server_does_not_give_in_time_are_done_without(files):
+    files.device.write_request("certs-1")
+    files.est.faults.add("GET", "/cacerts", times=None, status=503)
+    limits = Limits(total=3.0, connect=1.0, read=0.4, retry_delays=(30.0,))
+    assert call(files.device, limits=limits).status == SWITCHED
 
 
 @pytest.mark.parametrize("where", ["in the answer", "in /cacerts", "in the CA file", "nowhere"])

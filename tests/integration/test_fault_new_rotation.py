@@ -13,6 +13,7 @@ import json
 
 import pytest
 
+from handler.pending import read_pending
 from tests.invariants import broken_invariants, secrets_in_journal
 from tests.simulators.factory import running_factory
 
@@ -66,12 +67,43 @@ def ends(factory, rotation_id):
 
 def finish(factory):
     """Call as often as fioconfig and a boot do; the last call has nothing left to do."""
-    statuses = [call(factory.device).status, call(factory.device).status, call(factory.device, "resume").status]
-    assert statuses[0] in (SWITCHED, DONE)
-    assert statuses[1:] == [DONE, DONE]
+    statuses = [call(factory.device).status for _ in range(3)]
+    # A call that has switched the key leaves a second rotation to the next one.
+    assert set(statuses[:2]) <= {SWITCHED, DONE}
+    assert (statuses[2], call(factory.device, "resume").status) == (DONE, DONE)
 
 
 # Another ROTATIONID
+
+
+def test_fioconfig_is_ended_before_a_second_rotation_takes_the_key_that_it_knows(files):
+    """Killed alone, it would store a configuration for the key that it has loaded: that has to be there still."""
+    files.device.write_request("certs-before")
+    assert [call(files.device).status, call(files.device).status] == [SWITCHED, DONE]
+    known = files.device.private_key_files()
+    files.device.write_request(FIRST)
+    stop(files, "store files")
+    files.device.write_request(SECOND)
+    assert call(files.device).status == SWITCHED
+    assert set(known) <= set(files.device.private_key_files())
+    assert ends(files, SECOND) == []
+    assert call(files.device, "unattended").status == DONE
+    assert ends(files, SECOND) == [True]
+    assert broken_invariants(files, SECOND, completed=True) == []
+
+
+def test_a_request_behind_a_refused_rotation_is_not_looked_at_again_and_again(files):
+    stop(files, "store files", keep=True)
+    files.gateway.faults.clear()
+    files.gateway.faults.add("PATCH", "/config", times=None, status=400)
+    files.device.write_request(SECOND)
+    assert call(files.device).status == REFUSED
+    assert call(files.device, "unattended").status == DONE
+    pending = read_pending(files.device.storage)
+    assert (pending.rotation_id, pending.refused is not None, pending.due) == (FIRST, True, False)
+    files.gateway.faults.clear()
+    assert call(files.device, "resume").status == DONE
+    assert [ends(files, each) for each in (FIRST, SECOND)] == [[False, True], [True]]
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from handler.fioconfig import Fioconfig
+from handler.keystore import IdentityNames
+from handler.request import RotationRequest
 from handler.services import Services
+from handler.state import Journal, RotationState
 from tests import softhsm
 from tests.events import EVENTS
 from tests.simulators.client import Client
@@ -18,7 +22,8 @@ from tests.simulators.factory import running_factory
 
 from .in_process import call
 
-DONE, SWITCHED = 0, 123
+DONE, PENDING, SWITCHED = 0, 75, 123
+OLD, NEW = IdentityNames("/old.key", "/old.pem"), IdentityNames("/new.key", "/new.pem")
 (SPY,) = (str(path) for path in Path("/usr/lib").glob("*/pkcs11/pkcs11-spy.so"))
 
 
@@ -286,6 +291,29 @@ def test_by_hand_fioconfig_is_stopped_before_and_started_again(files, systemd):
     assert fioconfig[:2] == ["stop fioconfig.path", "stop fioconfig.service"]
     assert fioconfig[-1] == "start fioconfig.service"
     assert "try-restart aktualizr-lite.service" in calls()
+
+
+def test_fioconfig_is_started_again_where_a_roll_back_cannot_end(files, systemd):
+    services, calls = systemd
+    files.device.write_request("certs-1")
+    files.gateway.refuse_new_certificate = 403
+    files.gateway.faults.add("PATCH", "/config", skip=1, times=None, status=500)
+    for command in ("rotate", "resume"):
+        before = len(calls())
+        assert call(files.device, command, services=services).status == PENDING
+        assert "stop fioconfig.service" in calls()[before:]
+        assert calls()[-1] == "start fioconfig.service"
+
+
+def test_a_start_that_an_earlier_call_owes_is_not_waited_for_within_fioconfigs_own(files, systemd):
+    """At boot fioconfig calls the handler from a unit after which its own is ordered."""
+    services, calls = systemd
+    journal = Journal(files.device.storage)
+    state = RotationState(RotationRequest("certs-1", files.device.est_url, (), ()), OLD, NEW, fioconfig_stopped=True)
+    journal.record(state)
+    Fioconfig(journal, services, waits_for_us=True).release()
+    assert calls()[-1] == "start --no-block fioconfig.service"
+    assert journal.rotation.fioconfig_stopped is False
 
 
 def test_without_systemd_a_warning_says_what_to_do(files):
