@@ -26,7 +26,7 @@ test: $(INSTALLED) tools libest
 	$(BIN)/python -m pytest -n 3 --dist worksteal tests
 
 # Cuts a rotation off everywhere, fails every system call and every PKCS#11 call, starts everybody at once a hundred
-# times; in both key modes, with three kinds of gateway. Half an hour on 2 free cores. EXPLORE="--every 10": a tenth.
+# times; in both key modes, with three kinds of gateway. 45 minutes on 2 free cores. EXPLORE="--every 10": a tenth.
 test-crash: $(INSTALLED) tools
 	@$(BIN)/python -m tests.crash.explorer $(EXPLORE)
 

@@ -38,7 +38,7 @@ class Asked:
                 raise RequestRefusedError(f"--config-file {path}: expected a request file, there is none")
             pending = view.rotation.request if view.rotation else None
             if pending is None:
-                found = cls._read(None, usual, "the usual ids", token=token)
+                found = cls._read(None, usual, "the usual ids" if token else "--est-server", token=token)
                 return found if options.est_server else replace(found, est_server=None)
             given = Overrides(
                 options.est_server or pending.est_server,

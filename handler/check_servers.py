@@ -17,7 +17,7 @@ from .certificates import CLOCK_SKEW
 from .check_device import DeviceChecks
 from .configured import Configured
 from .encrypted_config import check_readable, has_encrypted_values
-from .errors import ServerBusyError, ServerRefusedError
+from .errors import PendingError, ServerBusyError, ServerRefusedError
 from .est import EstClient
 from .finding import Finding, ok, problem, skipped, warning
 from .gateway import GatewayClient
@@ -26,20 +26,26 @@ from .keystore import IdentityNames
 from .url import https_url
 from .view import View
 
+NOT_FOUND = 404
 LIMITS = Limits(total=20.0, connect=5.0, read=10.0, retry_delays=())
 """Somebody waits for it; a rotation is more patient."""
 
 
 class Witness(HttpClient):
-    """An HTTP client that remembers the last answer."""
+    """An HTTP client that remembers the last answer, and what it refused to do."""
 
     answer: Answer | None = None
+    refusal: ServerRefusedError | None = None
 
     def request(
         self, method: str, url: str, *, content_type: str, body: bytes | None = None, optional: bool = False
     ) -> Answer:
         """Send one request, as HttpClient does."""
-        self.answer = super().request(method, url, content_type=content_type, body=body, optional=optional)
+        try:
+            self.answer = super().request(method, url, content_type=content_type, body=body, optional=optional)
+        except ServerRefusedError as error:
+            self.refusal = error
+            raise
         return self.answer
 
 
@@ -82,13 +88,17 @@ class ServerChecks:
             )
             yield from _clock_finding(http.answer)
             key, store = self._device.usable_key, self._device.store
-            if key is not None and store is not None and has_encrypted_values(files):
+            # In the middle of a rotation they may be for the other key, and are seen to by that.
+            settled = self._device.view.rotation is None
+            if key is not None and store is not None and settled and has_encrypted_values(files):
                 if not store.can_derive(names.key):
                     yield problem("gateway", "files of this device are encrypted there, and this token cannot derive")
                 else:
                     check_readable(files, key)
         except ServerRefusedError as error:
             yield problem("gateway", f"{error}; look whether tls.server and the certificate are this factory's")
+        except PendingError as error:
+            yield problem("gateway", f"{error}; look at that server, at tls.server and at what stands in between")
         finally:
             http.close()
 
@@ -115,14 +125,15 @@ class ServerChecks:
             found = EstClient(url, http).cacerts()
             yield ok("EST", f"{url} is reachable; its name and its chain are trusted by the CA file")
             if found is None:
-                status = http.answer.status if http.answer else "nothing"
-                yield warning("EST", f"/cacerts answers HTTP {status} without CA certificates: is the address right?")
+                yield _without_authorities(http)
             else:
                 yield ok("EST", f"/cacerts: {len(found)} CA certificates")
             if http.certificate_requested is False:
                 yield warning("EST", "it asks for no client certificate: it cannot know this device by it")
         except ServerRefusedError as error:
             yield problem("EST", f"{error}; look whether it trusts the CA of this device's certificate")
+        except PendingError as error:
+            yield problem("EST", f"{error}; look at that server, at ESTSERVER and at what stands in between")
         finally:
             http.close()
 
@@ -167,6 +178,18 @@ class ServerChecks:
         # The journal of a rotation lies in storage.path, wherever options point.
         reasons = (View.of(folder).why_unseen(names) for folder in now.storages)
         return next((reason for reason in reasons if reason), None)
+
+
+def _without_authorities(http: Witness) -> Finding:
+    """Say what an EST server's answer without CA certificates means for a rotation."""
+    if http.refusal is not None:  # the enrolment would be refused like this too
+        return problem("EST", f"/cacerts: {http.refusal}")
+    if http.answer is None:
+        return warning("EST", "/cacerts is not answered: look at that server")
+    said = f"/cacerts answers HTTP {http.answer.status} without CA certificates"
+    if http.answer.status == NOT_FOUND:  # every EST server has it (RFC 7030 §4.1)
+        return problem("EST", f"{said}: the address is not an EST server's; mostly it ends with /.well-known/est")
+    return warning("EST", f"{said}: is the address right?")
 
 
 def _clock_finding(answer: Answer | None) -> Iterator[Finding]:

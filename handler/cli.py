@@ -26,7 +26,7 @@ from hsm.errors import TokenError
 
 from .arguments import Settings, make_parser
 from .console import Console
-from .errors import BusyError, RenewalError, RequestRefusedError, describe, is_final
+from .errors import BusyError, PendingError, RenewalError, RequestRefusedError, describe, is_final
 from .exit_status import DONE, PENDING, REFUSED, SWITCHED, UNREAD, USAGE
 from .interruption import end_in_order
 from .output import OutputError, flush, say, set_up, set_up_messages, silence, tell
@@ -136,10 +136,16 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
             tell(f"nothing to do: {settings.request_file} is not there, no rotation is asked for")
             return DONE
     elif options.command == "rotate":
-        if options.if_due and not _is_due(device, options.if_due):
+        request = _request(options, settings, device)  # what is wrong with it is said long before it is due
+        pending = read_pending(device.storage) if options.if_due else None
+        if pending and pending.rotation_id:
+            if pending.refused is None:
+                tell(f"nothing to do: rotation {pending.rotation_id} is pending already")
+                return DONE
+            request = None  # nobody else would look at it: it is resumed
+        elif options.if_due and not _is_due(settings, options.if_due):
             return DONE
-        request = _request(options, settings, device)
-        if options.dry_run:
+        if options.dry_run and request is not None:
             from .plan import plan  # noqa: PLC0415
 
             for first, text in plan(device, request):
@@ -167,7 +173,7 @@ def _change(
         rotator = Rotator(device, progress, called_by_fioconfig=by_fioconfig, limits=limits)
         before = read_pending(device.storage)
         try:
-            if said := _work(rotator, options, request):
+            if said := _work(rotator, options, settings, request):
                 tell(said)
             status = DONE
         except (RenewalError, TokenError, OSError) as error:
@@ -201,35 +207,47 @@ def _events(count: int) -> str:
     return "1 event" if count == 1 else f"{count} events"
 
 
-def _work(rotator: "Rotator", options: argparse.Namespace, request: "RotationRequest | None") -> str:
+def _work(
+    rotator: "Rotator", options: argparse.Namespace, settings: Settings, request: "RotationRequest | None"
+) -> str:
     """Do what is asked; give what to say beside the progress. Raises RenewalError, TokenError, OSError."""
-    nothing = "nothing to do: no rotation is pending"
+    nothing, done = "nothing to do: no rotation is pending", True
     if request is not None:
         done = rotator.rotate(request)
-        return "" if done else f"nothing to do: rotation {request.rotation_id} is complete already"
-    if options.command is None:
+        nothing = f"nothing to do: rotation {request.rotation_id} is complete already"
+    elif options.command is None:
         rotator.withdraw()
-        return ""
-    if options.command == "abort":
-        return "given up; the identity in use is the one from before" if rotator.abort() else nothing
-    if options.offline:
+    elif options.command == "abort":
+        asks = f"; {settings.request_file} still asks for a rotation: remove it, or fioconfig has it begun again"
+        if done := rotator.abort():
+            return "given up; the identity in use is the one from before" + asks * settings.request_file.exists()
+    elif options.command == "resume" and options.offline:
         return "made whole" if rotator.resume_offline() else "nothing to do without a network"
-    return "" if rotator.resume(unattended=options.unattended) else nothing
+    else:
+        done = rotator.resume(unattended=options.command == "resume" and options.unattended)
+        pending = None if done else read_pending(settings.storage_folder())
+        if pending is not None and pending.refused is not None:
+            nothing = f"nothing to do: rotation {pending.rotation_id} was refused, `resume` by hand tries again"
+    return "" if done else nothing
 
 
-def _is_due(device: "Device", share: float) -> bool:
-    """Tell whether less than that share of the current certificate's life is left, and nothing is pending."""
-    pending = read_pending(device.storage)
-    if pending and pending.rotation_id:
-        tell(f"nothing to do: rotation {pending.rotation_id} is pending already")
-        return False
-    try:
-        certificate = device.store.certificate(device.names_in_use().certificate)
-    finally:
-        device.close()
-    end = certificate.not_valid_after_utc
-    life = max(end - certificate.not_valid_before_utc, timedelta(seconds=1))
-    left = (end - datetime.now(UTC)) / life
+def _is_due(settings: Settings, share: float) -> bool:
+    """Tell whether less than that share of the current certificate's life is left. The PIN is not put at risk for it.
+
+    Raises RequestRefusedError, PendingError.
+    """
+    from .configured import Configured  # noqa: PLC0415
+    from .identity import read_identity  # noqa: PLC0415
+    from .preflight import CLOCK_TOLERANCE  # noqa: PLC0415
+
+    identity = read_identity(Configured(settings.search_paths, settings.storage, settings.config_url))
+    certificate = identity.certificate
+    if certificate is None:
+        raise (PendingError if identity.passing else RequestRefusedError)(identity.problem or "there is no certificate")
+    now, begin, end = datetime.now(UTC), certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now < begin - CLOCK_TOLERANCE:
+        raise PendingError(f"the clock shows {now:%Y-%m-%d %H:%M} UTC, before the certificate begins: set it")
+    left = (end - now) / max(end - begin, timedelta(seconds=1))
     if left < share:
         return True
     tell(f"nothing to do: {left:.0%} of the certificate's life is left (until {end:%Y-%m-%d %H:%M} UTC)")
@@ -238,11 +256,16 @@ def _is_due(device: "Device", share: float) -> bool:
 
 def _request(options: argparse.Namespace, settings: Settings, device: "Device") -> "RotationRequest":
     from .request import Overrides, read_request, with_usual_ids  # noqa: PLC0415
+    from .state import PROVED  # noqa: PLC0415
 
     by_hand = options.command == "rotate"
     overrides = Overrides()
     # The time alone is the same after each boot in 1970, and for two calls within a second.
     new_id = f"certs-{int(time.time())}-{os.urandom(3).hex()}"
+    if by_hand and not options.if_due:
+        pending = read_pending(device.storage)
+        if pending and pending.rotation_id and pending.step < PROVED:  # the same again goes on with it
+            new_id = pending.rotation_id
     if by_hand:
         # The id of the request file is that of a rotation that the operators asked for: done, or pending.
         rotation_id = options.rotation_id or (new_id if options.if_due else None)

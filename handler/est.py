@@ -136,7 +136,7 @@ def _refusal(answer: Answer) -> ServerRefusedError:
     if scheme:
         return ServerRefusedError(
             f"the EST server asks for a password (HTTP {scheme[1]}): set it up for client certificate authentication "
-            "(RFC 7030 §3.3.2); this device has no password",
+            "(RFC 7030, section 3.3.2); this device has no password",
             answer.status,
         )
     return answer.refusal(

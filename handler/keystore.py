@@ -26,7 +26,7 @@ from hsm import tls
 
 from .certificates import holds_key
 from .errors import RequestRefusedError
-from .storage import atomic_write, remove
+from .storage import atomic_write, remove, why_not
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class FileKeyStore:
     def unused(self, current: IdentityNames) -> IdentityNames:  # noqa: ARG002 - a token asks which slot is in use
         """Choose new file names. Raises RequestRefusedError where the folder cannot be written."""
         if not os.access(self._storage, os.W_OK | os.X_OK, effective_ids=True):
-            why = "run this as root" if self._storage.is_dir() else "it is not there, or no folder"
+            why = why_not() if self._storage.is_dir() else "it is not there, or no folder"
             raise RequestRefusedError(
                 f"{self._storage} cannot be written: expected a folder for new keys and certificates; {why}"
             )

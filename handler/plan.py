@@ -1,12 +1,14 @@
 """What a rotation would do, in words, after every check that changes nothing (`rotate --dry-run`)."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from hsm.curves import shown_curve
 
 from . import completed
 from .connections import Connections
 from .device import Device
+from .errors import RequestRefusedError
 from .http import Deadline, Limits
 from .keystore import IdentityNames
 from .local_config import LocalConfig
@@ -14,8 +16,10 @@ from .pending import LOCKED, read_pending
 from .preflight import check_before_anything_changes
 from .request import RotationRequest
 from .services import AKTUALIZR, FIOCONFIG
+from .slots import why_no_login
 from .state import PROVED, Journal
 from .steps import curve_of
+from .storage import check_folder
 from .view import View
 
 Line = tuple[str, str]
@@ -29,13 +33,20 @@ def plan(device: Device, request: RotationRequest) -> Iterator[Line]:
     point of no return. Raises what the rotation itself would before it changes anything: RefusedError, PendingError,
     hsm.errors.TokenError, OSError.
     """
+    check_folder(device.storage)
     pending = read_pending(device.storage)
-    if pending is not None and pending.rotation_id == request.rotation_id:
+    rotation = View.of(device.storage).rotation
+    going_back = rotation is not None and rotation.rollback is not None
+    if pending is not None and pending.rotation_id == request.rotation_id and not going_back:
         yield "", f"rotation {request.rotation_id} is pending after step {pending.step}: it would go on from there"
         return
     if completed.rotation_id(device.storage) == request.rotation_id:
         yield "", f"nothing to do: rotation {request.rotation_id} is complete already"
         return
+    if device.config.token is not None:
+        unsafe = why_no_login(device.config.token, device.storage)
+        if unsafe is not None:
+            raise RequestRefusedError(f"token {device.config.token.label!r}: {unsafe}; nothing was looked at")
     limits = Limits()
     connections = Connections(device, Deadline(limits.total), limits)
     device.open_store(request.key_ids, request.certificate_ids)
@@ -89,11 +100,18 @@ def _steps(device: Device, request: RotationRequest, old: IdentityNames, new: Id
     place = f"token {token.label}" if token else "files"
     server, config = device.config.server, device.config.config_url
     key, name = device.store.sota_keys
+    if token is None:  # a number is drawn then
+        new = IdentityNames(f"{device.storage}/pkey.NUMBER.pem", f"{device.storage}/client.NUMBER.pem")
     yield "", f"Nothing was changed. Rotation {request.rotation_id} would do this:"
+    if certificate.not_valid_after_utc <= datetime.now(UTC):
+        ended = f"the certificate in use ended {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+        yield "warning: ", f"{ended}: servers refuse it, as a rule; then the device has to be registered anew"
     yield (
         "  [1/5] ",
         f"make a {shown_curve(curve_of(certificate))} key as {new.key} ({place}; what a rotation left there goes)",
     )
+    if request.csrattrs:
+        yield "        ", f"GET {request.est_server}/csrattrs: what is wanted in the CSR"
     yield "        ", f"POST {request.est_server}/simplereenroll as {certificate.subject.rfc4514_string()},"
     yield "        ", f"authenticated by certificate {old.certificate}"
     yield "        ", f"store the issued certificate as {new.certificate}"
@@ -105,5 +123,6 @@ def _steps(device: Device, request: RotationRequest, old: IdentityNames, new: Id
     yield "  [5/5] ", f"in {device.sota.check_writable((key, name))}:"
     yield "        ", f"{key}: {old.key} -> {new.key}"
     yield "        ", f"{name}: {old.certificate} -> {new.certificate}"
+    yield "        ", f"POST {server}/events after each step, with the certificate from before"
     yield "        ", f"POST {server}/events with the new certificate: the gateway's first sight of it"
     yield "        ", f"restart {AKTUALIZR} if it runs, and {FIOCONFIG}"

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import sys
+import threading
 import time
 from typing import Protocol, TextIO
 
@@ -87,6 +88,7 @@ class TerminalProgress(LogProgress):
         super().__init__(stream)
         self._width = width
         self._line_open = False
+        self._lock = threading.RLock()  # messages come from the threads beside the rotation too
 
     def step_started(self, number: int, name: str) -> None:
         """Begin the step's line."""
@@ -103,14 +105,16 @@ class TerminalProgress(LogProgress):
 
     def make_room(self, _message: logging.LogRecord) -> bool:
         """Leave the step's line for a message that is about to be written (a logging filter: lets all pass)."""
-        if self._line_open:
-            self._line_open = False
-            self._write("\n")
+        with self._lock:
+            if self._line_open:
+                self._line_open = False
+                self._write("\n")
         return True
 
     def _begin_line(self) -> None:
-        self._write(self._beginning)
-        self._line_open = True
+        with self._lock:
+            self._write(self._beginning)
+            self._line_open = True
 
     @property
     def _beginning(self) -> str:
@@ -119,11 +123,12 @@ class TerminalProgress(LogProgress):
         return "\n".join(hanging(f"{number} ", f"{name} ...", self._width)).removesuffix("...") + "… "
 
     def _end_line(self, text: str) -> None:
-        if not self._line_open:
-            self._begin_line()
-        self._line_open = False
         taken = len(self._beginning.rpartition("\n")[2]) + len("..") + text.find("\n")
-        self._write(text if self._width is None or taken <= self._width else f"\n{_INDENT}{text}")
+        with self._lock:
+            if not self._line_open:
+                self._begin_line()
+            self._line_open = False
+            self._write(text if self._width is None or taken <= self._width else f"\n{_INDENT}{text}")
 
     def completed(self, rotation_id: str, names: IdentityNames, certificate: x509.Certificate) -> None:
         """Say what is in use now and until when."""

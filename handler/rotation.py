@@ -145,30 +145,38 @@ class Rotator:
         self._journal.request(None)
         if state is None:
             return requested is not None
+        with self._remembering(), self._fioconfig.held():
+            self._abort(state)
+        return True
+
+    def _abort(self, state: RotationState) -> None:
         names = self._device.names_in_use()
         if names not in (state.old, state.new):
             self._ending.give_up(state, names)
             self._ending.deliver_now()
-            return True
+            return
         self._open(state)
         if state.step < LOCKED and state.rollback is None and names == state.old:
             self._ending.drop(state, BY_HAND)
             self._ending.deliver_now()
         else:
             self._return_by_hand(state)
-        return True
 
     def _return_by_hand(self, state: RotationState) -> None:
+        given_up = replace(state, rollback=BY_HAND, refused=None)
         closed = "the gateway has taken the new certificate" if state.step >= PROVED else None
-        if closed := closed or self._ending.way_back_closed(state):
+        try:
+            closed = closed or self._ending.way_back_closed(state)
+        except PendingError as error:
+            self._journal.record(given_up)  # not forgotten: whoever goes on goes back
+            raise PendingError(f"noted, and given up as soon as that can be: {error}", error.not_before) from error
+        if closed:
             raise RequestRefusedError(
                 f"rotation {state.rotation_id} is past the point of no return: {closed}; "
                 "`renew-client-cert resume` finishes it"
             )
-        state = replace(state, rollback=BY_HAND, refused=None)
-        self._journal.record(state)
-        with self._fioconfig.held():
-            self._ending.go_back(state)
+        self._journal.record(given_up)
+        self._ending.go_back(given_up)
 
     def withdraw(self) -> bool:
         """Heed that the request was removed from the configuration; tell whether there was anything to do.
@@ -259,7 +267,9 @@ class Rotator:
             self._ending.give_up(state, names)
             return
         self._open(state)
-        if state.rollback is not None:
+        if state.rollback == BY_HAND:  # no failure: somebody asked for it
+            log.warning("what `abort` asked for is done: %s", self._ending.go_back(state))
+        elif state.rollback is not None:
             self._ending.roll_back(state)
         elif names == state.old and state.step >= SWITCHED:
             log.warning("the configuration names the old identity again: it is switched to the new one")

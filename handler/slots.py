@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from hsm.curves import shown_curve
+from hsm.errors import TokenError
 
 from .configured import TOKEN, Configured
 from .device_config import TokenConfig
@@ -123,20 +124,19 @@ class Unsafe:
 
 def why_no_login(config: TokenConfig, storage: Path | None) -> Unsafe | None:
     """Say why the PIN is not to be tried for a look only; None where it may be. Raises TokenError."""
-    from hsm.errors import PinError  # noqa: PLC0415 - only where a token is used
-    from hsm.inventory import Inventory, PinState  # noqa: PLC0415
+    from hsm.inventory import Inventory, PinState  # noqa: PLC0415 - only where a token is used
 
     from .refused_pin import RefusedPin  # noqa: PLC0415
 
     state = Inventory(config.module, config.label).pin_state()
     if not config.pin:
-        return Unsafe("p11.pass is not set")
+        return Unsafe("p11.pass is not set: expected the token's PIN there")
     if state not in (PinState.GOOD, PinState.LOW):
         return Unsafe(f"the PIN is not tried, its state is: {state.value}; {_PIN_ADVICE[state.name]}")
     if storage is not None:
         try:
             RefusedPin(storage).check(config.label, config.pin)
-        except PinError as error:
+        except TokenError as error:  # it was refused before, or its refusal could not be noted
             return Unsafe(str(error))
     if state is PinState.LOW:
         said = f"the PIN is not tried, its state is: {state.value}; {_PIN_ADVICE[state.name]}"

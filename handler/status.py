@@ -152,7 +152,8 @@ def _facts(status: Status) -> Iterator[tuple[str, str]]:
     if identity.problem:
         yield "problem", identity.problem
     if identity.pin is not None:
-        yield "PIN", identity.pin
+        # The token's own count: whether p11.pass is the PIN shows only where it is tried.
+        yield "PIN", "no attempt at it is lost" if identity.pin == "good" else identity.pin
     for kind in ("key", "certificate"):
         slots = [f"{each.id} {each.use}" for each in status.slots if each.kind == kind]
         if slots:
@@ -162,7 +163,7 @@ def _facts(status: Status) -> Iterator[tuple[str, str]]:
     if status.view.pending is not None and status.view.pending.waiting is not None:
         waiting = status.view.pending.waiting
         yield "waits for", f"{waiting.what}: {waiting.reason}" if waiting.what else waiting.reason
-        yield "not before", waiting.until or "any time: nothing says how long"
+        yield "not before", waiting.until or "the daemon tries it again by itself"
     yield "events", "unknown" if (count := undelivered(status.view)) is None else f"{count} not delivered yet"
     if status.running:
         yield "running", status.running
@@ -214,7 +215,10 @@ def _pending_words(view: View) -> Iterator[str]:
         if not view.left_by_fioconfig:
             yield "no rotation"
     else:
-        yield f"rotation {pending.rotation_id}: {_step_words(pending.step, begun=view.rotation is not None)}"
+        if view.rotation is not None and view.rotation.rollback is not None:
+            yield f"rotation {pending.rotation_id}: goes back to the old identity ({view.rotation.rollback})"
+        else:
+            yield f"rotation {pending.rotation_id}: {_step_words(pending.step, begun=view.rotation is not None)}"
         if pending.refused:
             yield f"refused: {pending.refused}"
             yield "correct that, then `renew-client-cert resume`, or `renew-client-cert abort`"

@@ -76,6 +76,7 @@ def _pending_json(view: View) -> dict[str, Any] | None:
         "step": pending.step,
         "begun": view.rotation is not None,
         "refused": pending.refused,
+        "rollback": view.rotation.rollback if view.rotation else None,
         "waits_for": waiting.reason if waiting else None,
         "waits_for_kind": waiting.kind if waiting else None,
         "until": waiting.until if waiting else None,

@@ -217,15 +217,22 @@ def _open_folder(folder: Path) -> int:
     except OSError as error:
         raise RequestRefusedError(
             f"the storage folder {folder} cannot be opened: {error.strerror}; expected an existing folder, "
-            "look at storage.path of the configuration"
+            "look at storage.path of the configuration, or where STORAGE_DIR or --storage-dir name another"
         ) from error
     if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
         os.close(descriptor)
-        raise RequestRefusedError(
-            f"the storage folder {folder} cannot be written by user {os.geteuid()}: run this as root; "
-            "as root, look whether its file system is mounted read-only"
-        )
+        raise RequestRefusedError(f"the storage folder {folder} cannot be written by user {os.geteuid()}: {why_not()}")
     return descriptor
+
+
+def why_not() -> str:
+    """Say what to do about a folder that this process may not write to."""
+    return "mount its file system writable" if os.geteuid() == 0 else "run this as root"
+
+
+def check_folder(folder: Path) -> None:
+    """Raise RequestRefusedError for a storage folder that is not there, or cannot be written to."""
+    os.close(_open_folder(folder))
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -60,8 +60,8 @@ PYTHONPATH=. "$BUILD_PYTHON" -m shtab --shell=bash -u handler.arguments.make_par
     sed 's|^complete -o bashdefault |&-o default |' >"$work/completion"
 install -D -m 644 "$work/completion" "$DESTDIR$PREFIX/share/bash-completion/completions/renew-client-cert"
 install -d "$doc/docs"
-install -m 644 README.md CHANGELOG.md SECURITY.md "$doc/"
-install -m 644 docs/*.md "$doc/docs/"
+install -m 644 README.md CHANGELOG.md SECURITY.md LICENSE "$doc/"
+install -m 644 docs/*.md docs/*.png "$doc/docs/"
 if [ -z "$DESTDIR" ]; then
     . packaging/activate.sh
 fi

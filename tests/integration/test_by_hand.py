@@ -9,8 +9,9 @@ import pytest
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from handler.pending import read_pending
 from handler.view import View
-from tests.invariants import broken_invariants
+from tests.invariants import broken_files, broken_invariants
 
+from .flagged_token import COUNT_LOW, FlaggedToken
 from .in_process import call
 
 ID = "certs-hand"
@@ -68,6 +69,21 @@ def test_a_dry_run_says_what_the_rotation_would_be_refused_for(token):
     assert "PKEYIDS" in done.stderr
     assert token.device.snapshot() == before
     assert token.gateway.requests == []
+
+
+def test_a_dry_run_and_a_look_at_the_date_put_no_pin_at_risk(token, tmp_path):
+    module = FlaggedToken(token.device, tmp_path)
+    for arguments in (["--dry-run"], ["--if-due=0.1"]):
+        done = token.device.run(
+            "rotate", *arguments, f"--est-server={token.device.est_url}", environment=module.environment(COUNT_LOW)
+        )
+        assert done.returncode == (REFUSED if arguments == ["--dry-run"] else DONE), done.stderr
+    assert module.logins == 0
+
+
+def test_a_dry_run_is_refused_where_the_rotation_would_be(files):
+    done = files.device.run("rotate", "--dry-run", f"--est-server={files.device.est_url}", "--storage-dir=/nowhere")
+    assert (done.returncode, "/nowhere cannot be opened" in done.stderr) == (REFUSED, True)
 
 
 def test_a_dry_run_tells_of_a_rotation_that_is_pending_or_complete(files):
@@ -186,6 +202,29 @@ def test_a_rotation_that_is_pending_is_left_to_the_daemon(files):
     assert len(files.gateway.requests) == asked
 
 
+def test_one_that_was_refused_is_tried_again_where_nobody_else_would_look(files):
+    left_after(files, "PATCH", "/config", status=403)
+    done = files.device.run("resume", "--unattended")
+    assert (done.returncode, "was refused" in done.stdout) == (DONE, True)
+    assert files.device.run("rotate", "--if-due=0.33", f"--est-server={files.device.est_url}").returncode == DONE
+    assert files.gateway.completed(ID)[-1]["event"]["success"]
+    assert broken_invariants(files, ID, completed=True) == []
+
+
+def test_what_is_wrong_with_the_request_is_said_before_it_is_due(files):
+    for arguments in ([], ["--est-server=http://plain.example"]):
+        assert files.device.run("rotate", "--if-due=0.33", *arguments).returncode == REFUSED
+
+
+def test_the_same_by_hand_again_goes_on_with_the_one_that_is_pending(files):
+    files.gateway.faults.add("PATCH", "/device", times=None, status=503, headers={"Retry-After": "3000"})
+    by_hand = ["rotate", f"--est-server={files.device.est_url}"]
+    assert [files.device.run(*by_hand).returncode for _ in range(2)] == [PENDING, PENDING]
+    files.gateway.faults.clear()
+    assert files.device.run(*by_hand).returncode == DONE
+    assert len(files.est.csrs) == 1
+
+
 @pytest.mark.parametrize("share", ["0", "1", "a third", "-0.5", "nan"])
 def test_a_share_that_is_none_is_wrong_usage(files, share):
     done = files.device.run("rotate", f"--if-due={share}")
@@ -265,6 +304,33 @@ def test_a_rotation_whose_proof_was_taken_without_an_answer_cannot_be_given_up(f
     assert "past the point of no return: the gateway refuses the old certificate" in done.stderr
     assert device.run("resume").returncode == DONE
     assert broken_invariants(factory, ID, completed=True) == []
+
+
+def test_giving_up_is_not_forgotten_while_the_gateway_cannot_be_asked(factory):
+    identity = factory.device.current_identity()
+    left_after(factory, "PATCH", "/config")
+    factory.device.request_file.unlink()
+    factory.gateway.faults.add("GET", "/config-device", times=None, status=503, headers={"Retry-After": "3000"})
+    done = factory.device.run("abort")
+    assert done.returncode == PENDING
+    assert "noted, and given up as soon as that can be" in done.stderr
+    factory.gateway.faults.clear()
+    assert "goes back to the old identity (given up by hand)" in factory.device.run("status").stdout
+    assert json.loads(factory.device.run("status", "--json").stdout)["pending"]["rollback"] == "given up by hand"
+    assert "would be rolled back first" in factory.device.run("rotate", "--dry-run", "--est-server=https://e").stdout
+    done = factory.device.run("resume")
+    assert done.returncode == DONE, done.stderr
+    assert "rolled back, given up by hand" in done.stderr
+    assert factory.device.current_identity() == identity
+    assert broken_files(factory) == []
+    assert read_pending(factory.device.storage) is None
+    assert [each["event"]["success"] for each in factory.gateway.completed(ID)] == [False]
+
+
+def test_who_gives_up_is_told_that_the_request_is_still_there(files):
+    left_after(files, "PATCH", "/device")
+    done = files.device.run("abort")
+    assert (done.returncode, f"{files.device.request_file} still asks for a rotation" in done.stdout) == (DONE, True)
 
 
 @pytest.mark.parametrize("rolled_back", [False, True])

@@ -449,8 +449,9 @@ def test_an_est_server_without_cacerts_or_without_a_question_is_warned_of(files)
     files.est.cacerts_status = 404
     files.est.client_certificate = ssl.CERT_NONE
     levels, text = not_ok(checked(files, asked=[GATEWAY, EST]))
-    assert levels == {("warning", "EST")}
+    assert levels == {("problem", "EST"), ("warning", "EST")}
     assert "HTTP 404" in text
+    assert "ends with /.well-known/est" in text
     assert "asks for no client certificate" in text
 
 
