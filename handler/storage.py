@@ -227,7 +227,7 @@ def _open_folder(folder: Path) -> int:
 
 def why_not() -> str:
     """Say what to do about a folder that this process may not write to."""
-    return "mount its file system writable" if os.geteuid() == 0 else "run this as root"
+    return "run this as root" if os.geteuid() else "its file system is mounted read-only; mount it writable"
 
 
 def check_folder(folder: Path) -> None:
