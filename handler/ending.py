@@ -10,10 +10,11 @@ from . import completed
 from .connections import Connections
 from .device import Device
 from .errors import PendingError, RefusedError, RenewalError, ServerRefusedError, describe
-from .events import COMPLETED, EventFactory, deliver
+from .events import EventFactory, deliver
 from .fioconfig import Fioconfig
 from .gateway import CERTIFICATE_REFUSALS
 from .keystore import IdentityNames
+from .pending import COMPLETED
 from .progress import Progress
 from .services import Services
 from .state import ANNOUNCED, PROVED, SWITCHED, Journal, RotationState

@@ -23,7 +23,6 @@ Event = dict[str, Any]
 """One event in the gateway's JSON shape (PROTOCOL: POST /events)."""
 
 STARTED = "CertRotationStarted"
-COMPLETED = "CertRotationCompleted"
 MAX_DETAILS = 1000
 BATCH = 50
 """Events per request, at most."""

@@ -7,10 +7,11 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .pending import COMPLETED
 from .storage import atomic_write
 from .table import folded, hanging, printable
 from .typed import read
@@ -68,6 +69,24 @@ class History:
             except (ValueError, RecursionError):
                 continue
         return entries
+
+
+def told_apart(entries: Sequence[Entry], undelivered: Sequence[Mapping[str, Any]]) -> list[Entry]:
+    """Say of which successes the gateway does not know: `undelivered` (in its shape), or taken back.
+
+    A completion is noted before the gateway is asked, and taken back where that refuses the new certificate.
+    """
+    waiting = [_entry(event) for event in undelivered]
+    ended: dict[str, bool] = {}
+    told = []
+    for entry in reversed(entries):
+        details = "not delivered yet" if entry.success and entry in waiting else entry.details
+        if entry.event == COMPLETED:
+            if entry.success and ended.get(entry.rotation_id) is False:
+                details = "taken back: the gateway did not take the new certificate"
+            ended[entry.rotation_id] = entry.success
+        told.append(replace(entry, details=details))
+    return told[::-1]
 
 
 def timeline(entries: Sequence[Entry], width: int | None = None) -> Iterator[str]:

@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from hsm.errors import TokenError
 
@@ -16,7 +17,8 @@ from .console import Console
 from .errors import RenewalError, RequestRefusedError, describe, is_final
 from .exit_status import DONE, PENDING, REFUSED
 from .output import print_line, tell
-from .pending import FOLDER, LaterJournalError, read_pending
+from .pending import FOLDER, LaterJournalError, events_of, load, read_pending
+from .typed import MalformedError
 
 
 def show_status(options: argparse.Namespace, settings: Settings) -> int:
@@ -71,13 +73,13 @@ def show_slots(_options: argparse.Namespace, settings: Settings) -> int:
 
 def show_log(_options: argparse.Namespace, settings: Settings) -> int:
     """Show the last rotations as a timeline. Raises OutputError, RequestRefusedError."""
-    from .history import History, timeline  # noqa: PLC0415
+    from .history import History, timeline, told_apart  # noqa: PLC0415
 
     storage = settings.storage_folder()
     if not storage.is_dir():
         raise RequestRefusedError(f"the storage folder {storage} is not there, or no folder: look at storage.path")
     entries = History(storage / FOLDER).read()
-    for line in timeline(entries, _console().width):
+    for line in timeline(told_apart(entries, _undelivered(storage)), _console().width):
         print_line(line)
     waits_for = _waits_for(storage)
     if waits_for:
@@ -85,6 +87,15 @@ def show_log(_options: argparse.Namespace, settings: Settings) -> int:
     elif not entries:
         tell("no rotation has been begun on this device")
     return DONE
+
+
+def _undelivered(storage: Path) -> list[dict[str, Any]]:
+    """Give the events that the gateway has not taken; none where that cannot be known."""
+    try:
+        data = load(storage)
+        return [] if data is None else events_of(data)
+    except (MalformedError, LaterJournalError):
+        return []
 
 
 def _waits_for(storage: Path) -> str | None:

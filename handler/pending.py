@@ -27,6 +27,8 @@ from .typed import MalformedError, read
 
 FOLDER = "renew-client-cert"
 JOURNAL = "rotation.json"
+COMPLETED = "CertRotationCompleted"
+"""The event that ends a rotation, well or not."""
 MARKER = "pending"
 """Exists while the daemon has something to do: the path unit looks for it."""
 VERSION = 1

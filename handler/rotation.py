@@ -37,10 +37,10 @@ from .connections import Connections
 from .device import Device
 from .ending import Ending
 from .errors import PendingError, RenewalError, RequestRefusedError, describe, is_final
-from .events import COMPLETED, STARTED, Event
+from .events import STARTED, Event
 from .fioconfig import Fioconfig
 from .http import Deadline, Limits
-from .pending import EST, GATEWAY, LOCKED
+from .pending import COMPLETED, EST, GATEWAY, LOCKED
 from .preflight import check_before_anything_changes
 from .progress import Progress
 from .request import RotationRequest

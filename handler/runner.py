@@ -9,8 +9,8 @@ from .connections import Connections
 from .device import Device
 from .ending import Ending
 from .errors import OfflineError, RenewalError, describe, is_final, until
-from .events import COMPLETED, Delivery
-from .pending import LOCKED
+from .events import Delivery
+from .pending import COMPLETED, LOCKED
 from .progress import Progress
 from .state import SWITCHED, Journal, RotationState
 from .steps import Step, Steps

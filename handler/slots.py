@@ -247,8 +247,12 @@ class _File:
 
 
 def _file_partner(file: _File, files: Sequence[_File]) -> str:
-    alike = [each.path.name for each in files if each.kind != file.kind and file.spki and each.spki == file.spki]
-    return " ".join(alike) or "-"
+    """Name what has the same public key: where it has the same number in its name, by what comes before that."""
+    alike = [each.path for each in files if each.kind != file.kind and file.spki and each.spki == file.spki]
+    number = file.path.name.partition(".")[2]
+    numbered = "." in number
+    names = (path.name.removesuffix(f".{number}") if numbered else path.name for path in alike)
+    return " ".join(names) or "-"
 
 
 def _file_use(path: Path, names: IdentityNames | None, pending: Sequence[IdentityNames]) -> str:

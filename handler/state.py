@@ -21,11 +21,12 @@ from cryptography import x509
 from hsm.errors import TokenError
 
 from .errors import ClockError, OfflineError, PostponedError, describe, until
-from .events import COMPLETED, Event
+from .events import Event
 from .history import History
 from .keystore import IdentityNames
 from .pending import (
     CLOCK,
+    COMPLETED,
     EST,
     FOLDER,
     GATEWAY,

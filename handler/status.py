@@ -13,11 +13,10 @@ from . import completed
 from .arguments import Settings
 from .asked import Asked
 from .configured import TOKEN, Configured
-from .events import COMPLETED
 from .history import History
 from .identity import Identity, read_identity
 from .keystore import IdentityNames
-from .pending import FOLDER
+from .pending import COMPLETED, FOLDER
 from .request import Overrides
 from .slots import AMBIGUOUS, IN_USE, STRANGE, use_of
 from .state import ANNOUNCED, PROVED, SWITCHED

@@ -407,6 +407,25 @@ def test_the_log_shows_rotations_as_a_timeline(files):
     assert "HTTP 503" in lines[failed + 1]
 
 
+def test_the_log_tells_what_the_gateway_does_not_know(files):
+    left_after(files, "POST", "/events")
+    (end,) = log_of(files, "CertRotationCompleted")
+    assert end == ["ok", "not delivered yet"]
+    assert files.device.run("abort").returncode == DONE
+    (taken_back, failed) = log_of(files, "CertRotationCompleted")
+    assert taken_back == ["ok", "taken back: the gateway did not take the new certificate"]
+    assert failed == ["failed", "rolled back, given up by hand"]
+    assert files.device.run().returncode == SWITCHED
+    assert log_of(files, "CertRotationCompleted")[-1][0] == "ok"
+
+
+def log_of(factory, event):
+    """Give the end of each such event in the log, and the line below it."""
+    lines = factory.device.run("log").stdout.splitlines()
+    at = [number for number, line in enumerate(lines) if event in line]
+    return [[lines[each].split()[-1], *(line.strip() for line in lines[each + 1 : each + 2])] for each in at]
+
+
 def test_the_log_says_what_is_waited_for(files):
     left_after(files, "POST", "/simplereenroll")
     assert files.device.run("log").stdout.splitlines()[-1].startswith("pending: ")

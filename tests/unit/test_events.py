@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handler.errors import OfflineError, PendingError, ServerRefusedError
-from handler.events import BATCH, COMPLETED, MAX_DETAILS, STARTED, Delivery, EventFactory, deliver
+from handler.events import BATCH, MAX_DETAILS, STARTED, Delivery, EventFactory, deliver
 from handler.gateway import GatewayClient
 from handler.http import Deadline, HttpClient, Limits
+from handler.pending import COMPLETED
 from handler.state import MAX_EVENTS, Journal
 from hsm.errors import PinError, TokenError
 from tests.simulators.gateway import MAX_EVENTS as MAX_BODY
