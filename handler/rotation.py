@@ -114,6 +114,8 @@ class Rotator:
             self._heed_waiting()
         if state is not None and state.rotation_id == request.rotation_id:
             self._journal.record(_corrected(state, request))
+            if self._called_by_fioconfig:  # it asks for this one again: nobody does for another any more
+                self._journal.request(None)
         elif completed.rotation_id(self._device.storage) != request.rotation_id:
             wanted = request
             if state is not None:  # it has to survive what comes first
@@ -326,7 +328,10 @@ class Rotator:
 
     def _load(self) -> RotationState | None:
         self._journal.load()
-        self._journal.settle_marker()
+        try:
+            self._journal.settle_marker()
+        except OSError as error:  # a full disk keeps nobody from what needs no room
+            log.info("the daemon's marker: %s", describe(error))
         take_over(self._device, self._journal, self._steps)
         return self._journal.rotation
 

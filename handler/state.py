@@ -212,6 +212,8 @@ class Journal:
             kept = [event for event in self._events if not self._is_withdrawn(event, without)]
             if rotation is None or self._rotation is None or rotation.step != self._rotation.step:
                 self._waiting = None  # it came further
+            elif rotation.request.est_server != self._rotation.request.est_server:
+                self._waiting = None  # it was another server that asked to come back later
             new = [each for each in events if not (kept and _says_the_same(each, kept[-1]))]
             self._replace(rotation, None if taken else self._requested, _limited([*kept, *new]))
         self._history.append(events)

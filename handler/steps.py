@@ -20,7 +20,7 @@ from . import certificates, ecies, encrypted_config
 from .certificates import NOTHING, CsrAttributes, spki_pem
 from .connections import Connections
 from .device import Device
-from .errors import CertificateRefusedError, PendingError, RequestRefusedError, ServerRefusedError
+from .errors import CertificateRefusedError, ClockError, PendingError, RequestRefusedError, ServerRefusedError
 from .est import CSR_REFUSALS
 from .fioconfig import Fioconfig
 from .gateway import CERTIFICATE_REFUSALS
@@ -70,6 +70,12 @@ class Steps:
         if state.certificate is None:
             state = self._issued(state, current, key)
         issued = x509.load_pem_x509_certificate((state.certificate or "").encode())
+        now = datetime.now(UTC)
+        if now < issued.not_valid_before_utc - certificates.CLOCK_SKEW:  # it was not when it was issued
+            raise ClockError(
+                f"the clock shows {now:%Y-%m-%d %H:%M} UTC, before the certificate begins that was issued: it was set "
+                "back; set it, or wait for network time"
+            )
         self._device.store.store_certificate(state.new.certificate, issued)
         self._try(state, current, issued, key)
         return state

@@ -40,6 +40,22 @@ def test_a_wrong_clock_is_named_and_the_rotation_waits(tmp_path, keys, clock, wo
         assert broken_invariants(factory, ID, completed=True) == []
 
 
+def test_a_clock_that_is_set_back_after_the_certificate_was_issued_is_waited_for(tmp_path):
+    with running_factory(tmp_path / "device", "file") as factory:
+        device = factory.device
+        device.write_request(ID)
+        factory.est.faults.add("GET", "/cacerts", times=None, drop="before")
+        assert call(device).status == PENDING
+        factory.est.faults.clear()
+        csrs = list(factory.est.csrs)
+        done = device.run("resume", environment={"FAKETIME": "-2h", "LD_PRELOAD": FAKETIME})
+        assert done.returncode == PENDING
+        assert "it was set back" in done.stderr
+        assert device.run("resume").returncode == DONE
+        assert factory.est.csrs == csrs
+        assert broken_invariants(factory, ID, completed=True) == []
+
+
 def test_a_clock_that_is_a_minute_behind_is_good_enough(tmp_path):
     with running_factory(tmp_path / "device", "file") as factory:
         factory.device.write_request(ID)

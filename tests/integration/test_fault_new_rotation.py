@@ -154,6 +154,16 @@ def test_going_back_to_the_first_id_drops_the_second(files):
     assert ends(files, FIRST) == [False, True]  # dropped for the second one, then asked for again
 
 
+def test_going_back_to_the_first_id_forgets_a_second_that_has_not_begun(files):
+    stop(files, "store files", keep=True)
+    for rotation in (SECOND, FIRST):
+        files.device.write_request(rotation)
+        assert call(files.device).status == PENDING
+    files.gateway.faults.clear()
+    finish(files)
+    assert (ends(files, FIRST), ends(files, SECOND)) == ([True], [])
+
+
 @pytest.mark.parametrize("place", sorted(DROPPED))
 def test_a_rotation_that_is_dropped_leaves_no_key_behind(factory, place):
     stop(factory, place)
@@ -277,6 +287,19 @@ def test_a_corrected_est_server_is_asked_from_then_on(factory, status, how):
     if how == PENDING:  # the same key and the same CSR, to the server that is right
         assert len({each.body for each in factory.est.requests if each.method == "POST"}) == 1
     assert broken_invariants(factory, FIRST, completed=True) == []
+
+
+def test_a_corrected_est_server_is_not_left_alone_because_the_wrong_one_asked_for_it(files):
+    files.device.write_request(FIRST, estserver=files.device.est_url)
+    files.est.faults.add("POST", "/simplereenroll", times=None, status=503, headers={"Retry-After": "7200"})
+    assert call(files.device).status == PENDING
+    files.est.faults.clear()
+    files.gateway.faults.add("GET", "/config-device", times=None, drop="before")
+    files.device.write_request(FIRST, estserver=files.device.est_url.replace("127.0.0.1", "localhost"))
+    assert call(files.device).status == PENDING  # cut off for another reason
+    files.gateway.faults.clear()
+    assert call(files.device, "unattended").status == DONE
+    assert ends(files, FIRST) == [True]
 
 
 def test_a_corrected_est_server_is_used_by_whoever_resumes(files):
