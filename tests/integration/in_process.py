@@ -15,7 +15,7 @@ from handler.services import Services
 from handler.storage import DeviceLock
 from hsm.errors import TokenError
 
-LIMITS = Limits(total=4.0, connect=1.0, read=0.4, retry_delays=(0.01, 0.01, 0.01))
+LIMITS = Limits(total=8.0, connect=1.0, read=0.4, retry_delays=(0.01, 0.01, 0.01))
 
 
 class Silent:
