@@ -21,18 +21,13 @@ from .check_servers import ServerChecks
 from .check_system import System, system_findings
 from .configured import TOKEN, Configured
 from .console import Console
-from .errors import RefusedError, RenewalError, describe
+from .errors import RenewalError, describe
 from .exit_status import ALL_OK, PROBLEMS, WARNINGS
 from .finding import PROBLEM, SKIPPED, WARNING, Finding, ok, problem
 from .request import Overrides
 from .table import hanging
 from .view import View
 
-ADVICE = {
-    "certificate": "look at what the configuration names, or register the device anew",
-    "key": "look at what the configuration names, or register the device anew",
-}
-"""What to do about what cannot be used, where its message knows no more than that."""
 _LEVEL_WIDTH, _TOPIC_WIDTH = 9, 15
 
 
@@ -83,8 +78,7 @@ def _guarded(topic: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Fin
     try:
         yield from check()
     except (RenewalError, TokenError, OSError) as error:
-        advice = ADVICE.get(topic) if isinstance(error, (RefusedError, TokenError)) else None
-        yield problem(topic, "; ".join(filter(None, (describe(error), advice))))
+        yield problem(topic, describe(error))
 
 
 def exit_status(levels: set[str]) -> int:

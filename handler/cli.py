@@ -136,21 +136,31 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
             tell(f"nothing to do: {settings.request_file} is not there, no rotation is asked for")
             return DONE
     elif options.command == "rotate":
-        request = _request(options, settings, device)  # what is wrong with it is said long before it is due
-        pending = read_pending(device.storage) if options.if_due else None
+        return _rotate(options, settings, device)
+    return _change(options, settings, device, request)
+
+
+def _rotate(options: argparse.Namespace, settings: Settings, device: "Device") -> int:
+    """Rotate by hand or by the timer, or say what that would do."""
+    request = _request(options, settings, device)  # what is wrong with it is said long before it is due
+    if options.if_due:
+        pending = read_pending(device.storage)
         if pending and pending.rotation_id:
             if pending.refused is None:
                 tell(f"nothing to do: rotation {pending.rotation_id} is pending already")
                 return DONE
-            request = None  # nobody else would look at it: it is resumed
-        elif options.if_due and not _is_due(settings, options.if_due):
+            if options.dry_run:
+                tell(f"rotation {pending.rotation_id} was refused, and would be tried again: {pending.refused}")
+                return DONE
+            return _change(options, settings, device, None)  # nobody else would look at it: it is resumed
+        if not _is_due(settings, options.if_due):
             return DONE
-        if options.dry_run and request is not None:
-            from .plan import plan  # noqa: PLC0415
+    if options.dry_run:
+        from .plan import plan  # noqa: PLC0415
 
-            for first, text in plan(device, request):
-                tell(text, first)
-            return DONE
+        for first, text in plan(device, request):
+            tell(text, first)
+        return DONE
     return _change(options, settings, device, request)
 
 

@@ -93,6 +93,9 @@ def _in_token(names: IdentityNames, token: TokenConfig, storage: Path | None) ->
     return _judged(names, token, pin, items, unseen)
 
 
+_AMISS = "; correct the id in sota.toml, or register the device anew"
+
+
 def _judged(
     names: IdentityNames, token: TokenConfig, pin: "PinState", items: "list[Item]", unseen: Unsafe | None
 ) -> Identity:
@@ -103,14 +106,16 @@ def _judged(
         found = f"found {len(certificates)}" if len(certificates) != 1 else "it cannot be read"
         hidden = f" (private objects are not shown: {unseen})" if unseen else ""
         return replace(
-            known, problem=f"expected one certificate {names.certificate} in token {token.label!r}: {found}{hidden}"
+            known,
+            problem=f"expected one certificate {names.certificate} in token {token.label!r}: {found}{hidden}{_AMISS}",
         )
     known = replace(known, certificate=certificates[0].certificate)
     keys = _under(items, "public", names.key)
     if len(keys) != 1 or keys[0].spki is None:
         found = f"found {len(keys)}" if len(keys) != 1 else "it is of another kind"
         return replace(
-            known, problem=f"expected one public key {names.key} on P-256 or P-384 in token {token.label!r}: {found}"
+            known,
+            problem=f"expected one public key {names.key} on P-256 or P-384 in token {token.label!r}: {found}{_AMISS}",
         )
     if _same(certificates[0].certificate, keys[0].spki):
         return replace(known, fits=True)

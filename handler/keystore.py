@@ -123,7 +123,10 @@ class FileKeyStore:
         except TypeError as error:
             raise RequestRefusedError(f"{name} is encrypted: expected a private key without a passphrase") from error
         except (ValueError, UnsupportedAlgorithm) as error:
-            raise RequestRefusedError(f"{name} holds no readable private key: expected one in PEM") from error
+            raise RequestRefusedError(
+                f"{name} holds no readable private key: expected one in PEM; look at what the configuration names, or "
+                "register the device anew"
+            ) from error
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name not in {"secp256r1", "secp384r1"}:
             kind = key.curve.name if isinstance(key, ec.EllipticCurvePrivateKey) else type(key).__name__.lstrip("_")
             raise RequestRefusedError(

@@ -35,8 +35,8 @@ def plan(device: Device, request: RotationRequest) -> Iterator[Line]:
     """
     check_folder(device.storage)
     pending = read_pending(device.storage)
-    rotation = View.of(device.storage).rotation
-    going_back = rotation is not None and rotation.rollback is not None
+    view = View.of(device.storage)
+    going_back = view.rotation is not None and view.rotation.rollback is not None
     if pending is not None and pending.rotation_id == request.rotation_id and not going_back:
         yield "", f"rotation {request.rotation_id} is pending after step {pending.step}: it would go on from there"
         return
@@ -51,7 +51,7 @@ def plan(device: Device, request: RotationRequest) -> Iterator[Line]:
     connections = Connections(device, Deadline(limits.total), limits)
     device.open_store(request.key_ids, request.certificate_ids)
     try:
-        names, view = device.names_in_use(), View.of(device.storage)
+        names = device.names_in_use()
         finished_first = _finished_first(view, names)
         if finished_first is not None:
             yield "", f"{finished_first}. Then {request.rotation_id} would begin: ask again when that is done"

@@ -206,6 +206,10 @@ def test_one_that_was_refused_is_tried_again_where_nobody_else_would_look(files)
     left_after(files, "PATCH", "/config", status=403)
     done = files.device.run("resume", "--unattended")
     assert (done.returncode, "was refused" in done.stdout) == (DONE, True)
+    before = files.device.snapshot()
+    done = files.device.run("rotate", "--dry-run", "--if-due=0.33", f"--est-server={files.device.est_url}")
+    assert (done.returncode, "would be tried again" in done.stdout) == (DONE, True)
+    assert files.device.snapshot() == before
     assert files.device.run("rotate", "--if-due=0.33", f"--est-server={files.device.est_url}").returncode == DONE
     assert files.gateway.completed(ID)[-1]["event"]["success"]
     assert broken_invariants(files, ID, completed=True) == []
