@@ -203,6 +203,7 @@ class DeviceChecks:
         self.usable_key = key
         yield ok("key", f"{self.names.key} signs")
         local = LocalConfig(storage / "config.encrypted", storage / FOLDER / "config.encrypted")
+        local.check_replaceable()
         encrypted = local.has_encrypted_values()
         if self.store.can_derive(self.names.key):
             there = "its values are readable with this key" if encrypted else "nothing in it is encrypted"

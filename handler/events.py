@@ -98,6 +98,7 @@ class Delivery:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._draining = threading.Event()
+        self._outlived = False
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
 
     def start(self) -> None:
@@ -111,16 +112,19 @@ class Delivery:
     def stop(self, timeout: float) -> None:
         """Finish the request under way, if that takes no longer than `timeout` seconds, and send no further one."""
         self._stop.set()
-        self._wake.set()
-        if self._thread.ident is not None:
-            self._thread.join(timeout)
+        self._wait_for_end(timeout)
 
     def drain(self, timeout: float) -> None:
         """End once nothing is left to deliver, or after `timeout` seconds."""
         self._draining.set()
+        self._wait_for_end(timeout)
+
+    def _wait_for_end(self, timeout: float) -> None:
+        """Wait for the thread's end, once: a server that says nothing is not waited for again."""
         self._wake.set()
-        if self._thread.ident is not None:
+        if self._thread.ident is not None and not self._outlived:
             self._thread.join(timeout)
+            self._outlived = self._thread.is_alive()
 
     def _run(self) -> None:
         gateway = None

@@ -14,8 +14,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from . import encrypted_config
-from .errors import RefusedError
-from .storage import atomic_write, put_in_place, remove
+from .errors import RefusedError, RequestRefusedError
+from .storage import atomic_write, is_mount_point, put_in_place, remove
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,14 @@ class LocalConfig:
         """Tell whether anything in it is encrypted. Raises RefusedError where it is not such a file."""
         data = self._read()
         return data is not None and encrypted_config.has_encrypted_values(self._parse(data))
+
+    def check_replaceable(self) -> None:
+        """Raise RequestRefusedError where the file can be written, but not replaced as a whole."""
+        if is_mount_point(self._path):
+            raise RequestRefusedError(
+                f"{self._path} is a mount point by itself, so it cannot be replaced as a whole: expected its folder to "
+                "be mounted instead"
+            )
 
     def check_readable(self, key: ec.EllipticCurvePrivateKey) -> None:
         """Raise RefusedError unless the key decrypts every encrypted value."""

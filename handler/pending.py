@@ -233,5 +233,5 @@ def _content(path: Path) -> bytes | None:
         if status.st_size > MAX_BYTES:
             raise MalformedError(f"it is longer than {MAX_BYTES} bytes")
         return path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None

@@ -40,7 +40,7 @@ def plan(device: Device, request: RotationRequest) -> Iterator[Line]:
     if pending is not None and pending.rotation_id == request.rotation_id and not going_back:
         yield "", f"rotation {request.rotation_id} is pending after step {pending.step}: it would go on from there"
         return
-    if completed.rotation_id(device.storage) == request.rotation_id:
+    if request.rotation_id in completed.rotation_ids(device.storage):
         yield "", f"nothing to do: rotation {request.rotation_id} is complete already"
         return
     if device.config.token is not None:

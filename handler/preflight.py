@@ -9,6 +9,7 @@ from .encrypted_config import has_encrypted_values
 from .errors import PendingError, RequestRefusedError
 from .keystore import IdentityNames
 from .local_config import LocalConfig
+from .pending import FOLDER
 from .steps import curve_of
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
@@ -22,6 +23,7 @@ def check_before_anything_changes(device: Device, local_config: LocalConfig, con
     names = device.names_in_use()
     _check_storage(device)
     device.sota.check_writable(device.store.sota_keys)
+    local_config.check_replaceable()
     key, certificate = device.identity(names)
     curve_of(certificate)
     now = datetime.now(UTC)
@@ -51,3 +53,6 @@ def _check_storage(device: Device) -> None:
     if not os.access(device.storage, os.W_OK | os.X_OK, effective_ids=True):
         why = "run as root" if os.geteuid() else "the file system may be mounted read-only"
         raise RequestRefusedError(f"{device.storage} cannot be written to: expected to be allowed to; {why}")
+    folder = device.storage / FOLDER
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise RequestRefusedError(f"{folder} is no folder: expected the journal's, or nothing; remove it")

@@ -116,7 +116,7 @@ class Rotator:
             self._journal.record(_corrected(state, request))
             if self._called_by_fioconfig:  # it asks for this one again: nobody does for another any more
                 self._journal.request(None)
-        elif completed.rotation_id(self._device.storage) != request.rotation_id:
+        elif request.rotation_id not in completed.rotation_ids(self._device.storage):
             wanted = request
             if state is not None:  # it has to survive what comes first
                 self._journal.request(request)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import RequestRefusedError
-from .storage import atomic_write
+from .storage import atomic_write, is_mount_point
 from .toml_edit import set_values
 
 DEFAULT_SEARCH_PATHS = ("/usr/lib/sota/conf.d", "/var/sota/sota.toml", "/etc/sota/conf.d/")
@@ -51,7 +51,7 @@ class TomlFile:
     def is_writable(self) -> bool:
         """Tell whether the file may be replaced: not remotely managed; it, its folder and file system writable.
 
-        Its replacement keeps its owner, which only root and that owner can do.
+        Its replacement keeps its owner, which only root and that owner can do; a mount point cannot be replaced.
         """
         target = self.path.resolve()
         places = ((target, os.W_OK), (target.parent, os.W_OK | os.X_OK))
@@ -59,6 +59,7 @@ class TomlFile:
             self.path.name != REMOTE
             and all(os.access(path, mode, effective_ids=True) for path, mode in places)
             and os.geteuid() in {0, target.stat().st_uid}
+            and not is_mount_point(target)
         )
 
 
@@ -149,8 +150,8 @@ class SotaConfig:
                 return file
         raise RequestRefusedError(
             f"{' and '.join(keys)} cannot be changed: expected a writable file of "
-            f"{', '.join(str(file.path) for file in upward)} (its folder too, and never {REMOTE}); run this as root, "
-            "or look whether the file system is mounted read-only"
+            f"{', '.join(str(file.path) for file in upward)} (its folder too, no mount point by itself, and never "
+            f"{REMOTE}); run this as root, or look whether the file system is mounted read-only"
         )
 
 

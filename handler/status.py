@@ -122,8 +122,8 @@ def _last_rotation(storage: Path, view: View) -> LastRotation | None:
     if ends:
         last = ends[-1]
         return LastRotation(last.rotation_id, last.time, last.success, last.details)
-    name = completed.rotation_id(storage)
-    return None if name is None else LastRotation(name, None, success=True)
+    names = completed.rotation_ids(storage)
+    return LastRotation(names[0], None, success=True) if names else None
 
 
 def _running(storage: Path) -> str | None:

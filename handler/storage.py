@@ -83,6 +83,19 @@ def put_in_place(path: Path, prepared: Path, *, mtime_ns: int) -> None:
     _sync_folder(prepared.parent)
 
 
+def is_mount_point(path: Path) -> bool:
+    """Tell whether something is mounted at that very file, a symlink followed: nothing can replace it (EBUSY).
+
+    proc_pid_mountinfo(5): a bind mount of the same file system is not seen otherwise. False where /proc is not there.
+    """
+    try:
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return False
+    points = (re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), line.split()[4]) for line in lines)
+    return os.fsencode(os.path.realpath(path)) in points
+
+
 def remove(path: Path) -> None:
     """Remove the file if it is there, durably. Raises OSError."""
     try:

@@ -193,6 +193,17 @@ def test_a_rotation_that_is_due_gets_an_id_of_its_own(files):
     assert len(files.gateway.event_names()) == 7
 
 
+def test_what_fioconfig_asks_for_is_not_done_again_after_a_rotation_by_hand(files):
+    """At each boot it calls with the id of its file, which is not the last one any more."""
+    files.device.write_request(ID)
+    assert files.device.run().returncode == SWITCHED
+    assert files.device.run("rotate", "--rotation-id", "certs-by-hand").returncode == DONE
+    identity, asked = files.device.current_identity(), len(files.gateway.requests)
+    done = files.device.run()
+    assert (done.returncode, done.stdout) == (DONE, f"nothing to do: rotation {ID} is complete already\n")
+    assert (files.device.current_identity(), len(files.gateway.requests)) == (identity, asked)
+
+
 def test_a_rotation_that_is_pending_is_left_to_the_daemon(files):
     left_after(files, "PATCH", "/device")
     asked = len(files.gateway.requests)

@@ -6,9 +6,11 @@ a file system of a few pages or one that is mounted read-only. These tests need 
 
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pkcs11 import ObjectClass
 
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
@@ -16,6 +18,7 @@ from tests import softhsm
 from tests.invariants import broken_invariants
 from tests.simulators.device import REPOSITORY
 from tests.simulators.factory import running_factory
+from tests.simulators.pki import spki_pem
 
 from .in_process import call
 
@@ -121,6 +124,39 @@ def test_a_read_only_disk_is_named_and_nothing_changes(place):
         assert device.snapshot() == before
         assert factory.est.requests == []
     assert finish(factory, ID) == []
+
+
+@pytest.mark.parametrize("name", ["sota.toml", "config.encrypted"])
+def test_a_file_that_is_a_mount_point_is_refused_before_anything_changes(tmp_path, name):
+    """It can be written, and yet nothing can take its place: found at the switch, that would be too late."""
+    with running_factory(tmp_path / "a device", "file") as factory:
+        device = factory.device
+        device.write_request(ID)
+        before = device.snapshot()
+        for command in (device.command(), device.command("check")):
+            done = run(device, arranged(MOUNTED, "rw", device.storage / name, *command))
+            assert "mount point by itself" in done.stdout + done.stderr
+            assert str(device.storage / name) in done.stdout + done.stderr
+            assert done.returncode == (REFUSED if command == device.command() else 2)
+        assert device.snapshot() == before
+        assert factory.est.csrs == []
+        assert finish(factory, ID) == []
+
+
+def test_the_next_toml_file_is_used_where_one_is_a_mount_point(tmp_path):
+    with running_factory(tmp_path / "device", "file") as factory:
+        device = factory.device
+        device.write_request(ID)
+        before = device.sota_toml.read_bytes()
+        next_one = device.folder / "etc/sota/conf.d/z-60-local.toml"
+        next_one.write_text("# of this device\n")
+        done = run(device, arranged(MOUNTED, "rw", device.sota_toml, *device.command()))
+        assert done.returncode == SWITCHED, done.stderr
+        assert device.sota_toml.read_bytes() == before
+        names = tomllib.loads(next_one.read_text())["import"]
+        assert spki_pem(load_pem_private_key(Path(names["tls_pkey_path"]).read_bytes(), None).public_key()) == (
+            factory.gateway.current
+        )
 
 
 @pytest.mark.parametrize("place", ["files", "token"], indirect=True)

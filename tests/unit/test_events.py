@@ -344,6 +344,21 @@ def test_draining_waits_no_longer_than_it_is_told_to(server, journal, delivery):
     release.set()
 
 
+def test_a_server_that_says_nothing_is_waited_for_once(server, journal, delivery):
+    release = threading.Event()
+    server.state.faults.add("POST", "/events", hang=release)
+    journal.record(None, *events(1))
+    delivery.start()
+    delivery.stop(0.05)
+    later = threading.Timer(2.0, release.set)
+    later.start()
+    delivery.drain(PATIENCE)
+    delivery.stop(PATIENCE)
+    assert not release.is_set()
+    release.set()
+    later.join()
+
+
 def test_stopping_lets_the_request_under_way_end_and_sends_no_other(world, server, journal, ended):
     under_way, release = threading.Event(), threading.Event()
     record = server.state.record_events
