@@ -14,7 +14,7 @@ from .events import EventFactory, deliver
 from .fioconfig import Fioconfig
 from .gateway import CERTIFICATE_REFUSALS
 from .keystore import IdentityNames
-from .pending import COMPLETED
+from .pending import COMPLETED, LOCKED
 from .progress import Progress
 from .services import Services
 from .state import ANNOUNCED, PROVED, SWITCHED, Journal, RotationState
@@ -49,7 +49,6 @@ class Ending:
         self._progress = progress
         self._called_by_fioconfig = called_by_fioconfig
         self._target = current_target(device.storage)
-        self.rolled_back = False
         self.undone = False
         """Whether this call has undone what an earlier one had switched."""
 
@@ -130,19 +129,21 @@ class Ending:
                 self._steps.switch(state)
             self._journal.record(replace(state, rollback=None))
             raise PendingError(f"{said}. The new one is tried again")
-        state = self._fioconfig.hold(state)
-        if state.files_left is None:
-            state = replace(state, files_left="a roll-back was begun")
-            self._journal.record(state)
+        if state.step >= LOCKED:  # else the gateway was told of the new key, and nothing else was done
+            state = self._fioconfig.hold(state)
+            if state.files_left is None:
+                state = replace(state, files_left="a roll-back was begun")
+                self._journal.record(state)
         undone = self._device.switch(state.old)
-        if whole:
+        if whole and state.step >= LOCKED:
             undone |= self._steps.settle_back(state)
             self._move_files(state.new, state.old, via=state.old)
-        self.rolled_back = True
-        self.undone = undone and not self._steps.switched
+        self.undone |= undone and not self._steps.switched
+        self._steps.switched = False
         if undone or state.step >= SWITCHED:
             self._services.restart_aktualizr()
         self._fioconfig.release()
+        log.warning("the gateway may take no changes of this device's configuration until a rotation is complete")
         reason = f"rolled back, {state.rollback}"
         self.drop(state, reason)
         self.deliver_now()

@@ -62,12 +62,16 @@ class LocalConfig:
         return True
 
     def prepare(self, old: ec.EllipticCurvePrivateKey, new: ec.EllipticCurvePrivateKey) -> str | None:
-        """Encrypt its values to the new key and keep that aside. Give the digest of the file it was made from."""
+        """Encrypt its values to the new key and keep that aside. Give the digest of the file it was made from.
+
+        Where the file was torn since, the copy that was kept aside before stays. Raises RefusedError, OSError.
+        """
         data = self._read()
         if data is None:
             remove(self._aside)
             return None
-        config, _ = encrypted_config.reencrypt(self._parse(data), old, new, lenient=True)
+        config, _ = self._content(data)
+        config, _ = encrypted_config.reencrypt(config, old, new, lenient=True)
         atomic_write(self._aside, encrypted_config.dump_config(config), mode=0o600)
         return hashlib.sha256(data).hexdigest()
 
@@ -85,15 +89,12 @@ class LocalConfig:
         if prepared_from == hashlib.sha256(data).hexdigest() and self._aside.exists():
             put_in_place(self._path, self._aside, mtime_ns=mtime_ns)
             return True
-        changed = False
         try:
-            config = self._parse(data)
+            config, changed = self._content(data)
         except RefusedError as error:
-            if not self._aside.exists():
-                log.warning("%s; fioconfig fetches it anew", error)
-                return False
-            log.warning("%s; the copy that was kept aside takes its place", error)
-            config, changed = self._parse(self._aside.read_bytes()), True
+            log.warning("%s; fioconfig fetches it anew", error)
+            remove(self._aside)
+            return False
         if encrypted_config.has_encrypted_values(config) and not _reads(new(), config):
             old_key, new_key = old(), new()
             try:
@@ -117,6 +118,16 @@ class LocalConfig:
             return self._path.read_bytes()
         except FileNotFoundError:
             return None
+
+    def _content(self, data: bytes) -> tuple[encrypted_config.ConfigEntries, bool]:
+        """Parse the file, or the copy aside where the file was torn, and tell which. Raises RefusedError."""
+        try:
+            return self._parse(data), False
+        except RefusedError as error:
+            if not self._aside.exists():
+                raise
+            log.warning("%s; the copy that was kept aside takes its place", error)
+            return self._parse(self._aside.read_bytes()), True
 
     def _parse(self, data: bytes) -> encrypted_config.ConfigEntries:
         return encrypted_config.parse_config(data, str(self._path))

@@ -105,6 +105,11 @@ class _Rotation:
     request: _Asked
     step: int
     refused: str | None
+    announced: bool = False
+
+    @property
+    def locked(self) -> bool:
+        return self.step >= LOCKED or self.announced
 
 
 def marker(storage: Path) -> Path:
@@ -116,7 +121,7 @@ class Unfinished(Protocol):
     """What a rotation's state says of whether it goes on by itself."""
 
     @property
-    def step(self) -> int: ...  # noqa: D102
+    def locked(self) -> bool: ...  # noqa: D102
 
     @property
     def refused(self) -> str | None: ...  # noqa: D102
@@ -129,7 +134,7 @@ def is_due(rotation: Unfinished | None, *, requested: bool, undelivered: bool) -
     """
     if rotation is None:
         return requested or undelivered
-    return rotation.refused is None or rotation.step < LOCKED or undelivered
+    return rotation.refused is None or not rotation.locked or undelivered
 
 
 def read_pending(storage: Path) -> Pending | None:

@@ -7,7 +7,7 @@ Found at the start of a call, first match:
 | nothing pending, or only a request | anything | a request that is not completed yet begins |
 | any | neither | somebody else changed the identity: give the rotation up, touch nothing in use |
 | gateway refused the new certificate | either | roll back: old identity, config.encrypted, files on the server |
-| refused before step 2 was done | old identity | drop it (new key destroyed), then begin again from the start |
+| refused before step 2 was asked for | old identity | drop it (new key destroyed), then begin again from the start |
 | step 0..4 done | old identity | go on with the next step; the same key and the same CSR |
 | step 0..4 done | new identity | cut off inside step 5: make config.encrypted whole, go on below |
 | step 5 done, or later | old identity | a roll-back found no way back, or a backup was restored: switch again, go on |
@@ -15,11 +15,12 @@ Found at the start of a call, first match:
 | that was taken | new identity | record the completion, restart the users of the key |
 | that is done | new identity | tidy up: config.encrypted whole, the old key gone |
 
-Another ROTATIONID: a rotation that has not done step 2 is dropped for it; a later one is finished first.
+Another ROTATIONID: a rotation that has not done step 2 is dropped for it; a later one is finished first, or rolled back
+where it is refused again. No ROTATIONID any more: as long as the gateway cannot know the new key (`locked`), dropped.
 
-What fails: a refusal before step 2 is done drops the rotation; a refusal after it stays in the journal for whoever is
-asked to look; everything else, and everything after the switch, is pending. The old identity stays whole until the
-gateway has taken the new one.
+What fails: a refusal while the gateway cannot know the new key drops the rotation; a refusal after that stays in the
+journal for whoever is asked to look; everything else, and everything after the switch, is pending. The old identity
+stays whole until the gateway has taken the new one.
 """
 
 import contextlib
@@ -36,7 +37,7 @@ from .certificates import device_id
 from .connections import Connections
 from .device import Device
 from .ending import Ending
-from .errors import PendingError, RenewalError, RequestRefusedError, describe, is_final
+from .errors import PendingError, RefusedError, RenewalError, RequestRefusedError, describe, is_final
 from .events import STARTED, Event
 from .fioconfig import Fioconfig
 from .http import Deadline, Limits
@@ -99,7 +100,7 @@ class Rotator:
 
         fioconfig has loaded what was there before. What was switched and rolled back in one call is as before.
         """
-        return (self._steps.switched and not self._ending.rolled_back) or self._ending.undone
+        return self._steps.switched or self._ending.undone
 
     # What is asked
 
@@ -158,7 +159,7 @@ class Rotator:
             self._ending.deliver_now()
             return
         self._open(state)
-        if state.step < LOCKED and state.rollback is None and names == state.old:
+        if not state.locked and state.rollback is None and names == state.old:
             self._ending.drop(state, BY_HAND)
             self._ending.deliver_now()
         else:
@@ -187,7 +188,7 @@ class Rotator:
         """
         state = self._load()
         self._journal.request(None)
-        if state is not None and state.step < LOCKED and state.rollback is None:
+        if state is not None and not state.locked and state.rollback is None:
             self._abandon(state, "the request was removed from the configuration")
             self._ending.deliver_now()
             return True
@@ -234,6 +235,8 @@ class Rotator:
         if state is not None:
             if request is not None and state.step < LOCKED and state.rollback is None:
                 self._abandon(state, f"superseded by {request.rotation_id}")
+            elif request is not None:
+                self._finish_for(state, request)
             else:
                 self._finish(state)
         if request is not None and not (self._called_by_fioconfig and self.switched):
@@ -286,8 +289,25 @@ class Rotator:
             self._finish(self._begin(state.request))
         else:
             if state.step < SWITCHED:
+                if names == state.old:
+                    state = self._steps.without_what_has_ended(state)
                 state = self._runner.run(state, switched=names == state.new)
             self._ending.complete(state)
+
+    def _finish_for(self, state: RotationState, request: RotationRequest) -> None:
+        """Finish a rotation so that another one can begin. One that is refused again goes back for it, if it still can.
+
+        Else the operators could not get a device out of a refusal without going there.
+        """
+        try:
+            self._finish(state)
+        except RefusedError as error:
+            left = self._journal.rotation
+            if left is None or left.refused is None or self._ending.way_back_closed(left):
+                raise
+            left = replace(left, rollback=f"superseded by {request.rotation_id}: {error}", refused=None)
+            self._journal.record(left)
+            log.warning("%s", self._ending.go_back(left))
 
     # Small parts
 
@@ -318,7 +338,7 @@ class Rotator:
 
     def _leave_refused(self, state: RotationState, reason: str) -> bool:
         """Leave a refused rotation to whoever is asked to look; clean up and deliver what can be."""
-        if state.step < LOCKED:
+        if not state.locked:
             self._open(state)
             self._ending.drop(state, reason)
         if not self._journal.undelivered():
@@ -358,7 +378,7 @@ class Rotator:
 
 
 def _starts_over(state: RotationState) -> bool:
-    return state.refused is not None and state.step < LOCKED
+    return state.refused is not None and not state.locked
 
 
 def _corrected(state: RotationState, request: RotationRequest) -> RotationState:

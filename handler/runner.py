@@ -48,6 +48,8 @@ class Runner:
         dropped where it was refused before anything depends on it.
         """
         steps = self._steps.all[state.step :]
+        if state.certificate is None and state.step > 0:
+            steps = (self._steps.all[0], *steps)
         if switched:
             steps = self._steps.all[-1:]  # cut off inside the last one
         else:
@@ -65,7 +67,7 @@ class Runner:
     def _run_step(self, step: Step, state: RotationState) -> RotationState:
         self._progress.step_started(step.number, step.name)
         try:
-            done = replace(step.run(state), step=step.number)
+            done = replace(step.run(state), step=max(state.step, step.number))
             left = None if done.files_left == state.files_left else done.files_left
             state = done
             self._journal.record(state, self._ending.events(state.rotation_id).make(step.name, failure=left))
@@ -94,7 +96,7 @@ class Runner:
         try:
             if not is_final(error) or self._device.names_in_use() == state.new:
                 self._journal.record(state, *reported)
-            elif state.step < LOCKED:
+            elif not state.locked:
                 self._journal.record(replace(state, refused=reason), *reported)
                 self._ending.drop(state, reason)
             else:

@@ -31,6 +31,7 @@ from .pending import (
     FOLDER,
     GATEWAY,
     JOURNAL,
+    LOCKED,
     MARKER,
     MAX_ATTEMPTS,
     MAX_REASON,
@@ -74,6 +75,8 @@ class RotationState:
     """The issued certificate, PEM, once it passed the checks."""
     chain: tuple[str, ...] = ()
     """The other certificates of the EST answer, PEM: the issuer may be among them."""
+    announced: bool = False
+    """The gateway was asked to expect the new key, and may know it though its answer was lost."""
     config_digest: str | None = None
     """SHA-256 (hex) of the config.encrypted that the copy kept aside was made from."""
     fioconfig_stopped: bool = False
@@ -91,6 +94,11 @@ class RotationState:
     def rotation_id(self) -> str:
         """The ROTATIONID."""
         return self.request.rotation_id
+
+    @property
+    def locked(self) -> bool:
+        """Whether the gateway may be locked until it sees the new key, so that this one must not be lost."""
+        return self.step >= LOCKED or self.announced
 
 
 @dataclass(frozen=True)
@@ -246,7 +254,8 @@ class Journal:
         if isinstance(error, OfflineError):
             return NETWORK
         if isinstance(error, PostponedError):  # only the first step asks the EST server, and nobody else
-            return EST if self._rotation is not None and self._rotation.step == 0 else GATEWAY
+            enrols = self._rotation is not None and (self._rotation.step == 0 or self._rotation.certificate is None)
+            return EST if enrols else GATEWAY
         # A time that no server asked for is that of a certificate's beginning.
         return CLOCK if isinstance(error, ClockError) or until(error) else None
 

@@ -62,6 +62,19 @@ class Steps:
             Step(SWITCH, "Finalize aktualizr configuration", self._finalize),
         )
 
+    def without_what_has_ended(self, state: RotationState) -> RotationState:
+        """Leave out the new certificate where it has ended meanwhile: the same key gets another. Raises OSError."""
+        if state.certificate is not None:
+            ended = x509.load_pem_x509_certificate(state.certificate.encode()).not_valid_after_utc
+            if ended <= datetime.now(UTC):
+                log.warning(
+                    "the new certificate ended %s UTC, before it was used: another is asked for",
+                    f"{ended:%Y-%m-%d %H:%M}",
+                )
+                state = replace(state, certificate=None, chain=())
+                self._journal.record(state)
+        return state
+
     # Step 1
 
     def _enrol(self, state: RotationState) -> RotationState:
@@ -90,7 +103,7 @@ class Steps:
             if key is not None and spki_pem(key.public_key()) == state.public_key:
                 return state, key
         key = self._device.store.generate(state.new.key, curve_of(current))
-        state = replace(state, public_key=spki_pem(key.public_key()), csr=None, certificate=None)
+        state = replace(state, public_key=spki_pem(key.public_key()), csr=None, certificate=None, announced=False)
         if not state.request.csrattrs:  # else the EST server is asked first
             state = replace(state, csr=_csr(current, key))
         self._journal.record(state)
@@ -164,9 +177,20 @@ class Steps:
     # Steps 2 to 4
 
     def _announce(self, state: RotationState) -> RotationState:
-        # From here on nobody can mend the device's files on the server: one that is lost already is refused now.
-        encrypted_config.check_readable(self._connections.device_config(state.old), self._key(state.old))
-        self._connections.gateway(state.old).announce_key(state.public_key or "")
+        may_be_known = state.announced  # the answer to an earlier attempt was lost
+        try:
+            # From here on nobody can mend the device's files on the server: one that is lost already is refused now.
+            encrypted_config.check_readable(self._connections.device_config(state.old), self._key(state.old))
+            if not may_be_known:
+                state = replace(state, announced=True)
+                self._journal.record(state)
+            self._connections.gateway(state.old).announce_key(state.public_key or "")
+        except ServerRefusedError as error:
+            if may_be_known and self._is_over(state.old, error):
+                return _left(state, error)
+            if state.announced and not (may_be_known and error.status in CERTIFICATE_REFUSALS):
+                self._journal.record(replace(state, announced=False))
+            raise
         return state
 
     def _prepare_local_config(self, state: RotationState) -> RotationState:
@@ -176,14 +200,19 @@ class Steps:
 
     def _update_device_config(self, state: RotationState) -> RotationState:
         try:
-            self.move_device_config(state.old, state.new)
+            try:
+                self.move_device_config(state.old, state.new)
+            except ServerRefusedError as error:
+                if error.status in CERTIFICATE_REFUSALS:
+                    raise
+                # A gateway that was restored from a backup knows nothing of the new key any more: it is told again.
+                log.info("the new key is announced again: %s", error)
+                self._connections.gateway(state.old).announce_key(state.public_key or "")
+                self.move_device_config(state.old, state.new)
         except ServerRefusedError as error:
             if not self._is_over(state.old, error):
                 raise
-            # The gateway knows which key comes next, so the new certificate is the way on, and the files follow it.
-            reason = f"the gateway takes the old certificate no longer ({error}): left until it has taken the new one"
-            log.warning("%s", reason)
-            return replace(state, files_left=reason)
+            return _left(state, error)
         return state
 
     def _is_over(self, names: IdentityNames, error: ServerRefusedError) -> bool:
@@ -241,6 +270,13 @@ class Steps:
 
     def _key(self, names: IdentityNames) -> ec.EllipticCurvePrivateKey:
         return self._device.store.key(names.key)
+
+
+def _left(state: RotationState, error: ServerRefusedError) -> RotationState:
+    """Go on without the old certificate: the gateway knows which key comes next, and the device's files follow it."""
+    reason = f"the gateway takes the old certificate no longer ({error}): left until it has taken the new one"
+    log.warning("%s", reason)
+    return replace(state, files_left=reason)
 
 
 def curve_of(certificate: x509.Certificate) -> ec.EllipticCurve:

@@ -159,6 +159,7 @@ def _state(device: Device, left: _Left) -> RotationState | None:
         old=_other(device, left, new) if switched else current,
         new=new,
         step=SWITCHED if switched and left.step >= SWITCHED else min(left.step, LOCKED),
+        announced=left.step > 0,  # the next step may have been cut off
         public_key=spki_pem(key.public_key()),
         certificate=certificate.public_bytes(serialization.Encoding.PEM).decode(),
     )

@@ -10,12 +10,14 @@ The places in which a rotation is stopped, in their order, and what becomes of i
 """
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from handler.pending import read_pending
-from tests.invariants import broken_invariants, secrets_in_journal
+from tests.invariants import broken_files, broken_invariants, secrets_in_journal
 from tests.simulators.factory import running_factory
+from tests.simulators.pki import Draft, certificate_pem
 
 from .in_process import call
 
@@ -96,6 +98,7 @@ def test_a_request_behind_a_refused_rotation_is_not_looked_at_again_and_again(fi
     stop(files, "store files", keep=True)
     files.gateway.faults.clear()
     files.gateway.faults.add("PATCH", "/config", times=None, status=400)
+    files.gateway.faults.add("GET", "/config-device", skip=2, times=None, status=401)  # nor is there a way back
     files.device.write_request(SECOND)
     assert call(files.device).status == REFUSED
     assert call(files.device, "unattended").status == DONE
@@ -204,6 +207,68 @@ def stop_and_finish_proof(factory):
     assert broken_invariants(factory, SECOND, completed=True) == []
 
 
+@pytest.mark.parametrize("status", [400, 403])
+def test_a_rotation_that_is_refused_again_goes_back_for_the_next_one(factory, status):
+    """Else nobody could get this device out of a refusal without going there."""
+    stop(factory, "store files")
+    factory.gateway.faults.add("PATCH", "/config", times=1 + (status == 400), status=status)
+    factory.device.write_request(SECOND)
+    finish(factory)
+    assert ends(factory, FIRST) == [False, False]
+    details = [each["event"]["details"] for each in factory.gateway.completed(FIRST)]
+    assert f"HTTP {status}" in details[0]
+    assert details[1].startswith(f"rolled back, superseded by {SECOND}: ")
+    assert broken_invariants(factory, SECOND, completed=True) == []
+
+
+def test_a_rotation_that_is_refused_again_half_way_goes_back_whole(factory):
+    """Its files are for the new key already: they are moved back before that key goes."""
+    stop(factory, "store files")
+    factory.gateway.faults.add("PATCH", "/config", status=400, work=True)
+    factory.gateway.faults.add("GET", "/config-device", skip=1, status=404)
+    factory.device.write_request(SECOND)
+    finish(factory)
+    assert (ends(factory, FIRST), ends(factory, SECOND)) == ([False, False], [True])
+    assert len(factory.gateway.updates) == 3
+    assert broken_invariants(factory, SECOND, completed=True) == []
+
+
+def test_a_refused_rotation_goes_back_later_where_the_gateway_cannot_be_asked(files):
+    stop(files, "store files")
+    files.gateway.faults.add("PATCH", "/config", times=2, status=400)
+    files.gateway.faults.add("GET", "/config-device", skip=2, times=None, status=503)
+    files.device.write_request(SECOND)
+    assert call(files.device).status == PENDING
+    files.gateway.faults.clear()
+    finish(files)
+    assert ends(files, SECOND) == [True]
+    assert broken_invariants(files, SECOND, completed=True) == []
+
+
+# A gateway that has forgotten
+
+
+@pytest.mark.parametrize("place", ["fetch files", "store files"])
+def test_a_gateway_that_was_restored_from_a_backup_is_told_of_the_new_key_again(factory, place):
+    stop(factory, place)
+    factory.gateway.next_pubkey = None
+    finish(factory)
+    assert ends(factory, FIRST) == [True]
+    assert broken_invariants(factory, FIRST, completed=True) == []
+
+
+def test_a_gateway_that_says_yes_and_does_nothing_is_told_of_the_next_one_too(factory):
+    factory.gateway.faults.add("PATCH", "/device", times=None, status=200, body="{}")
+    assert call(factory.device).status == REFUSED
+    factory.device.write_request(SECOND)
+    assert call(factory.device).status == REFUSED
+    assert (ends(factory, FIRST)[-1], ends(factory, SECOND)) == (False, [False])
+    factory.gateway.faults.clear()
+    factory.device.write_request("certs-third")
+    finish(factory)
+    assert broken_invariants(factory, "certs-third", completed=True) == []
+
+
 # The same one again
 
 
@@ -238,14 +303,15 @@ def test_a_request_that_is_removed_is_dropped_or_finished(factory, place):
     stop(factory, place)
     factory.device.request_file.unlink()
     outcome = call(factory.device, "withdraw")
-    if place in DROPPED:
+    dropped = place in DROPPED and place != "announce"  # whether that one came to be known, nobody knows
+    if dropped:
         assert outcome.status == DONE
         assert ends(factory, FIRST) == [False]
         assert not (factory.device.storage / "renew-client-cert/rotation.json").exists()
     else:
         assert outcome.status in (SWITCHED, DONE)
     assert call(factory.device, "resume").status == DONE
-    if place not in DROPPED:
+    if not dropped:
         assert broken_invariants(factory, FIRST, completed=True) == []
     assert call(factory.device, "withdraw").status == DONE
 
@@ -260,6 +326,104 @@ def test_a_request_that_waits_is_forgotten_when_it_is_removed(files):
     assert call(files.device, "resume").status == DONE
     assert files.gateway.event_names(SECOND) == []
     assert broken_invariants(files, FIRST, completed=True) == []
+
+
+# A gateway that may know the new key already
+
+
+def announced_without_an_answer(factory):
+    """Have the gateway locked to the new key while the device does not know that."""
+    factory.gateway.faults.add("PATCH", "/device", times=None, drop="after")
+    assert call(factory.device).status == PENDING
+    assert factory.gateway.next_pubkey is not None
+    factory.gateway.faults.clear()
+
+
+def test_a_gateway_that_may_be_locked_is_not_left_so_when_the_request_is_removed(factory):
+    announced_without_an_answer(factory)
+    factory.device.request_file.unlink()
+    assert call(factory.device, "withdraw").status == SWITCHED
+    assert call(factory.device, "resume").status == DONE
+    assert ends(factory, FIRST) == [True]
+    assert broken_invariants(factory, FIRST, completed=True) == []
+
+
+@pytest.mark.parametrize("place", ["announce", "enrol"])
+def test_an_old_certificate_that_is_revoked_then_is_left_for_the_new_one_if_the_gateway_may_know_it(factory, place):
+    """Dropped, the new key would be the only one that the gateway could still have taken."""
+    if place == "announce":
+        announced_without_an_answer(factory)
+    else:
+        stop(factory, place)
+    old = factory.device.current_identity()
+    factory.gateway.faults.refuse_certificate(old.certificate)
+    outcome = call(factory.device)
+    if place == "enrol":
+        assert outcome.status == REFUSED
+        assert factory.device.current_identity() == old
+    else:
+        assert outcome.status == SWITCHED
+        assert call(factory.device, "resume").status == DONE
+        assert ends(factory, FIRST) == [True]
+        # Whether that step was done is not known, so it is not said to be.
+        undone = "events were not delivered: ['Lock device configuration on server']"
+        assert broken_invariants(factory, FIRST, completed=True) == [undone]
+
+
+@pytest.mark.parametrize("status", [400, 404])
+def test_a_gateway_that_says_no_in_the_end_is_not_locked(factory, status):
+    announced_without_an_answer(factory)
+    factory.gateway.next_pubkey = None
+    factory.gateway.faults.add("PATCH", "/device", status=status)
+    old = factory.device.current_identity()
+    assert call(factory.device).status == REFUSED
+    assert ends(factory, FIRST) == [False]
+    assert factory.device.current_identity() == old
+    assert broken_files(factory) == []
+    assert len(factory.device.private_key_files()) == (0 if factory.device.token else 1)
+    assert read_pending(factory.device.storage) is None
+
+
+def test_a_gateway_that_refuses_the_device_for_now_keeps_the_key_that_it_may_know(factory):
+    announced_without_an_answer(factory)
+    factory.gateway.faults.add("PATCH", "/device", times=None, status=403)
+    assert call(factory.device).status == REFUSED
+    assert call(factory.device, "unattended").status == DONE
+    pending = read_pending(factory.device.storage)
+    assert (pending.refused is None, pending.due) == (False, False)
+    factory.gateway.faults.clear()
+    finish(factory)
+    assert ends(factory, FIRST) == [False, True]
+    assert broken_invariants(factory, FIRST, completed=True) == []
+
+
+# A new certificate that ends before it is used
+
+
+@pytest.mark.parametrize("place", ["trial", "announce", "fetch files", "store files"])
+def test_a_new_certificate_that_ended_while_the_rotation_was_pending_is_not_switched_to(factory, place):
+    stop(factory, place)
+    path = factory.device.storage / "renew-client-cert/rotation.json"
+    journal = json.loads(path.read_bytes())
+    issued, now = factory.est.issued[-1], datetime.now(UTC)
+    ended = factory.pki.issue(
+        Draft(
+            public_key=issued.public_key(),
+            subject=issued.subject,
+            extensions=[(each.value, each.critical) for each in issued.extensions],
+            issuer=factory.pki.device_ca,
+            begins=now - timedelta(days=2),
+            ends=now - timedelta(days=1),
+        )
+    )
+    journal["rotation"]["certificate"] = certificate_pem(ended).decode()
+    path.write_text(json.dumps(journal))
+    finish(factory)
+    assert len(set(factory.est.csrs)) == 1
+    assert factory.device.current_identity().certificate == factory.est.issued[-1] != issued
+    assert ends(factory, FIRST) == [True]
+    again = "Generate new certificate was reported as done 2 times, under different ids"
+    assert broken_invariants(factory, FIRST, completed=True) == [again] * (place != "trial")
 
 
 # ESTSERVER corrected under the same ROTATIONID

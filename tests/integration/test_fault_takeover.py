@@ -249,13 +249,13 @@ def test_another_rotation_is_done_after_one_that_fioconfig_left(stock, steps):
 
 
 @pytest.mark.parametrize("steps", range(6))
-def test_a_request_that_was_removed_drops_what_the_gateway_knows_nothing_of(in_files, steps):
+def test_a_request_that_was_removed_drops_what_the_gateway_cannot_know_of(in_files, steps):
     in_files.run(steps)
     in_files.device.request_file.unlink()
     assert call(in_files.device, "withdraw").status in (DONE, SWITCHED)
     assert call(in_files.device, "resume").status == DONE
     assert not (in_files.device.storage / "cert-rotation.state").exists()
-    if steps >= 2:
+    if steps >= 1:  # it may have been told when that was cut off
         assert broken_invariants(in_files.factory, ID, completed=True) == []
     else:
         assert len(in_files.device.private_key_files()) == 1

@@ -283,6 +283,28 @@ def test_a_file_that_a_power_loss_tore_gets_what_was_kept_aside(stored, torn):
     assert stored.names() == ["config.encrypted"]
 
 
+@pytest.mark.parametrize("torn", [b"", b'{"a": {"Val'], ids=["empty", "cut"])
+def test_a_file_that_was_torn_before_the_switch_gets_what_was_kept_aside_too(stored, torn):
+    stored.config.prepare(OLD, NEW)
+    expected = readable(stored.aside, NEW)
+    stored.path.write_bytes(torn)
+    digest = stored.config.prepare(OLD, NEW)
+    assert stored.config.settle(digest, lambda: OLD, lambda: NEW)
+    assert readable(stored.path, NEW) == expected
+    assert stored.names() == ["config.encrypted"]
+
+
+def test_a_file_and_a_copy_that_are_both_torn_are_left_to_fioconfig(stored, caplog):
+    digest = stored.config.prepare(OLD, NEW)
+    for path in (stored.path, stored.aside):
+        path.write_bytes(b"{")
+    with pytest.raises(RefusedError, match="is not JSON"):
+        stored.config.prepare(OLD, NEW)
+    assert not stored.config.settle(digest, lambda: OLD, lambda: NEW)
+    assert "fioconfig fetches it anew" in caplog.text
+    assert stored.names() == ["config.encrypted"]
+
+
 def test_the_copy_takes_its_place_without_room_for_another_one(stored):
     """The very file that was written before: a full disk does not matter."""
     digest = stored.config.prepare(OLD, NEW)
