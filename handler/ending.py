@@ -180,21 +180,48 @@ class Ending:
         self._journal.record(None, self.events(state.rotation_id).make(COMPLETED, failure=reason), without=COMPLETED)
         log.info("rotation %s ended: %s", state.rotation_id, reason)
 
-    def give_up(self, state: RotationState, names: IdentityNames) -> None:
-        """Leave a device alone whose identity somebody else has changed to `names` meanwhile."""
+    def give_up(self, state: RotationState, names: IdentityNames) -> str:
+        """Leave a device alone whose identity somebody else changed to `names` meanwhile; give the reason, reported.
+
+        What only the new key reads by now is encrypted to the key in use before the new one goes. Raises RefusedError
+        and hsm.errors.TokenError where the identity in use is none (nothing is done then), PendingError.
+        """
+        self._device.open_store()
+        self._device.identity(names)
         reason = (
             f"the configuration names {names.key} and {names.certificate}, neither the old identity of rotation "
             f"{state.rotation_id} nor its new one: somebody else changed it, so the rotation is given up"
         )
-        self._fioconfig.release()
         try:
-            self._device.open_store()
+            if state.step >= LOCKED:
+                state = self._hand_over(state, names)
             self._device.discard(state.new)
         except (RefusedError, UnsupportedError) as error:  # a part of it is in use, or it is in a store of another kind
             log.info("%s", error)
+        self._fioconfig.release()
         self._steps.local_config.forget()
         self._journal.record(None, self.events(state.rotation_id).make(COMPLETED, failure=reason), without=COMPLETED)
-        log.warning("%s", reason)
+        self.deliver_now()
+        return reason
+
+    def _hand_over(self, state: RotationState, names: IdentityNames) -> RotationState:
+        """Have what only the new key reads encrypted to the key in use. Raises PendingError, UnsupportedError."""
+        if self._device.store.find_key(state.new.key) is None:
+            return state
+        state = self._fioconfig.hold(state)
+        self._steps.local_config.settle(
+            None, lambda: self._device.store.key(state.new.key), lambda: self._device.store.key(names.key)
+        )
+        try:
+            self._move_files(state.new, names, via=names)
+        except ServerRefusedError as error:
+            if error.status in CERTIFICATE_REFUSALS:  # the device is none of that gateway's now, but may be again
+                raise PendingError(
+                    f"the device's files on the server may be for the new key of rotation {state.rotation_id}, "
+                    f"which is kept for them: {error}"
+                ) from error
+            log.warning("%s", error)
+        return state
 
     # Small parts
 

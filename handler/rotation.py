@@ -149,37 +149,35 @@ class Rotator:
         if state is None:
             return requested is not None
         with self._remembering(), self._fioconfig.held():
-            self._abort(state)
+            try:
+                self._abort(state)
+            except (RenewalError, TokenError, OSError) as error:
+                left = self._journal.rotation
+                if left is not None and not is_final(error):
+                    self._journal.record(replace(left, rollback=BY_HAND, refused=None))
+                    log.warning("noted, and given up as soon as that can be")
+                raise
         return True
 
     def _abort(self, state: RotationState) -> None:
         names = self._device.names_in_use()
         if names not in (state.old, state.new):
-            self._ending.give_up(state, names)
-            self._ending.deliver_now()
+            log.warning("%s", self._ending.give_up(state, names))
             return
         self._open(state)
         if not state.locked and state.rollback is None and names == state.old:
             self._ending.drop(state, BY_HAND)
             self._ending.deliver_now()
-        else:
-            self._return_by_hand(state)
-
-    def _return_by_hand(self, state: RotationState) -> None:
-        given_up = replace(state, rollback=BY_HAND, refused=None)
+            return
         closed = "the gateway has taken the new certificate" if state.step >= PROVED else None
-        try:
-            closed = closed or self._ending.way_back_closed(state)
-        except PendingError as error:
-            self._journal.record(given_up)  # not forgotten: whoever goes on goes back
-            raise PendingError(f"noted, and given up as soon as that can be: {error}", error.not_before) from error
-        if closed:
+        if closed := closed or self._ending.way_back_closed(state):
             raise RequestRefusedError(
                 f"rotation {state.rotation_id} is past the point of no return: {closed}; "
                 "`renew-client-cert resume` finishes it"
             )
-        self._journal.record(given_up)
-        self._ending.go_back(given_up)
+        state = replace(state, rollback=BY_HAND, refused=None)
+        self._journal.record(state)
+        self._ending.go_back(state)
 
     def withdraw(self) -> bool:
         """Heed that the request was removed from the configuration; tell whether there was anything to do.
@@ -269,8 +267,7 @@ class Rotator:
         """Bring a rotation to its end from wherever it is."""
         names = self._device.names_in_use()
         if names not in (state.old, state.new):
-            self._ending.give_up(state, names)
-            return
+            raise RequestRefusedError(self._ending.give_up(state, names))
         self._open(state)
         if state.rollback == BY_HAND:  # no failure: somebody asked for it
             log.warning("what `abort` asked for is done: %s", self._ending.go_back(state))

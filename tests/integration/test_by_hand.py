@@ -10,6 +10,7 @@ from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from handler.pending import read_pending
 from handler.view import View
 from tests.invariants import broken_files, broken_invariants
+from tests.simulators.factory import running_factory
 
 from .flagged_token import COUNT_LOW, FlaggedToken
 from .in_process import call
@@ -364,11 +365,97 @@ def test_an_identity_that_somebody_else_put_there_is_not_touched(files, command,
         device.sota_toml.write_text(text.replace(f"{name}.pem", f"{name}.other.pem"))
     before = device.sota_toml.read_bytes()
     done = device.run(command)
-    assert done.returncode == DONE, done.stderr
+    assert done.returncode == (DONE if command == "abort" else REFUSED), done.stderr
     assert "somebody else changed it" in done.stderr
     assert device.sota_toml.read_bytes() == before
     assert read_pending(device.storage) is None
     assert (device.storage / "pkey.pem").exists()
+    assert len(device.private_key_files()) == 2
+    assert broken_files(files) == []
+
+
+def moved(factory):
+    """Have sota.toml name copies of the identity that it names."""
+    device = factory.device
+    names = device.current_identity()
+    for number, name in enumerate((names.key, names.certificate_name)):
+        copy = device.storage / f"copy-{number}.pem"
+        copy.write_bytes(Path(name).read_bytes())
+        device.sota_toml.write_text(device.sota_toml.read_text().replace(name, str(copy)))
+
+
+@pytest.mark.parametrize("place", ["POST /events", "moved already"])
+def test_what_only_the_new_key_reads_is_moved_to_the_key_that_somebody_else_put_there(files, place):
+    """Somebody has moved the identity in use to other files: the key that goes is the only one that reads anything."""
+    if place == "moved already":  # the files on the server, and the answer to that was lost
+        files.gateway.faults.add("PATCH", "/config", times=None, drop="after")
+    else:  # switched, and not proved
+        files.gateway.faults.add("POST", "/events", times=None, status=503)
+    files.device.write_request(ID)
+    assert call(files.device).status in (PENDING, SWITCHED)
+    files.gateway.faults.clear()
+    identity = files.device.current_identity()
+    moved(files)
+    done = files.device.run("resume")
+    assert (done.returncode, "somebody else changed it" in done.stderr) == (REFUSED, True)
+    assert files.device.current_identity().public_key == identity.public_key
+    assert broken_files(files) == []
+    assert read_pending(files.device.storage) is None
+    # fioconfig calls again when it starts.
+    assert call(files.device).status == SWITCHED
+    assert call(files.device, "resume").status == DONE
+    assert broken_files(files) == []
+
+
+def test_an_identity_that_is_named_wrong_ends_no_rotation(files):
+    files.gateway.faults.add("PATCH", "/config", times=None, drop="after")
+    files.device.write_request(ID)
+    assert call(files.device).status == PENDING
+    files.gateway.faults.clear()
+    right = files.device.sota_toml.read_text()
+    files.device.sota_toml.write_text(right.replace("pkey.pem", "pkye.pem"))
+    before = files.device.snapshot()
+    for command in ("resume", "abort"):
+        done = files.device.run(command)
+        assert (done.returncode, "pkye.pem cannot be read" in done.stderr) == (REFUSED, True)
+        assert files.device.snapshot() == before
+    files.device.sota_toml.write_text(right)
+    assert files.device.run("resume").returncode == DONE
+    assert broken_invariants(files, ID, completed=True) == []
+
+
+def test_the_new_key_is_kept_as_long_as_the_gateway_does_not_take_who_is_named_now(files):
+    files.gateway.faults.add("PATCH", "/config", times=None, drop="after")
+    files.device.write_request(ID)
+    assert call(files.device).status == PENDING
+    files.gateway.faults.clear()
+    right = files.device.sota_toml.read_text()
+    moved(files)
+    files.gateway.faults.add("GET", "/config-device", times=None, status=403)
+    done = files.device.run("resume")
+    assert (done.returncode, "which is kept for them" in done.stderr) == (PENDING, True)
+    files.gateway.faults.clear()
+    files.device.sota_toml.write_text(right)
+    for number in range(2):
+        (files.device.storage / f"copy-{number}.pem").unlink()
+    assert files.device.run("resume").returncode == DONE
+    assert broken_invariants(files, ID, completed=True) == []
+
+
+def test_giving_up_is_not_forgotten_while_the_token_is_away(tmp_path):
+    with running_factory(tmp_path / "device", "token") as factory:
+        identity = factory.device.current_identity()
+        left_after(factory, "POST", "/simplereenroll")
+        with factory.device.token.away():
+            done = factory.device.run("abort")
+            assert done.returncode == PENDING
+            assert "noted, and given up as soon as that can be" in done.stderr
+            assert read_pending(factory.device.storage).waiting.kind == "token"
+        done = factory.device.run("resume")
+        assert done.returncode == DONE, done.stderr
+        assert "rolled back, given up by hand" in done.stderr
+        assert factory.device.current_identity() == identity
+        assert sorted(each.id for each in factory.device.token_objects()) == ["01", "01", "03"]
 
 
 def test_without_anything_pending_there_is_nothing_to_give_up(files):
