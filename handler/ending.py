@@ -14,6 +14,7 @@ from .events import EventFactory, deliver
 from .fioconfig import Fioconfig
 from .gateway import CERTIFICATE_REFUSALS
 from .keystore import IdentityNames
+from .lost_journal import LostJournal
 from .pending import COMPLETED, LOCKED
 from .progress import Progress
 from .services import Services
@@ -170,6 +171,7 @@ class Ending:
             log.warning("%s", error)
         self._device.check_not_in_use(state.old)
         self._device.store.retire(state.old)
+        LostJournal(self._device, self._journal, self._steps).clear()
         self._fioconfig.release()
         self._journal.record(None)
 

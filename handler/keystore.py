@@ -69,6 +69,9 @@ class KeyStore(Protocol):
     def discard(self, names: IdentityNames) -> None:
         """Remove a key and certificate that a rotation made and that is not in use. Can be run again."""
 
+    def spare(self, current: IdentityNames) -> list[IdentityNames]:
+        """Give the other identities that a rotation may have made here, as far as their keys go."""
+
     def retire(self, names: IdentityNames) -> None:
         """Remove an identity that is no longer in use, as far as this kind of store does not keep it."""
 
@@ -110,10 +113,10 @@ class FileKeyStore:
                 f"{self._storage} cannot be written: expected a folder for new keys and certificates; {why}"
             )
         while True:
-            number = f"{secrets.randbelow(10**10):010d}"
-            key, certificate = self._storage / f"pkey.{number}.pem", self._storage / f"client.{number}.pem"
-            if not os.path.lexists(key) and not os.path.lexists(certificate):
-                return self.canonical(IdentityNames(str(key), str(certificate)))
+            key = str(self._storage / f"pkey.{secrets.randbelow(10**10):010d}.pem")
+            names = self.canonical(IdentityNames(key, _certificate_beside(key)))
+            if not os.path.lexists(names.key) and not os.path.lexists(names.certificate):
+                return names
 
     def key(self, name: str) -> ec.EllipticCurvePrivateKey:
         """Load a private key on P-256 or P-384. Raises RequestRefusedError that names the file."""
@@ -169,6 +172,13 @@ class FileKeyStore:
 
     retire = discard
 
+    def spare(self, current: IdentityNames) -> list[IdentityNames]:
+        """Give the other PEM files of the folder: also a provisioned key may have been in use before."""
+        paths = [str(path) for path in sorted(self._storage.glob("*.pem"))]
+        found = [self.canonical(IdentityNames(each, _certificate_beside(each))) for each in paths]
+        used = _resolved(current)
+        return [each for each in found if not used & _resolved(each)]
+
     def can_derive(self, name: str) -> bool:  # noqa: ARG002
         """Tell that keys in files can do ECDH."""
         return True
@@ -208,6 +218,16 @@ class FileKeyStore:
         if not self._is_own(name):
             raise ValueError(f"{name} is not a file that a rotation makes: it is not overwritten")
         return Path(name)
+
+
+def _certificate_beside(key: str) -> str:
+    """Name the certificate's file that a rotation makes beside that key's."""
+    path = Path(key)
+    return str(path.with_name(path.name.replace("pkey.", "client.", 1)))
+
+
+def _resolved(names: IdentityNames) -> set[Path]:
+    return {Path(each).resolve() for each in (names.key, names.certificate)}
 
 
 def _absolute(name: str) -> str:

@@ -41,6 +41,7 @@ from .errors import PendingError, RefusedError, RenewalError, RequestRefusedErro
 from .events import STARTED, Event
 from .fioconfig import Fioconfig
 from .http import Deadline, Limits
+from .lost_journal import LostJournal
 from .pending import COMPLETED, EST, GATEWAY, LOCKED
 from .preflight import check_before_anything_changes
 from .progress import Progress
@@ -82,6 +83,7 @@ class Rotator:
         self._journal = Journal(device.storage)
         self._fioconfig = Fioconfig(self._journal, services, waits_for_us=called_by_fioconfig)
         self._steps = Steps(device, self._journal, self._connections, self._fioconfig)
+        self._lost_journal = LostJournal(device, self._journal, self._steps)
         self._ending = Ending(
             device,
             self._journal,
@@ -199,7 +201,7 @@ class Rotator:
         """
         state = self._load()
         if state is None:
-            return False
+            return self._lost_journal.exists and self._lost_journal.mend(offline=True)
         names = self._device.names_in_use()
         undone = names == state.old and (state.rollback is not None or state.step >= SWITCHED)
         if names == state.new or undone:
@@ -241,6 +243,8 @@ class Rotator:
             if self._journal.rotation is not None:  # announced, kept for a cut that did not come
                 self._ending.tidy(self._journal.rotation)
             self._finish(self._begin(request))
+        if not worked and self._lost_journal.exists:
+            worked = self._lost_journal.mend(offline=False)
         if self._journal.rotation is None and self._journal.undelivered():
             self._ending.deliver_now()
             worked = True
@@ -252,6 +256,8 @@ class Rotator:
         try:
             self._device.open_store(request.key_ids, request.certificate_ids)
             old = self._device.names_in_use()
+            if self._lost_journal.exists:
+                self._lost_journal.mend(offline=False)
             new = check_before_anything_changes(self._device, self._steps.local_config, self._connections)
         except (RenewalError, TokenError, OSError) as error:
             self._journal.request(None if is_final(error) else request)

@@ -165,6 +165,11 @@ class Journal:
         """The folder of the journal."""
         return self._folder
 
+    @property
+    def broken(self) -> Path:
+        """Where a journal that cannot be read is set aside."""
+        return self._path.with_suffix(".broken")
+
     def exists(self) -> bool:
         """Whether anything is pending."""
         return self._path.exists()
@@ -197,9 +202,8 @@ class Journal:
         try:
             content = Content.load(self._folder.parent)
         except MalformedError as error:
-            broken = self._path.with_suffix(".broken")
-            log.warning("%s cannot be read (%s): set aside as %s", self._path, error, broken.name)
-            self._path.replace(broken)
+            log.warning("%s cannot be read (%s): set aside as %s", self._path, error, self.broken.name)
+            self._path.replace(self.broken)
             return
         if content is None:
             return

@@ -222,16 +222,17 @@ class Steps:
         ended = self._device.store.certificate(names.certificate).not_valid_after_utc <= datetime.now(UTC)
         return ended and error.status in CERTIFICATE_REFUSALS
 
-    def move_device_config(self, old: IdentityNames, new: IdentityNames, via: IdentityNames | None = None) -> None:
+    def move_device_config(self, old: IdentityNames, new: IdentityNames, via: IdentityNames | None = None) -> bool:
         """Have the device's files on the server encrypted to `new`, asking as `via` (`old` where not given).
 
-        Values that decrypt with `new` already were moved before a cut: nothing is sent again.
+        Tells whether any had to be. Values that decrypt with `new` already were moved before a cut: nothing is sent again.
         """
         gateway = self._connections.gateway(via or old)
         config = gateway.device_config()
         moved, changed = encrypted_config.reencrypt(config, self._key(old), self._key(new), lenient=True)
         if changed:
             gateway.update_device_config(moved, spki_pem(self._key(new).public_key()))
+        return changed
 
     # Step 5
 

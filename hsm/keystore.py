@@ -242,6 +242,12 @@ class TokenKeyStore:
             self._destroy_ours(session, key, _PAIR)
             self._destroy_ours(session, certificate, _CERTIFICATE)
 
+    def spare(self, current: N) -> list[N]:
+        """Give the other places of keys, of the ids given, else of all. The certificate is no part of it."""
+        used_key, certificate = ids_of(current)
+        ids = self._key_ids or [ObjectId(value) for value in range(1, 10)]
+        return [with_ids(current, each, certificate) for each in ids if each != used_key]
+
     def retire(self, names: Names) -> None:
         """Keep an identity that is no longer in use: it stays in its slots until the next rotation."""
 

@@ -4,10 +4,12 @@ import json
 
 import pytest
 
-from handler.exit_status import DONE, REFUSED, SWITCHED
+from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from handler.pending import marker, read_pending
-from tests.invariants import broken_invariants
+from tests.invariants import broken_files, broken_invariants
+from tests.simulators.factory import running_factory
 
+from .in_process import call
 from .test_daemon import ID, QUICK, SLOW, ended, left_pending, running, systemd
 
 __all__ = ["systemd"]  # a fixture
@@ -116,3 +118,77 @@ def test_a_surrogate_in_the_reason_does_not_end_the_daemon(files, systemd, until
         until(lambda: any("a?b" in each for each in systemd.said))
         daemon.terminate()
         ended(daemon)
+
+
+# What the rotation in a journal that was lost has left
+
+
+LEFT = {
+    "enrolled": ("PATCH", "/device", {"status": 503}),
+    "the files on the server moved": ("PATCH", "/config", {"drop": "after"}),
+    "switched": ("POST", "/events", {"status": 503}),
+}
+
+
+@pytest.fixture(params=["file", "token"])
+def factory(request, tmp_path):
+    with running_factory(tmp_path / "device", request.param) as running:
+        running.device.write_request(ID)
+        yield running
+
+
+def lost_after(factory, place):
+    """Have a rotation come so far, and break its journal."""
+    method, path, fault = LEFT[place]
+    factory.gateway.faults.add(method, path, times=None, **fault)
+    assert call(factory.device).status in (PENDING, SWITCHED)
+    factory.gateway.faults.clear()
+    journal(factory).write_bytes(b"\0" * 100)
+
+
+@pytest.mark.parametrize("place", LEFT)
+def test_what_a_lost_rotation_has_moved_to_its_key_is_readable_after_the_next_one(factory, place):
+    lost_after(factory, place)
+    factory.device.write_request("certs-next")
+    assert call(factory.device).status == SWITCHED
+    assert journal(factory).with_suffix(".broken").exists()
+    assert call(factory.device, "resume").status == DONE
+    assert not journal(factory).with_suffix(".broken").exists()
+    broken = broken_invariants(factory, "certs-next", completed=True)
+    if place == "switched":  # its journal held the only word of that
+        broken = [each for each in broken if "certs-" not in each]
+    assert broken == []
+
+
+def test_whoever_resumes_mends_what_a_lost_rotation_has_moved(factory):
+    lost_after(factory, "the files on the server moved")
+    assert broken_files(factory) != []
+    assert call(factory.device, "unattended").worked
+    assert broken_files(factory) == []
+    assert not call(factory.device, "resume").worked
+
+
+def test_offline_config_encrypted_is_readable_after_a_journal_was_lost_in_the_switch(factory):
+    old = factory.device.config_encrypted.read_bytes()
+    lost_after(factory, "switched")
+    factory.device.config_encrypted.write_bytes(old)
+    assert call(factory.device, "offline").status == DONE
+    assert factory.device.plaintexts()
+    assert call(factory.device, "offline").status == DONE
+    assert call(factory.device).status == SWITCHED
+    assert call(factory.device, "resume").status == DONE
+    assert broken_files(factory) == []
+
+
+def test_a_lost_journal_is_kept_until_a_rotation_was_completed(factory):
+    lost_after(factory, "the files on the server moved")
+    factory.gateway.faults.add("GET", "/config-device", times=None, status=503)
+    assert call(factory.device).status == PENDING
+    factory.gateway.faults.clear()
+    factory.est.faults.add("POST", "/simplereenroll", status=403)
+    assert call(factory.device, "resume").status == REFUSED
+    assert broken_files(factory) == []
+    assert call(factory.device).status == SWITCHED
+    assert call(factory.device, "resume").status == DONE
+    assert broken_files(factory) == []
+    assert len(factory.device.private_key_files()) == (0 if factory.device.token else 2)

@@ -269,3 +269,18 @@ def test_key_of_another_certificate_is_refused_with_both_names(store):
         store.authenticate(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), names)
     assert names.key in str(caught.value)
     assert names.certificate in str(caught.value)
+
+
+def test_the_identity_in_use_is_not_a_spare_one_whatever_leads_to_it(tmp_path):
+    store = FileKeyStore(tmp_path)
+    for name in ("pkey.1.pem", "client.1.pem", "pkey.2.pem", "client.3.pem", "pkey.pem"):
+        (tmp_path / name).touch()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("pkey", "client"):
+        (elsewhere / f"{name}.pem").symlink_to(tmp_path / f"{name}.1.pem")
+    spare = store.spare(IdentityNames(str(elsewhere / "pkey.pem"), str(elsewhere / "client.pem")))
+    assert [Path(each.key).name for each in spare] == ["client.3.pem", "pkey.2.pem", "pkey.pem"]
+    for each in spare:
+        store.retire(each)
+    assert sorted(each.name for each in tmp_path.glob("*.pem")) == ["client.1.pem", "pkey.1.pem", "pkey.pem"]
