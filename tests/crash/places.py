@@ -5,6 +5,7 @@
 | `call` | killed as its main thread enters that system call | `kill`, `twice`, `lost`, `torn` |
 | `delivery` | the same at a call of another thread; made by replay of a whole run | `kill`, `lost`, `torn` |
 | `before`, `after` | killed before, after the server does that request's work; no answer | the same name |
+| `held` | killed as a rotation by hand enters that system call, where systemd runs | `held` |
 | `error` | no cut, but the call fails | `ENOSPC`, `EIO` |
 | `module` | no cut, but that call of the PKCS#11 module fails | names of return values |
 | `together` | the handler (twice), `resume` and a person start at once | the same name |
@@ -29,7 +30,7 @@ from .recording import Call
 from .servers import PROOF, Exchange
 
 ERRORS = ("ENOSPC", "EIO")
-CUTS = ("kill", "twice", "lost", "torn", "before", "after", "ENOSPC", "EIO", "module", "together")
+CUTS = ("kill", "twice", "lost", "torn", "before", "after", "held", "ENOSPC", "EIO", "module", "together")
 GATEWAYS = ("takes", "refuses", "changes")
 """What it does with the new certificate; `changes`: refuses it once, then the old one once, then takes everything."""
 
@@ -71,6 +72,8 @@ class Recorded:
     folders: list[str]
     exchanges: list[tuple[float, Exchange]]
     module_calls: int
+    by_hand: list[Call]
+    """What the main thread of a rotation by hand makes, replaces and removes in the storage folder."""
 
 
 def changes(calls, folders, before):
@@ -93,6 +96,7 @@ def sites(keys, gateway, recorded, cuts, left_out):
             for moment in ("before", "after")
         ),
     ]
+    found += [Site(keys, gateway, "held", ("held",), call) for call in recorded.by_hand]
     if gateway != "changes":
         found += _failing(keys, gateway, recorded, left_out)
     if gateway == "takes":

@@ -66,7 +66,7 @@ def strace(output, inject=None, fault="signal=KILL"):
     At the call `inject` it meets the fault: a signal, or an error such as `error=ENOSPC`.
     """
     command = ["strace", "-ff", "-f", "-ttt", "-y", "-xx", "-s", "1000000", "-qq", "-o", str(output)]
-    command += ["-e", "trace=" + ",".join(CHANGING), "-e", "signal=none"]
+    command += ["-e", "trace=" + ",".join(CHANGING), "-e", "signal=none", "-b", "execve"]  # no programs that it calls
     if inject is not None:
         command += ["-e", f"inject={inject.name}:{fault}:when={inject.ordinal}"]
     if inject is None or not fault.startswith("signal"):

@@ -5,6 +5,7 @@ What a kill leaves (files and servers) is kept, and put back for each point of t
 * `kill`: fioconfig, which called, goes on and stores the configuration that it fetched before the rotation, encrypted
   to the old key; or that, and then a boot without a network; or fioconfig is killed with it, and such a boot comes.
 * `lost`, `torn`: a power loss, see powerloss.py, and a boot without a network.
+* `held`: a rotation by hand is killed, which has stopped fioconfig: see by_hand.py.
 * `twice`: as `kill`, then another kill in the handler, `resume` or `resume --offline`, at a change that this one makes
   there: it runs as a process, is recorded, and what a kill there leaves is made by replay.
 
@@ -28,7 +29,7 @@ from tests.invariants import broken_invariants
 from tests.simulators.device import REPOSITORY
 from tests.simulators.factory import running_factory
 
-from . import powerloss, recording, warm
+from . import by_hand, powerloss, recording, warm
 from .faulty_module import RETURN_VALUES, FaultyModule
 from .places import Recorded, changes
 from .servers import Servers
@@ -114,11 +115,14 @@ class Trial:
 
     # The program
 
-    def recorded(self, *arguments, inject=None, fault="signal=KILL"):
-        """Run the program as a process under strace; give status (None: killed), calls, what it said as an error."""
+    def recorded(self, *arguments, inject=None, fault="signal=KILL", within=()):
+        """Run the program as a process under strace; give status (None: killed), calls, what it said as an error.
+
+        `within`: a command that runs what follows it.
+        """
         self.servers.begin()
         done = subprocess.run(
-            [*recording.strace(self._output, inject, fault), *self.device.command(*arguments)],
+            [*within, *recording.strace(self._output, inject, fault), *self.device.command(*arguments)],
             env=self.device.environment() | {"PYTHONDONTWRITEBYTECODE": "1"},
             cwd=REPOSITORY,
             capture_output=True,
@@ -234,7 +238,8 @@ def record(keys, gateway):
             disk.play(call)
         disk.check()
         exchanges = list(tried.servers.exchanges)
-        recorded = Recorded(calls, before, tried.disk(before), tried.tops, exchanges, _module_calls(keys, gateway))
+        held, modules = _calls_by_hand(keys, gateway), _module_calls(keys, gateway)
+        recorded = Recorded(calls, before, tried.disk(before), tried.tops, exchanges, modules, held)
         broken = tried.recover()
         if broken:
             raise UncutError(f"without any cut: {'; '.join(broken)}")
@@ -249,6 +254,19 @@ def _module_calls(keys, gateway):
         module = FaultyModule(tried.device, folder)
         warm.program().run(tried.device, environment=module.environment())
         return module.calls
+
+
+def _calls_by_hand(keys, gateway):
+    """Give what a rotation by hand makes, replaces and removes in the storage folder where systemd runs."""
+    if gateway == "changes":
+        return []
+    with trial(keys, gateway) as tried, by_hand.fioconfig_running(tried.device) as runs:
+        before = powerloss.snapshot([tried.storage])
+        status, calls, said = tried.recorded("rotate", within=by_hand.IN_NAMESPACE)
+        if status != {"takes": DONE, "refuses": REFUSED}[gateway] or not runs():
+            raise UncutError(f"by hand, without any cut, it ended with status {status}: {said}")
+        made = changes(calls, [tried.storage], before)
+        return [call for call in made if call.main and call.name in ("openat", "rename", "unlink", "mkdir")]
 
 
 def try_site(site):
@@ -363,6 +381,31 @@ def _cut_again(tried, name):
     return ["no recovery changed anything"]
 
 
+def _killed_by_hand(tried, site):
+    with by_hand.fioconfig_running(tried.device) as runs:
+        status, _, _ = tried.recorded("rotate", inject=site.call, within=by_hand.IN_NAMESPACE)
+        if status is not None:
+            return
+        said, broken = [], []
+        for arguments in (("resume", "--unattended"), ("rotate",), *[("resume", "--unattended")] * 3):
+            done = subprocess.run(
+                [*by_hand.IN_NAMESPACE, *tried.device.command(*arguments)],
+                env=tried.device.environment(),
+                cwd=REPOSITORY,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=120,
+            )
+            said.append(f"{done.returncode} {done.stderr.strip()}")
+            if not runs():
+                broken.append(f"fioconfig does not run after {' '.join(arguments)} ({said[-1]})")
+        if done.returncode != DONE or "Traceback" in "".join(said):
+            broken.append(f"recovery ended with {said}")
+        completed = tried.gateway != "refuses"
+        yield Finding(site.name("held"), (*broken, *broken_invariants(tried.factory, ROTATION, completed=completed)))
+
+
 def _failing_call(tried, site):
     for number, cut in enumerate(site.cuts):
         if number:
@@ -425,6 +468,7 @@ _HOW = {
     "delivery": _cut_in_delivery,
     "before": _cut_at_exchange,
     "after": _cut_at_exchange,
+    "held": _killed_by_hand,
     "error": _failing_call,
     "module": _failing_module,
     "together": _together,
