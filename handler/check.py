@@ -12,8 +12,6 @@ Each check is for itself: what one of them meets stops no other. Of the servers 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from hsm.errors import TokenError
-
 from .arguments import Settings
 from .asked import Asked
 from .check_device import DeviceChecks
@@ -21,7 +19,7 @@ from .check_servers import ServerChecks
 from .check_system import System, system_findings
 from .configured import TOKEN, Configured
 from .console import Console
-from .errors import RenewalError, describe
+from .errors import FORESEEABLE, describe
 from .exit_status import ALL_OK, PROBLEMS, WARNINGS
 from .finding import PROBLEM, SKIPPED, WARNING, Finding, ok, problem
 from .request import Overrides
@@ -77,7 +75,7 @@ class Check:
 def _guarded(topic: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
         yield from check()
-    except (RenewalError, TokenError, OSError) as error:
+    except FORESEEABLE as error:
         yield problem(topic, describe(error))
 
 

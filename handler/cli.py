@@ -22,11 +22,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hsm.errors import TokenError
-
 from .arguments import Settings, make_parser
 from .console import Console
-from .errors import BusyError, PendingError, RenewalError, RequestRefusedError, describe, is_final
+from .errors import FORESEEABLE, BusyError, PendingError, RenewalError, RequestRefusedError, describe, is_final
 from .exit_status import DONE, PENDING, REFUSED, SWITCHED, UNREAD, USAGE
 from .interruption import end_in_order
 from .output import OutputError, flush, say, set_up, set_up_messages, silence, tell
@@ -84,7 +82,7 @@ def _called(options: argparse.Namespace, *, shows: bool) -> int:
             return OTHERS[options.command](options, settings)
         end_in_order()
         return _run(options, settings)
-    except (RenewalError, TokenError, OSError) as error:
+    except FORESEEABLE as error:
         return _explain(error, "" if shows else _what_next(settings))
     except KeyboardInterrupt:
         say("interrupted" + ("" if shows else _what_next(settings)))
@@ -186,7 +184,7 @@ def _change(
             if said := _work(rotator, options, settings, request):
                 tell(said)
             status = DONE
-        except (RenewalError, TokenError, OSError) as error:
+        except FORESEEABLE as error:
             status = _explain(error, _what_next(settings))
         except KeyboardInterrupt:  # here, because fioconfig has to be told even then that the key was switched
             say("interrupted" + _what_next(settings))

@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from hsm.errors import TokenError
-
 from .device import Device
 from .encrypted_config import ConfigEntries
-from .errors import PendingError, RenewalError
+from .errors import FORESEEABLE, PendingError
 from .est import EstClient
 from .gateway import GatewayClient
 from .http import Deadline, HttpClient, Limits
@@ -131,7 +129,7 @@ class _Ahead:
             self.files = self.client.device_config()
         except PendingError as error:
             self.asked_to_wait = error if error.not_before else None
-        except (RenewalError, TokenError, OSError) as error:
+        except FORESEEABLE as error:
             log.debug("the gateway was asked in vain in advance: %s", error)
         finally:
             once.clear()

@@ -4,12 +4,12 @@ import logging
 from dataclasses import replace
 from typing import NoReturn
 
-from hsm.errors import TokenError, UnsupportedError
+from hsm.errors import UnsupportedError
 
 from . import completed
 from .connections import Connections
 from .device import Device
-from .errors import PendingError, RefusedError, RenewalError, ServerRefusedError, describe
+from .errors import FORESEEABLE, PendingError, RefusedError, ServerRefusedError, describe
 from .events import EventFactory, deliver
 from .fioconfig import Fioconfig
 from .gateway import CERTIFICATE_REFUSALS
@@ -232,6 +232,6 @@ class Ending:
         try:
             self._device.open_store()
             deliver(self._journal, self._connections.gateway(self._device.names_in_use()))
-        except (RenewalError, TokenError, OSError) as error:
+        except FORESEEABLE as error:
             log.info("events are kept for later: %s", describe(error))
             self._journal.wait(error)

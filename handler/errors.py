@@ -72,6 +72,10 @@ class BusyError(PendingError):
     """Another process rotates on this device."""
 
 
+FORESEEABLE = (RenewalError, TokenError, OSError)
+"""Everything that can end a call: said in words, never a traceback."""
+
+
 def is_final(error: Exception) -> bool:
     """Tell whether somebody has to change something before the same call can succeed."""
     return isinstance(error, RefusedError) or (isinstance(error, TokenError) and error.final)

@@ -12,9 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from hsm.errors import TokenError
-
-from .errors import RenewalError
+from .errors import FORESEEABLE
 from .gateway import GatewayClient
 
 log = logging.getLogger(__name__)
@@ -136,7 +134,7 @@ class Delivery:
                 if self._draining.is_set():
                     break
                 self._wake.wait()
-        except (RenewalError, TokenError, OSError) as error:
+        except FORESEEABLE as error:
             # What the gateway does not take now stays in the journal and goes out with the next delivery.
             log.info("events are kept for later: %s", error)
         finally:

@@ -9,12 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hsm.errors import TokenError
-
 from .arguments import Settings
 from .configured import Configured
 from .console import Console
-from .errors import RenewalError, RequestRefusedError, describe, is_final
+from .errors import FORESEEABLE, RequestRefusedError, describe, is_final
 from .exit_status import DONE, PENDING, REFUSED
 from .output import print_line, tell
 from .pending import FOLDER, LaterJournalError, events_of, load, read_pending
@@ -65,7 +63,7 @@ def show_slots(_options: argparse.Namespace, settings: Settings) -> int:
     try:
         for line in list_slots(_configured(settings)).lines(_console().width):
             print_line(line)
-    except (RenewalError, TokenError, OSError) as error:
+    except FORESEEABLE as error:
         tell(describe(error), "problem: ")
         return REFUSED if is_final(error) else PENDING
     return DONE

@@ -29,15 +29,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from hsm.errors import TokenError
-
 from . import completed
 from .backoff import MAX_ASKED
 from .certificates import device_id
 from .connections import Connections
 from .device import Device
 from .ending import Ending
-from .errors import PendingError, RefusedError, RenewalError, RequestRefusedError, describe, is_final
+from .errors import FORESEEABLE, PendingError, RefusedError, RequestRefusedError, describe, is_final
 from .events import STARTED, Event
 from .fioconfig import Fioconfig
 from .http import Deadline, Limits
@@ -153,7 +151,7 @@ class Rotator:
         with self._remembering(), self._fioconfig.held():
             try:
                 self._abort(state)
-            except (RenewalError, TokenError, OSError) as error:
+            except FORESEEABLE as error:
                 left = self._journal.rotation
                 if left is not None and not is_final(error):
                     self._journal.record(replace(left, rollback=BY_HAND, refused=None))
@@ -259,7 +257,7 @@ class Rotator:
             if self._lost_journal.exists:
                 self._lost_journal.mend(offline=False)
             new = check_before_anything_changes(self._device, self._steps.local_config, self._connections)
-        except (RenewalError, TokenError, OSError) as error:
+        except FORESEEABLE as error:
             self._journal.request(None if is_final(error) else request)
             if is_final(error):
                 self._report_refusal([events.make(STARTED), events.make(COMPLETED, failure=describe(error))])
@@ -331,7 +329,7 @@ class Rotator:
         """Have the journal say why a call could not go on: the daemon and people want to know."""
         try:
             yield
-        except (RenewalError, TokenError, OSError) as error:
+        except FORESEEABLE as error:
             if not is_final(error):
                 try:
                     self._journal.wait(error)
@@ -374,7 +372,7 @@ class Rotator:
         connections = Connections(self._device, Deadline(REPORT_LIMITS.total), REPORT_LIMITS)
         try:
             connections.gateway(self._device.names_in_use()).post_events(events)
-        except (RenewalError, TokenError, OSError) as error:
+        except FORESEEABLE as error:
             log.info("the refusal was not reported: %s", describe(error))
         finally:
             connections.close()

@@ -8,7 +8,7 @@ from hsm.errors import TokenError
 from .connections import Connections
 from .device import Device
 from .ending import Ending
-from .errors import OfflineError, RenewalError, describe, is_final, until
+from .errors import FORESEEABLE, OfflineError, RenewalError, describe, is_final, until
 from .events import Delivery
 from .pending import COMPLETED, LOCKED
 from .progress import Progress
@@ -71,7 +71,7 @@ class Runner:
             left = None if done.files_left == state.files_left else done.files_left
             state = done
             self._journal.record(state, self._ending.events(state.rotation_id).make(step.name, failure=left))
-        except (RenewalError, TokenError, OSError) as error:
+        except FORESEEABLE as error:
             self._progress.step_failed(describe(error))
             self._step_failed(step, error)
             raise
@@ -101,7 +101,7 @@ class Runner:
                 self._ending.drop(state, reason)
             else:
                 self._journal.record(replace(state, refused=reason), *reported, events.make(COMPLETED, failure=reason))
-        except (RenewalError, TokenError, OSError) as second:
+        except FORESEEABLE as second:
             # The first error is the one to tell; what could not be cleaned up is found by the next call.
             log.warning("after that failure: %s", describe(second))
         if self._delivery is not None:

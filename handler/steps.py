@@ -225,7 +225,7 @@ class Steps:
     def move_device_config(self, old: IdentityNames, new: IdentityNames, via: IdentityNames | None = None) -> bool:
         """Have the device's files on the server encrypted to `new`, asking as `via` (`old` where not given).
 
-        Tells whether any had to be. Values that decrypt with `new` already were moved before a cut: nothing is sent again.
+        Tells whether any had to be: values that decrypt with `new` were moved before a cut, and are not sent again.
         """
         gateway = self._connections.gateway(via or old)
         config = gateway.device_config()

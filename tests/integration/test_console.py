@@ -49,11 +49,11 @@ def unread(device, *arguments, **environment):
 
 
 def test_where_no_journal_could_be_written_nothing_is_said_to_go_on(files):
-    (files.device.storage / "renew-client-cert").write_text("in the way")
     files.device.write_request(ID)
-    done = files.device.run("rotate")
+    strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=mkdir", "-e", "inject=mkdir:error=ENOSPC"]
+    done = run(files.device, [*strace, *files.device.command("rotate")])
     assert done.returncode == PENDING
-    assert done.stderr.startswith("renew-client-cert: not now: ")
+    assert done.stderr.startswith("renew-client-cert: not now: No space left on device: ")
     assert done.stderr.endswith(NOT_BEGUN + "\n")
 
 
