@@ -206,7 +206,7 @@ def _undelivered(storage: Path, before: "Pending | None") -> int:
         why = f": {left.waiting.reason}" if left.waiting else ""
         log.warning("not delivered yet: %s%s%s", _events(left.undelivered), why, GOES_ON)
         return PENDING
-    if left is None and before is not None and before.rotation_id is None:
+    if left is None and before is not None and before.rotation_id is None and before.undelivered:
         tell(f"delivered: {_events(before.undelivered)}")
     return DONE
 

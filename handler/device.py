@@ -12,6 +12,7 @@ from .device_config import DeviceConfig, TokenConfig
 from .errors import RequestRefusedError
 from .keystore import FileKeyStore, IdentityNames, KeyStore
 from .sota import SotaConfig
+from .storage import is_same_file
 
 if TYPE_CHECKING:
     from hsm.token import Token
@@ -79,11 +80,22 @@ class Device:
             self._store.close()
             self._store = self._token = None
 
-    def names_in_use(self) -> IdentityNames:
-        """Give the names of the identity that the configuration on disk points at now."""
+    def names_in_use(self, *known: IdentityNames) -> IdentityNames:
+        """Give the names of the identity that the configuration on disk points at now.
+
+        Where they lead to the very files of one of `known` (a link, another spelling), those names are given.
+        """
         self.sota = SotaConfig.load(self._search_paths)
         self.config = DeviceConfig.from_sota(self.sota, storage=self._storage, config_url=self._config_url)
-        return self._canonical(self.config.names)
+        names = self._canonical(self.config.names)
+        if self.config.token is not None or names in known:
+            return names
+        same = (
+            each
+            for each in known
+            if is_same_file(each.key, names.key) and is_same_file(each.certificate, names.certificate)
+        )
+        return next(same, names)
 
     def _canonical(self, names: IdentityNames) -> IdentityNames:
         """Give the names in the one form of their kind of store, which need not be open."""
@@ -95,7 +107,7 @@ class Device:
 
     def switch(self, names: IdentityNames) -> bool:
         """Point the configuration at another identity, in one atomic replacement; tell whether it had to be changed."""
-        if self.names_in_use() == names:
+        if self.names_in_use(names) == names:
             return False
         key, certificate = self.store.sota_keys
         self.sota.update({key: names.key, certificate: names.certificate})
@@ -109,7 +121,8 @@ class Device:
     def check_not_in_use(self, names: IdentityNames) -> None:
         """Raise RequestRefusedError where key or certificate of `names` are those in use: they are never touched."""
         used = self.names_in_use()
-        if used.key == names.key or used.certificate == names.certificate:
+        same = is_same_file if self.config.token is None else str.__eq__
+        if same(used.key, names.key) or same(used.certificate, names.certificate):
             raise RequestRefusedError(
                 f"{names.key} and {names.certificate} were meant for the new identity, but the configuration names "
                 f"{used.key} and {used.certificate}: nothing of an identity in use is touched"

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import NoReturn
 
 from hsm.errors import UnsupportedError
@@ -49,6 +50,7 @@ class Ending:
         self._fioconfig = fioconfig
         self._progress = progress
         self._called_by_fioconfig = called_by_fioconfig
+        self._lost_journal = LostJournal(device, journal, steps)
         self._target = current_target(device.storage)
         self.undone = False
         """Whether this call has undone what an earlier one had switched."""
@@ -120,23 +122,21 @@ class Ending:
 
         Raises PendingError where there is no way back: then the new one is tried again.
         """
-        closed = self.way_back_closed(state)
-        whole = self._device.store.find_key(state.new.key) is not None  # else a cut came after all that is done here
-        if closed:
-            said = f"there is no way back ({state.rollback}): {closed}"
-            if not whole:
-                raise PendingError(f"{said}. It is tried again")
+        whole = self._device.store.find_key(state.new.key) is not None
+        if self._device.names_in_use(state.old) == state.old and not (state.locked and whole):
+            return self._rolled_back(state)  # nothing is to go back; or a cut came after all that is done here
+        if closed := self.way_back_closed(state):
             if state.step >= SWITCHED:
                 self._steps.switch(state)
             self._journal.record(replace(state, rollback=None))
-            raise PendingError(f"{said}. The new one is tried again")
+            raise PendingError(f"there is no way back ({state.rollback}): {closed}. The new one is tried again")
         if state.step >= LOCKED:  # else the gateway was told of the new key, and nothing else was done
             state = self._fioconfig.hold(state)
             if state.files_left is None:
                 state = replace(state, files_left="a roll-back was begun")
                 self._journal.record(state)
         undone = self._device.switch(state.old)
-        if whole and state.step >= LOCKED:
+        if state.step >= LOCKED:
             undone |= self._steps.settle_back(state)
             self._move_files(state.new, state.old, via=state.old)
         self.undone |= undone and not self._steps.switched
@@ -145,6 +145,9 @@ class Ending:
             self._services.restart_aktualizr()
         self._fioconfig.release()
         log.warning("the gateway may take no changes of this device's configuration until a rotation is complete")
+        return self._rolled_back(state)
+
+    def _rolled_back(self, state: RotationState) -> str:
         reason = f"rolled back, {state.rollback}"
         self.drop(state, reason)
         self.deliver_now()
@@ -171,7 +174,7 @@ class Ending:
             log.warning("%s", error)
         self._device.check_not_in_use(state.old)
         self._device.store.retire(state.old)
-        LostJournal(self._device, self._journal, self._steps).clear()
+        self._lost_journal.clear()
         self._fioconfig.release()
         self._journal.record(None)
 
@@ -185,8 +188,9 @@ class Ending:
     def give_up(self, state: RotationState, names: IdentityNames) -> str:
         """Leave a device alone whose identity somebody else changed to `names` meanwhile; give the reason, reported.
 
-        What only the new key reads by now is encrypted to the key in use before the new one goes. Raises RefusedError
-        and hsm.errors.TokenError where the identity in use is none (nothing is done then), PendingError.
+        What only the new key reads by now is encrypted to the key in use before the new one goes; where the gateway
+        refuses that, the key stays for later (lost_journal.py). Raises RefusedError and hsm.errors.TokenError where the
+        identity in use is none (nothing is done then), PendingError.
         """
         self._device.open_store()
         self._device.identity(names)
@@ -196,8 +200,11 @@ class Ending:
         )
         try:
             if state.step >= LOCKED:
-                state = self._hand_over(state, names)
+                self._hand_over(state, names)
             self._device.discard(state.new)
+        except ServerRefusedError as error:
+            log.warning("key %s is kept, as files on the server may be for that one only: %s", state.new.key, error)
+            self._journal.leave(state)
         except (RefusedError, UnsupportedError) as error:  # a part of it is in use, or it is in a store of another kind
             log.info("%s", error)
         self._fioconfig.release()
@@ -206,24 +213,13 @@ class Ending:
         self.deliver_now()
         return reason
 
-    def _hand_over(self, state: RotationState, names: IdentityNames) -> RotationState:
-        """Have what only the new key reads encrypted to the key in use. Raises PendingError, UnsupportedError."""
-        if self._device.store.find_key(state.new.key) is None:
-            return state
-        state = self._fioconfig.hold(state)
-        self._steps.local_config.settle(
-            None, lambda: self._device.store.key(state.new.key), lambda: self._device.store.key(names.key)
-        )
-        try:
+    def _hand_over(self, state: RotationState, names: IdentityNames) -> None:
+        """Have what only the new key reads encrypted to the key in use. Raises ServerRefusedError, PendingError."""
+        store = self._device.store
+        if store.find_key(state.new.key) is not None:
+            self._fioconfig.hold(state)
+            self._steps.local_config.settle(None, partial(store.key, state.new.key), partial(store.key, names.key))
             self._move_files(state.new, names, via=names)
-        except ServerRefusedError as error:
-            if error.status in CERTIFICATE_REFUSALS:  # the device is none of that gateway's now, but may be again
-                raise PendingError(
-                    f"the device's files on the server may be for the new key of rotation {state.rotation_id}, "
-                    f"which is kept for them: {error}"
-                ) from error
-            log.warning("%s", error)
-        return state
 
     # Small parts
 

@@ -86,7 +86,7 @@ class KeyStore(Protocol):
 
 
 # As fioconfig names them (os.CreateTemp of Go: "pkey.*.pem"); whatever is named otherwise was provisioned.
-_MADE_BY_ROTATION = re.compile(r"(pkey|client)\.[0-9a-f]+\.pem", re.ASCII)
+_MADE_BY_ROTATION = re.compile(r"(pkey|client)\.([0-9]+|[0-9a-f]{10})\.pem", re.ASCII)
 FILE_MODE = 0o600
 
 
@@ -174,10 +174,10 @@ class FileKeyStore:
 
     def spare(self, current: IdentityNames) -> list[IdentityNames]:
         """Give the other PEM files of the folder: also a provisioned key may have been in use before."""
-        paths = [str(path) for path in sorted(self._storage.glob("*.pem"))]
+        paths = [str(path) for path in sorted(self._storage.glob("*.pem")) if path.is_file()]
         found = [self.canonical(IdentityNames(each, _certificate_beside(each))) for each in paths]
-        used = _resolved(current)
-        return [each for each in found if not used & _resolved(each)]
+        used = {*map(os.path.realpath, (current.key, current.certificate))}
+        return [each for each in found if not used & {*map(os.path.realpath, (each.key, each.certificate))}]
 
     def can_derive(self, name: str) -> bool:  # noqa: ARG002
         """Tell that keys in files can do ECDH."""
@@ -224,10 +224,6 @@ def _certificate_beside(key: str) -> str:
     """Name the certificate's file that a rotation makes beside that key's."""
     path = Path(key)
     return str(path.with_name(path.name.replace("pkey.", "client.", 1)))
-
-
-def _resolved(names: IdentityNames) -> set[Path]:
-    return {Path(each).resolve() for each in (names.key, names.certificate)}
 
 
 def _absolute(name: str) -> str:

@@ -8,6 +8,7 @@ that no key reads is only warned of: the switch is not held up by a file that wa
 
 import hashlib
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from .storage import atomic_write, is_mount_point, put_in_place, remove
 
 log = logging.getLogger(__name__)
 
+FETCHED_ANEW = 0
+"""The modification time (ns) of a file that fioconfig is to fetch as a whole with its next check-in."""
 KeyLoader = Callable[[], ec.EllipticCurvePrivateKey]
 
 
@@ -79,13 +82,14 @@ class LocalConfig:
         """Make the file readable with `new`, the key in use; tell whether it had to be changed. Can be run again.
 
         Where the file is still the one that the copy aside was made from, the copy takes its place: no key and no room
-        on the disk is needed. fioconfig compares its modification time with the server's, so it stays as it was.
+        on the disk is needed. fioconfig compares its modification time with the server's, so it stays as it was; where
+        the file was torn, what it was is not known, and it is 1970's.
         """
         data = self._read()
         if data is None:
             remove(self._aside)
             return False
-        mtime_ns = self._path.stat().st_mtime_ns
+        mtime_ns = self._path.stat().st_mtime_ns if self._is_whole(data) else FETCHED_ANEW
         if prepared_from == hashlib.sha256(data).hexdigest() and self._aside.exists():
             put_in_place(self._path, self._aside, mtime_ns=mtime_ns)
             return True
@@ -93,6 +97,7 @@ class LocalConfig:
             config, changed = self._content(data)
         except RefusedError as error:
             log.warning("%s; fioconfig fetches it anew", error)
+            os.utime(self._path, ns=(FETCHED_ANEW, FETCHED_ANEW))
             remove(self._aside)
             return False
         if encrypted_config.has_encrypted_values(config) and not _reads(new(), config):
@@ -128,6 +133,13 @@ class LocalConfig:
                 raise
             log.warning("%s; the copy that was kept aside takes its place", error)
             return self._parse(self._aside.read_bytes()), True
+
+    def _is_whole(self, data: bytes) -> bool:
+        try:
+            self._parse(data)
+        except RefusedError:
+            return False
+        return True
 
     def _parse(self, data: bytes) -> encrypted_config.ConfigEntries:
         return encrypted_config.parse_config(data, str(self._path))

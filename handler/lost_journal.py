@@ -1,22 +1,33 @@
 """What a rotation left whose journal was lost: keys that nothing names, and values that only they read.
 
-A journal that cannot be read is set aside. The rotation in it may have moved the device's files on the server to its
-new key, or switched to that key with config.encrypted still for the old one. So the next one that begins tries every
-other key of ours, before it takes their places; offline, config.encrypted alone is looked at.
+A journal that cannot be read is set aside; so is that of a rotation that is given up while its key may be needed. It
+may have moved the device's files on the server to its new key, or switched to that key with config.encrypted still for
+the old one. So whoever resumes, and the next rotation before it takes the places of other keys, looks whether all can
+be read with the key in use, and else tries the others of ours. Offline, config.encrypted alone is looked at.
 """
 
 import logging
+import os
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from hsm.errors import UnsupportedError
+
+from .certificates import holds_key
 from .device import Device
-from .errors import RefusedError, ServerRefusedError
+from .encrypted_config import check_readable
+from .errors import FORESEEABLE, RefusedError, ServerRefusedError, describe
 from .keystore import IdentityNames
 from .state import Journal
 from .steps import Steps
-from .storage import remove
+from .storage import remove_whatever
 
 log = logging.getLogger(__name__)
+
+_MADE = re.compile(r"/.*/pkey\.[0-9]{10}\.pem", re.ASCII)
+"""The file of a key that a rotation made, which may have no certificate yet."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,7 @@ class LostJournal:
 
     @property
     def exists(self) -> bool:
-        """Whether a journal was lost, and no rotation has been completed since."""
+        """Whether a journal was lost, and not all is known to be readable since."""
         return self.journal.broken.exists()
 
     def mend(self, *, offline: bool) -> bool:
@@ -40,26 +51,80 @@ class LostJournal:
         """
         used = self.device.names_in_use()
         self.device.identity(used)
-        store, mended = self.device.store, False
-        for spare in store.spare(used):
-            if store.find_key(spare.key) is None:
-                continue
-            mended |= self.steps.local_config.settle(None, partial(store.key, spare.key), partial(store.key, used.key))
-            mended |= not offline and self._move_files(spare, used)
+        mended = False
+        if not self._is_readable(used, offline=offline):
+            for spare in self._spare(used):
+                try:
+                    mended |= self._mend_with(spare, used, offline=offline)
+                except UnsupportedError as error:  # this one cannot derive: nothing is encrypted to it
+                    log.info("%s", error)
+        if mended:
+            log.warning(
+                "a rotation that nobody goes on with had left values to another key: %s reads them now", used.key
+            )
+        if not offline:
+            remove_whatever(self.journal.mended)
+            self.journal.broken.replace(self.journal.mended)
+            self.journal.settle_marker()
         return mended
 
-    def _move_files(self, spare: IdentityNames, used: IdentityNames) -> bool:
+    def _is_readable(self, used: IdentityNames, *, offline: bool) -> bool:
         try:
-            return self.steps.move_device_config(spare, used, via=used)
+            key = self.device.store.key(used.key)
+            self.steps.local_config.check_readable(key)
+            if not offline:
+                check_readable(self.steps.device_config(used), key)
+        except ServerRefusedError:
+            raise
+        except (RefusedError, UnsupportedError) as error:
+            log.info("%s", error)
+            return False
+        return True
+
+    def _spare(self, used: IdentityNames) -> Iterator[IdentityNames]:
+        store = self.device.store
+        for names in store.spare(used):
+            try:
+                if store.find_key(names.key) is not None:
+                    yield names
+            except UnsupportedError as error:
+                log.info("%s", error)
+
+    def _mend_with(self, spare: IdentityNames, used: IdentityNames, *, offline: bool) -> bool:
+        store = self.device.store
+        mended = self.steps.local_config.settle(None, partial(store.key, spare.key), partial(store.key, used.key))
+        try:
+            return mended | (not offline and self.steps.move_device_config(spare, used, via=used))
         except ServerRefusedError:
             raise
         except RefusedError as error:  # nor does this one read it
             log.info("%s", error)
-            return False
+            return mended
 
     def clear(self) -> None:
-        """Remove the keys that nothing names any more, and the journal: a rotation was completed after it."""
-        if self.exists:
-            for spare in self.device.store.spare(self.device.names_in_use()):
-                self.device.store.retire(spare)
-            remove(self.journal.broken)
+        """Remove the keys that nothing names any more, once all could be read without them and a rotation is complete.
+
+        What fails here is left there: it keeps no rotation from ending.
+        """
+        if not self.journal.mended.exists():
+            return
+        try:
+            used = self.device.names_in_use()
+            for spare in self.device.store.spare(used):
+                if self._is_of_this_device(spare, used):
+                    self.device.store.retire(spare)
+            remove_whatever(self.journal.mended)
+        except FORESEEABLE as error:
+            log.warning("keys that nothing names any more are left there: %s", describe(error))
+
+    def _is_of_this_device(self, spare: IdentityNames, used: IdentityNames) -> bool:
+        """Tell whether a key's certificate is one of this device, beside it: anything else may belong to somebody."""
+        store = self.device.store
+        if _MADE.fullmatch(spare.key) and not os.path.lexists(spare.certificate):
+            return True
+        try:
+            key, certificate = store.find_key(spare.key), store.certificate(spare.certificate)
+        except FORESEEABLE:
+            return False
+        mine = certificate.subject == store.certificate(used.certificate).subject
+        return mine and key is not None and holds_key(certificate, key.public_key())

@@ -29,6 +29,12 @@ FOLDER = "renew-client-cert"
 JOURNAL = "rotation.json"
 COMPLETED = "CertRotationCompleted"
 """The event that ends a rotation, well or not."""
+BROKEN, MENDED = "rotation.broken", "rotation.mended"
+"""What a rotation left that nobody goes on with; the same once all of that can be read with the key in use."""
+LOST = (
+    "a rotation was given up, or its journal could not be read and was set aside: what it has left is looked at by the "
+    "next `renew-client-cert resume`"
+)
 MARKER = "pending"
 """Exists while the daemon has something to do: the path unit looks for it."""
 VERSION = 1
@@ -88,7 +94,7 @@ class Pending:
     due: bool = True
     """Whether there is something that can be done without being asked."""
     problem: str | None = None
-    """Why the journal is broken; then nothing else is known, and the next call sets it aside."""
+    """Why the journal is broken, or LOST; then nothing else is known, and the next call sets it aside, or looks."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,9 @@ def read_pending(storage: Path) -> Pending | None:
     """
     try:
         data = load(storage)
-        return None if data is None else summary(data)
+        if data is None:
+            return Pending(problem=LOST) if (storage / FOLDER / BROKEN).exists() else None
+        return summary(data)
     except MalformedError as error:
         return Pending(problem=str(error))
 
@@ -164,6 +172,9 @@ def load(storage: Path) -> Mapping[str, Any] | None:
         raise MalformedError(f"it is not JSON: {error}") from error
     if not isinstance(data, dict):
         raise MalformedError(f"expected a JSON object, found {type(data).__name__}")
+    rotation = data.get("rotation")
+    if isinstance(rotation, dict):  # earlier versions did not write down that they were about to announce the key
+        rotation.setdefault("announced", rotation.get("step") != 0)
     version = data.get("version", VERSION)
     if type(version) is not int or version < 1:
         raise MalformedError(f"version: expected {VERSION}, found {str(version)[:20]!r}")

@@ -12,7 +12,7 @@ from .errors import RequestRefusedError
 from .http import Deadline, Limits
 from .keystore import IdentityNames
 from .local_config import LocalConfig
-from .pending import LOCKED, read_pending
+from .pending import read_pending
 from .preflight import check_before_anything_changes
 from .request import RotationRequest
 from .services import AKTUALIZR, FIOCONFIG
@@ -77,7 +77,7 @@ def _finished_first(view: View, names: IdentityNames) -> str | None:
         return None
     if rotation.rollback is not None:
         return f"rotation {rotation.rotation_id} would be rolled back first: {rotation.rollback}"
-    if rotation.step < LOCKED and names == rotation.old:
+    if not rotation.locked and names == rotation.old:
         return None
     return (
         f"rotation {rotation.rotation_id} is pending after step {rotation.step} and would be finished first: key "

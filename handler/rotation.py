@@ -15,8 +15,8 @@ Found at the start of a call, first match:
 | that was taken | new identity | record the completion, restart the users of the key |
 | that is done | new identity | tidy up: config.encrypted whole, the old key gone |
 
-Another ROTATIONID: a rotation that has not done step 2 is dropped for it; a later one is finished first, or rolled back
-where it is refused again. No ROTATIONID any more: as long as the gateway cannot know the new key (`locked`), dropped.
+Another ROTATIONID, or none any more: as long as the gateway cannot know the new key (`locked`), the rotation is
+dropped. Later it is finished, or, where it is refused again, rolled back for the other one.
 
 What fails: a refusal while the gateway cannot know the new key drops the rotation; a refusal after that stays in the
 journal for whoever is asked to look; everything else, and everything after the switch, is pending. The old identity
@@ -40,7 +40,7 @@ from .events import STARTED, Event
 from .fioconfig import Fioconfig
 from .http import Deadline, Limits
 from .lost_journal import LostJournal
-from .pending import COMPLETED, EST, GATEWAY, LOCKED
+from .pending import COMPLETED, EST, GATEWAY
 from .preflight import check_before_anything_changes
 from .progress import Progress
 from .request import RotationRequest
@@ -160,12 +160,12 @@ class Rotator:
         return True
 
     def _abort(self, state: RotationState) -> None:
-        names = self._device.names_in_use()
+        names = self._device.names_in_use(state.old, state.new)
         if names not in (state.old, state.new):
             log.warning("%s", self._ending.give_up(state, names))
             return
         self._open(state)
-        if not state.locked and state.rollback is None and names == state.old:
+        if not state.locked and names == state.old:
             self._ending.drop(state, BY_HAND)
             self._ending.deliver_now()
             return
@@ -200,7 +200,7 @@ class Rotator:
         state = self._load()
         if state is None:
             return self._lost_journal.exists and self._lost_journal.mend(offline=True)
-        names = self._device.names_in_use()
+        names = self._device.names_in_use(state.old, state.new)
         undone = names == state.old and (state.rollback is not None or state.step >= SWITCHED)
         if names == state.new or undone:
             self._open(state)
@@ -231,7 +231,7 @@ class Rotator:
         state = self._journal.rotation
         worked = state is not None or request is not None
         if state is not None:
-            if request is not None and state.step < LOCKED and state.rollback is None:
+            if request is not None and not state.locked and state.rollback is None:
                 self._abandon(state, f"superseded by {request.rotation_id}")
             elif request is not None:
                 self._finish_for(state, request)
@@ -241,7 +241,7 @@ class Rotator:
             if self._journal.rotation is not None:  # announced, kept for a cut that did not come
                 self._ending.tidy(self._journal.rotation)
             self._finish(self._begin(request))
-        if not worked and self._lost_journal.exists:
+        if not worked and not self._called_by_fioconfig and self._lost_journal.exists:  # else at the next beginning
             worked = self._lost_journal.mend(offline=False)
         if self._journal.rotation is None and self._journal.undelivered():
             self._ending.deliver_now()
@@ -269,7 +269,7 @@ class Rotator:
 
     def _finish(self, state: RotationState) -> None:
         """Bring a rotation to its end from wherever it is."""
-        names = self._device.names_in_use()
+        names = self._device.names_in_use(state.old, state.new)
         if names not in (state.old, state.new):
             raise RequestRefusedError(self._ending.give_up(state, names))
         self._open(state)
@@ -358,7 +358,7 @@ class Rotator:
 
     def _abandon(self, state: RotationState, reason: str) -> None:
         """Drop a rotation that nobody asks for any more, unless sota.toml says that it came further."""
-        if self._device.names_in_use() != state.old:
+        if self._device.names_in_use(state.old) != state.old:
             self._finish(state)
         else:
             self._open(state)

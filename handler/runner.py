@@ -94,7 +94,7 @@ class Runner:
         known = isinstance(error, OfflineError) or (waiting is not None and None not in (waiting.until, until(error)))
         reported = [] if known else [events.make(step.name, failure=reason)]
         try:
-            if not is_final(error) or self._device.names_in_use() == state.new:
+            if not is_final(error) or self._device.names_in_use(state.new) == state.new:
                 self._journal.record(state, *reported)
             elif not state.locked:
                 self._journal.record(replace(state, refused=reason), *reported)

@@ -25,6 +25,7 @@ from .events import Event
 from .history import History
 from .keystore import IdentityNames
 from .pending import (
+    BROKEN,
     CLOCK,
     COMPLETED,
     EST,
@@ -35,6 +36,7 @@ from .pending import (
     MARKER,
     MAX_ATTEMPTS,
     MAX_REASON,
+    MENDED,
     NETWORK,
     TOKEN,
     VERSION,
@@ -46,7 +48,7 @@ from .pending import (
     summary,
 )
 from .request import RotationRequest
-from .storage import atomic_write, make_folder, remove
+from .storage import atomic_write, make_folder, remove, remove_whatever
 from .typed import MalformedError, read
 
 log = logging.getLogger(__name__)
@@ -168,7 +170,12 @@ class Journal:
     @property
     def broken(self) -> Path:
         """Where a journal that cannot be read is set aside."""
-        return self._path.with_suffix(".broken")
+        return self._folder / BROKEN
+
+    @property
+    def mended(self) -> Path:
+        """Where it is once all that its rotation left can be read with the key in use."""
+        return self._folder / MENDED
 
     def exists(self) -> bool:
         """Whether anything is pending."""
@@ -192,7 +199,13 @@ class Journal:
     @property
     def due(self) -> bool:
         """Whether there is something that can be done without being asked."""
-        return is_due(self._rotation, requested=self._requested is not None, undelivered=bool(self._events))
+        return self._is_due(self._rotation, self._requested, self._events)
+
+    def _is_due(
+        self, rotation: RotationState | None, requested: RotationRequest | None, events: Sequence[Event]
+    ) -> bool:
+        due = is_due(rotation, requested=requested is not None, undelivered=bool(events))
+        return due or (rotation is None and self.broken.exists())
 
     def load(self) -> None:
         """Read the journal. One that is broken is set aside: sota.toml still names a whole identity.
@@ -203,6 +216,7 @@ class Journal:
             content = Content.load(self._folder.parent)
         except MalformedError as error:
             log.warning("%s cannot be read (%s): set aside as %s", self._path, error, self.broken.name)
+            remove_whatever(self.broken)
             self._path.replace(self.broken)
             return
         if content is None:
@@ -229,6 +243,12 @@ class Journal:
             new = [each for each in events if not (kept and _says_the_same(each, kept[-1]))]
             self._replace(rotation, None if taken else self._requested, _limited([*kept, *new]))
         self._history.append(events)
+
+    def leave(self, rotation: RotationState) -> None:
+        """Leave a rotation that ends as one whose journal was lost: its key may be needed still. Raises OSError."""
+        make_folder(self._folder)
+        remove_whatever(self.broken)
+        atomic_write(self.broken, json.dumps(asdict(rotation), indent=1).encode(), mode=0o600)
 
     def _is_withdrawn(self, event: Event, without: str | None) -> bool:
         mine = self._rotation is not None and event["event"]["correlationId"] == self._rotation.rotation_id
@@ -284,7 +304,7 @@ class Journal:
             self._replace(self._rotation, self._requested, left)
 
     def _replace(self, rotation: RotationState | None, requested: RotationRequest | None, events: list[Event]) -> None:
-        due = is_due(rotation, requested=requested is not None, undelivered=bool(events))
+        due = self._is_due(rotation, requested, events)
         if due and not self._marker.exists():  # first: a marker too many wakes the daemon in vain, one too few never
             make_folder(self._folder)
             self._marker.touch(0o600)

@@ -177,18 +177,25 @@ class Steps:
     # Steps 2 to 4
 
     def _announce(self, state: RotationState) -> RotationState:
-        may_be_known = state.announced  # the answer to an earlier attempt was lost
         try:
             # From here on nobody can mend the device's files on the server: one that is lost already is refused now.
             encrypted_config.check_readable(self._connections.device_config(state.old), self._key(state.old))
-            if not may_be_known:
-                state = replace(state, announced=True)
-                self._journal.record(state)
+            return self._announced(state)
+        except ServerRefusedError as error:
+            if not (state.announced and self._is_over(state.old, error)):
+                raise
+            return _left(state, error)
+
+    def _announced(self, state: RotationState) -> RotationState:
+        """Tell the gateway; journalled first, as its answer may be lost. It knows nothing where it said no for good."""
+        may_be_known = state.announced
+        if not may_be_known:
+            state = replace(state, announced=True)
+            self._journal.record(state)
+        try:
             self._connections.gateway(state.old).announce_key(state.public_key or "")
         except ServerRefusedError as error:
-            if may_be_known and self._is_over(state.old, error):
-                return _left(state, error)
-            if state.announced and not (may_be_known and error.status in CERTIFICATE_REFUSALS):
+            if not (may_be_known and error.status in CERTIFICATE_REFUSALS):
                 self._journal.record(replace(state, announced=False))
             raise
         return state
@@ -207,7 +214,10 @@ class Steps:
                     raise
                 # A gateway that was restored from a backup knows nothing of the new key any more: it is told again.
                 log.info("the new key is announced again: %s", error)
-                self._connections.gateway(state.old).announce_key(state.public_key or "")
+                try:
+                    self._connections.gateway(state.old).announce_key(state.public_key or "")
+                except ServerRefusedError as other:
+                    raise error from other
                 self.move_device_config(state.old, state.new)
         except ServerRefusedError as error:
             if not self._is_over(state.old, error):
@@ -221,6 +231,10 @@ class Steps:
             return True
         ended = self._device.store.certificate(names.certificate).not_valid_after_utc <= datetime.now(UTC)
         return ended and error.status in CERTIFICATE_REFUSALS
+
+    def device_config(self, names: IdentityNames) -> encrypted_config.ConfigEntries:
+        """Give this device's own files on the server, as that identity. Raises ServerRefusedError, PendingError."""
+        return self._connections.gateway(names).device_config()
 
     def move_device_config(self, old: IdentityNames, new: IdentityNames, via: IdentityNames | None = None) -> bool:
         """Have the device's files on the server encrypted to `new`, asking as `via` (`old` where not given).
@@ -237,7 +251,7 @@ class Steps:
     # Step 5
 
     def _finalize(self, state: RotationState) -> RotationState:
-        if self._device.names_in_use() != state.new and self.local_config.digest() != state.config_digest:
+        if self._device.names_in_use(state.new) != state.new and self.local_config.digest() != state.config_digest:
             # fioconfig has stored a new configuration since step 3 (a rotation that was pending meanwhile).
             state = self._prepare_local_config(state)
             self._journal.record(state)
@@ -249,12 +263,12 @@ class Steps:
 
         Raises RefusedError where the new identity is not whole: then nothing is changed.
         """
-        if self._device.names_in_use() != state.new:
+        if self._device.names_in_use(state.new) != state.new:
             self._device.identity(state.new)
             try:
                 self._device.switch(state.new)
             finally:  # by evidence: a signal may come right after the replacement
-                self.switched |= self._device.names_in_use() == state.new
+                self.switched |= self._device.names_in_use(state.new) == state.new
         self.settle(state)
 
     def settle(self, state: RotationState) -> None:

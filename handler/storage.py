@@ -10,6 +10,7 @@ import fcntl
 import logging
 import os
 import re
+import shutil
 import stat
 import threading
 import time
@@ -94,6 +95,23 @@ def is_mount_point(path: Path) -> bool:
         return False
     points = (re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), line.split()[4]) for line in lines)
     return os.fsencode(os.path.realpath(path)) in points
+
+
+def is_same_file(first: str, second: str) -> bool:
+    """Tell whether two paths lead to one file, or are the same path where there is none."""
+    try:
+        return first == second or Path(first).samefile(second)
+    except OSError:
+        return False
+
+
+def remove_whatever(path: Path) -> None:
+    """Remove what is there, a folder too, durably. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+        _sync_folder(path.parent)
+    else:
+        remove(path)
 
 
 def remove(path: Path) -> None:

@@ -243,10 +243,13 @@ class TokenKeyStore:
             self._destroy_ours(session, certificate, _CERTIFICATE)
 
     def spare(self, current: N) -> list[N]:
-        """Give the other places of keys, of the ids given, else of all. The certificate is no part of it."""
+        """Give the other places that hold one key of ours, of the ids given, else of all; certificates are no part."""
         used_key, certificate = ids_of(current)
         ids = self._key_ids or [ObjectId(value) for value in range(1, 10)]
-        return [with_ids(current, each, certificate) for each in ids if each != used_key]
+        with self._token.session("look for other keys of ours") as session:
+            found = {each: objects_under(session, each, ObjectClass.PRIVATE_KEY) for each in ids if each != used_key}
+            ours = [each for each, keys in found.items() if [label_of(key) for key in keys] == [KEY_LABEL]]
+        return [with_ids(current, each, certificate) for each in ours]
 
     def retire(self, names: Names) -> None:
         """Keep an identity that is no longer in use: it stays in its slots until the next rotation."""

@@ -424,22 +424,76 @@ def test_an_identity_that_is_named_wrong_ends_no_rotation(files):
     assert broken_invariants(files, ID, completed=True) == []
 
 
-def test_the_new_key_is_kept_as_long_as_the_gateway_does_not_take_who_is_named_now(files):
+@pytest.mark.parametrize("command", ["resume", "abort"])
+def test_the_new_key_is_kept_where_the_gateway_does_not_take_who_is_named_now(files, command):
+    """Whoever has the right identity in use later gets the files with it; no later rotation is held up meanwhile."""
     files.gateway.faults.add("PATCH", "/config", times=None, drop="after")
     files.device.write_request(ID)
     assert call(files.device).status == PENDING
     files.gateway.faults.clear()
+    keys = files.device.private_key_files()
     right = files.device.sota_toml.read_text()
     moved(files)
     files.gateway.faults.add("GET", "/config-device", times=None, status=403)
-    done = files.device.run("resume")
-    assert (done.returncode, "which is kept for them" in done.stderr) == (PENDING, True)
+    done = files.device.run(command)
+    assert (done.returncode, "is kept, as files on the server" in done.stderr) in ((REFUSED, True), (DONE, True))
+    assert set(keys) < set(files.device.private_key_files())
     files.gateway.faults.clear()
+    assert "what it has left is looked at" in files.device.run("status").stdout
     files.device.sota_toml.write_text(right)
     for number in range(2):
         (files.device.storage / f"copy-{number}.pem").unlink()
-    assert files.device.run("resume").returncode == DONE
-    assert broken_invariants(files, ID, completed=True) == []
+    done = files.device.run("resume")
+    assert (done.returncode, "had left values to another key" in done.stderr) == (DONE, True)
+    assert broken_files(files) == []
+    assert call(files.device).status == SWITCHED
+    assert call(files.device, "resume").status == DONE
+    assert len(files.device.private_key_files()) == 2
+    assert broken_files(files) == []
+
+
+@pytest.mark.parametrize("how", ["links", "hard links", "another spelling"])
+@pytest.mark.parametrize("moment", ["POST /events", "tidying up"])
+def test_another_name_of_the_new_files_is_no_other_identity(files, how, moment):
+    """The files themselves may not be touched, whatever leads to them."""
+    device = files.device
+    device.write_request(ID)
+    if moment == "POST /events":
+        files.gateway.faults.add("POST", "/events", times=None, status=503)
+    assert call(device).status == SWITCHED
+    files.gateway.faults.clear()
+    identity = device.current_identity()
+    (device.folder / "same").symlink_to(device.storage)
+    for number, name in enumerate((identity.key, identity.certificate_name)):
+        other = device.storage / f"link-{number}.pem"
+        if how == "links":
+            other.symlink_to(name)
+        elif how == "hard links":
+            other.hardlink_to(name)
+        else:
+            other = device.folder / "same" / Path(name).name
+        device.sota_toml.write_text(device.sota_toml.read_text().replace(name, str(other)))
+    done = device.run("resume")
+    assert done.returncode == DONE, done.stderr
+    assert device.current_identity().public_key == identity.public_key == files.gateway.current
+    assert [each["event"]["success"] for each in files.gateway.completed(ID)] == [True]
+    assert broken_files(files) == []
+    device.write_request("certs-next")
+    assert call(device).status == SWITCHED
+    assert call(device, "resume").status == DONE
+    assert device.current_identity().public_key == files.gateway.current
+    assert broken_files(files) == []
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_giving_up_what_nobody_was_told_of_asks_nobody(tmp_path, status):
+    with running_factory(tmp_path / "device", "token") as factory:
+        left_after(factory, "POST", "/simplereenroll")
+        with factory.device.token.away():
+            assert factory.device.run("abort").returncode == PENDING
+        factory.gateway.faults.add("GET", "/config-device", times=None, status=status)
+        assert factory.device.run("resume").returncode == DONE
+        assert read_pending(factory.device.storage) is None
 
 
 def test_giving_up_is_not_forgotten_while_the_token_is_away(tmp_path):

@@ -4,7 +4,8 @@ The places in which a rotation is stopped, in their order, and what becomes of i
 
 | stopped at | the gateway knows | the first rotation |
 | --- | --- | --- |
-| enrol, trial, announce | nothing | is dropped |
+| enrol, trial | nothing | is dropped |
+| announce | perhaps the next key | is finished |
 | fetch files, store files | the next key | is finished |
 | prove | sota.toml names the new key | is finished |
 """
@@ -32,8 +33,9 @@ PLACES = {
     "store files": ("gateway", "PATCH", "/config"),
     "prove": ("gateway", "POST", "/events"),
 }
-DROPPED = ("enrol", "trial", "announce")
+DROPPED = ("enrol", "trial")
 FINISHED = tuple(set(PLACES) - set(DROPPED))
+REFUSED_LATER = tuple(set(FINISHED) - {"announce"})
 
 
 @pytest.fixture(params=["file", "token"])
@@ -180,7 +182,7 @@ def test_a_rotation_that_is_dropped_leaves_no_key_behind(factory, place):
     assert len(factory.device.private_key_files()) == (0 if factory.device.token else 1)
 
 
-@pytest.mark.parametrize("place", sorted(FINISHED))
+@pytest.mark.parametrize("place", sorted(REFUSED_LATER))
 def test_a_rotation_that_was_refused_after_the_gateway_knew_is_finished_before_another(factory, place):
     if place == "prove":
         return stop_and_finish_proof(factory)
@@ -257,6 +259,14 @@ def test_a_gateway_that_was_restored_from_a_backup_is_told_of_the_new_key_again(
     assert broken_invariants(factory, FIRST, completed=True) == []
 
 
+def test_a_gateway_that_does_not_want_to_know_either_is_told_of_in_its_first_words(files):
+    stop(files, "store files")
+    files.gateway.faults.add("PATCH", "/config", times=None, status=400, body="over quota")
+    files.gateway.faults.add("PATCH", "/device", times=None, status=404)
+    refused = call(files.device)
+    assert (refused.status, "over quota" in refused.said) == (REFUSED, True)
+
+
 def test_a_gateway_that_says_yes_and_does_nothing_is_told_of_the_next_one_too(factory):
     factory.gateway.faults.add("PATCH", "/device", times=None, status=200, body="{}")
     assert call(factory.device).status == REFUSED
@@ -303,15 +313,14 @@ def test_a_request_that_is_removed_is_dropped_or_finished(factory, place):
     stop(factory, place)
     factory.device.request_file.unlink()
     outcome = call(factory.device, "withdraw")
-    dropped = place in DROPPED and place != "announce"  # whether that one came to be known, nobody knows
-    if dropped:
+    if place in DROPPED:
         assert outcome.status == DONE
         assert ends(factory, FIRST) == [False]
         assert not (factory.device.storage / "renew-client-cert/rotation.json").exists()
     else:
         assert outcome.status in (SWITCHED, DONE)
     assert call(factory.device, "resume").status == DONE
-    if not dropped:
+    if place not in DROPPED:
         assert broken_invariants(factory, FIRST, completed=True) == []
     assert call(factory.device, "withdraw").status == DONE
 
@@ -345,6 +354,40 @@ def test_a_gateway_that_may_be_locked_is_not_left_so_when_the_request_is_removed
     assert call(factory.device, "withdraw").status == SWITCHED
     assert call(factory.device, "resume").status == DONE
     assert ends(factory, FIRST) == [True]
+    assert broken_invariants(factory, FIRST, completed=True) == []
+
+
+def without_that_field(factory):
+    """Have the journal look as one of an earlier version, which did not write down what it was about to do."""
+    path = factory.device.storage / "renew-client-cert/rotation.json"
+    journal = json.loads(path.read_bytes())
+    del journal["rotation"]["announced"]
+    path.write_text(json.dumps(journal))
+
+
+@pytest.mark.parametrize("asked", [FIRST, SECOND])
+@pytest.mark.parametrize("earlier", [False, True])
+def test_the_key_that_the_gateway_may_know_is_no_more_lost_to_another_rotation(factory, asked, earlier):
+    announced_without_an_answer(factory)
+    if earlier:
+        without_that_field(factory)
+    factory.gateway.faults.refuse_certificate(factory.device.current_identity().certificate)
+    factory.device.write_request(asked)
+    assert call(factory.device).status == SWITCHED
+    assert call(factory.device, "resume").status == DONE
+    assert ends(factory, FIRST) == [True]
+    assert broken_files(factory) == []
+    assert factory.gateway.current == factory.device.current_identity().public_key
+
+
+def test_a_refusal_of_something_else_leaves_the_key_that_the_gateway_may_know(factory):
+    announced_without_an_answer(factory)
+    factory.gateway.faults.add("GET", "/config-device", times=None, status=400)
+    assert call(factory.device).status == REFUSED
+    assert read_pending(factory.device.storage).refused
+    factory.gateway.faults.clear()
+    assert call(factory.device).status == SWITCHED
+    assert call(factory.device, "resume").status == DONE
     assert broken_invariants(factory, FIRST, completed=True) == []
 
 

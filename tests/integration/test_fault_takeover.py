@@ -244,7 +244,7 @@ def test_another_rotation_is_done_after_one_that_fioconfig_left(stock, steps):
     stock.run(steps)
     stock.device.write_request("certs-next")
     finish(stock)
-    assert ends(stock) == ([True] if steps >= 2 else [False] if steps else [])
+    assert ends(stock) == [True] * (steps >= 1)  # it may have been telling the gateway when it was cut off
     assert broken_invariants(stock.factory, "certs-next", completed=True) == []
 
 

@@ -1,11 +1,14 @@
 """A journal that is none, or one of a later version: every command says so in words, the daemon too."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from handler.pending import marker, read_pending
+from tests import softhsm
 from tests.invariants import broken_files, broken_invariants
 from tests.simulators.factory import running_factory
 
@@ -40,7 +43,7 @@ def test_the_daemon_has_a_broken_journal_set_aside_and_said_to_be(files, systemd
     assert any(each.startswith("STATUS=the journal is looked at: it is not JSON") for each in systemd.said)
     assert "cannot be read" in errors
     assert "set aside as rotation.broken" in errors
-    assert journal(files).with_suffix(".broken").read_bytes() == content
+    assert journal(files).with_suffix(".mended").read_bytes() == content
     assert not marker(files.device.storage).exists()
     assert files.device.run("rotate").returncode == DONE  # sota.toml names a whole identity
 
@@ -151,9 +154,9 @@ def test_what_a_lost_rotation_has_moved_to_its_key_is_readable_after_the_next_on
     lost_after(factory, place)
     factory.device.write_request("certs-next")
     assert call(factory.device).status == SWITCHED
-    assert journal(factory).with_suffix(".broken").exists()
+    assert journal(factory).with_suffix(".mended").exists()
     assert call(factory.device, "resume").status == DONE
-    assert not journal(factory).with_suffix(".broken").exists()
+    assert not journal(factory).with_suffix(".mended").exists()
     broken = broken_invariants(factory, "certs-next", completed=True)
     if place == "switched":  # its journal held the only word of that
         broken = [each for each in broken if "certs-" not in each]
@@ -192,3 +195,76 @@ def test_a_lost_journal_is_kept_until_a_rotation_was_completed(factory):
     assert call(factory.device, "resume").status == DONE
     assert broken_files(factory) == []
     assert len(factory.device.private_key_files()) == (0 if factory.device.token else 2)
+
+
+def test_a_folder_in_the_journals_place_holds_nothing_up(files):
+    files.device.write_request(ID)
+    folder = files.device.storage / "renew-client-cert"
+    for name in ("rotation.json", "rotation.broken"):
+        (folder / name / "in it").mkdir(parents=True)
+    assert call(files.device).status == SWITCHED
+    assert call(files.device, "resume").status == DONE
+    assert broken_invariants(files, ID, completed=True) == []
+
+
+def test_files_of_others_are_neither_waited_for_nor_removed(files):
+    """After a journal was lost: whatever else lies in the storage folder and looks like a key."""
+    files.device.write_request(ID)
+    lost_after(files, "the files on the server moved")
+    storage, identity = files.device.storage, files.device.current_identity()
+    pem = Path(identity.key).read_bytes()
+    for name in ("client.ca.pem", "client.fed.pem", "client.12.pem", "pkey.12.pem", "vpn.pem"):
+        (storage / name).write_bytes(pem)
+    (storage / "loop.pem").symlink_to(storage / "loop.pem")
+    os.mkfifo(storage / "fifo.pem")
+    before = {each.name for each in storage.glob("*.pem")}
+    assert call(files.device, "resume").status == DONE
+    files.device.write_request("certs-next")
+    assert call(files.device).status == SWITCHED
+    assert call(files.device, "resume").status == DONE
+    assert broken_files(files) == []
+    now = {each.name for each in storage.glob("*.pem")}
+    assert {"client.ca.pem", "client.fed.pem", "client.12.pem", "pkey.12.pem", "vpn.pem", "fifo.pem"} <= now
+    assert len(now - before) == 2  # the new identity
+    assert len(before - now) == 2  # that of the rotation that was lost
+
+
+@pytest.fixture
+def token(tmp_path):
+    with running_factory(tmp_path / "device", "token") as running:
+        running.device.write_request(ID)
+        yield running
+
+
+def test_keys_of_others_in_the_token_are_neither_used_nor_in_the_way(token):
+    old = token.device.config_encrypted.read_bytes()
+    lost_after(token, "switched")
+    token.device.config_encrypted.write_bytes(old)
+    softhsm.add_rsa_key_pair(token.device.token, 2)
+    softhsm.add_key_pair(token.device.token, 4, label="edgelock")
+    assert call(token.device, "offline").status == DONE
+    assert token.device.plaintexts()
+    assert call(token.device, "resume").status == DONE
+    assert broken_files(token) == []
+
+
+def test_a_gateway_that_is_away_has_the_daemon_come_back(files):
+    files.device.write_request(ID)
+    lost_after(files, "the files on the server moved")
+    files.gateway.faults.add("GET", "/config-device", times=None, status=503)
+    assert call(files.device, "unattended").status == PENDING
+    pending = read_pending(files.device.storage)
+    assert (pending.due, marker(files.device.storage).exists()) == (True, True)
+    # fioconfig, which calls at each boot with what is complete already, is not held up by it.
+    asked = len(files.gateway.requests)
+    files.device.request_file.unlink()
+    assert call(files.device, "withdraw").status == DONE
+    assert len(files.gateway.requests) == asked
+    files.gateway.faults.clear()
+    assert call(files.device, "unattended").status == DONE
+    assert broken_files(files) == []
+    assert read_pending(files.device.storage) is None
+    assert not marker(files.device.storage).exists()
+    asked = len(files.gateway.requests)
+    assert not call(files.device, "resume").worked
+    assert len(files.gateway.requests) == asked
