@@ -153,7 +153,7 @@ class Rotator:
                 self._abort(state)
             except FORESEEABLE as error:
                 left = self._journal.rotation
-                if left is not None and not is_final(error):
+                if left is not None and left.step < PROVED and not is_final(error):
                     self._journal.record(replace(left, rollback=BY_HAND, refused=None))
                     log.warning("noted, and given up as soon as that can be")
                 raise

@@ -269,4 +269,4 @@ def test_a_journal_that_cannot_be_read_is_set_aside(file_factory):
     folder.mkdir(mode=0o700)
     (folder / "rotation.json").write_text('{"version": 1, "rotation": {')
     assert call(file_factory.device).status == SWITCHED
-    assert (folder / "rotation.broken").exists()
+    assert (folder / "rotation.mended").exists()
