@@ -251,12 +251,12 @@ def test_a_refused_rotation_goes_back_later_where_the_gateway_cannot_be_asked(fi
 
 
 @pytest.mark.parametrize("place", ["fetch files", "store files"])
-def test_a_gateway_that_was_restored_from_a_backup_is_told_of_the_new_key_again(factory, place):
-    stop(factory, place)
-    factory.gateway.next_pubkey = None
-    finish(factory)
-    assert ends(factory, FIRST) == [True]
-    assert broken_invariants(factory, FIRST, completed=True) == []
+def test_a_gateway_that_was_restored_from_a_backup_is_told_of_the_new_key_again(files, place):
+    stop(files, place)
+    files.gateway.next_pubkey = None
+    finish(files)
+    assert ends(files, FIRST) == [True]
+    assert broken_invariants(files, FIRST, completed=True) == []
 
 
 def test_a_gateway_that_does_not_want_to_know_either_is_told_of_in_its_first_words(files):
@@ -267,16 +267,16 @@ def test_a_gateway_that_does_not_want_to_know_either_is_told_of_in_its_first_wor
     assert (refused.status, "over quota" in refused.said) == (REFUSED, True)
 
 
-def test_a_gateway_that_says_yes_and_does_nothing_is_told_of_the_next_one_too(factory):
-    factory.gateway.faults.add("PATCH", "/device", times=None, status=200, body="{}")
-    assert call(factory.device).status == REFUSED
-    factory.device.write_request(SECOND)
-    assert call(factory.device).status == REFUSED
-    assert (ends(factory, FIRST)[-1], ends(factory, SECOND)) == (False, [False])
-    factory.gateway.faults.clear()
-    factory.device.write_request("certs-third")
-    finish(factory)
-    assert broken_invariants(factory, "certs-third", completed=True) == []
+def test_a_gateway_that_says_yes_and_does_nothing_is_told_of_the_next_one_too(files):
+    files.gateway.faults.add("PATCH", "/device", times=None, status=200, body="{}")
+    assert call(files.device).status == REFUSED
+    files.device.write_request(SECOND)
+    assert call(files.device).status == REFUSED
+    assert (ends(files, FIRST)[-1], ends(files, SECOND)) == (False, [False])
+    files.gateway.faults.clear()
+    files.device.write_request("certs-third")
+    finish(files)
+    assert broken_invariants(files, "certs-third", completed=True) == []
 
 
 # The same one again
@@ -367,28 +367,28 @@ def without_that_field(factory):
 
 @pytest.mark.parametrize("asked", [FIRST, SECOND])
 @pytest.mark.parametrize("earlier", [False, True])
-def test_the_key_that_the_gateway_may_know_is_no_more_lost_to_another_rotation(factory, asked, earlier):
-    announced_without_an_answer(factory)
+def test_the_key_that_the_gateway_may_know_is_no_more_lost_to_another_rotation(files, asked, earlier):
+    announced_without_an_answer(files)
     if earlier:
-        without_that_field(factory)
-    factory.gateway.faults.refuse_certificate(factory.device.current_identity().certificate)
-    factory.device.write_request(asked)
-    assert call(factory.device).status == SWITCHED
-    assert call(factory.device, "resume").status == DONE
-    assert ends(factory, FIRST) == [True]
-    assert broken_files(factory) == []
-    assert factory.gateway.current == factory.device.current_identity().public_key
+        without_that_field(files)
+    files.gateway.faults.refuse_certificate(files.device.current_identity().certificate)
+    files.device.write_request(asked)
+    assert call(files.device).status == SWITCHED
+    assert call(files.device, "resume").status == DONE
+    assert ends(files, FIRST) == [True]
+    assert broken_files(files) == []
+    assert files.gateway.current == files.device.current_identity().public_key
 
 
-def test_a_refusal_of_something_else_leaves_the_key_that_the_gateway_may_know(factory):
-    announced_without_an_answer(factory)
-    factory.gateway.faults.add("GET", "/config-device", times=None, status=400)
-    assert call(factory.device).status == REFUSED
-    assert read_pending(factory.device.storage).refused
-    factory.gateway.faults.clear()
-    assert call(factory.device).status == SWITCHED
-    assert call(factory.device, "resume").status == DONE
-    assert broken_invariants(factory, FIRST, completed=True) == []
+def test_a_refusal_of_something_else_leaves_the_key_that_the_gateway_may_know(files):
+    announced_without_an_answer(files)
+    files.gateway.faults.add("GET", "/config-device", times=None, status=400)
+    assert call(files.device).status == REFUSED
+    assert read_pending(files.device.storage).refused
+    files.gateway.faults.clear()
+    assert call(files.device).status == SWITCHED
+    assert call(files.device, "resume").status == DONE
+    assert broken_invariants(files, FIRST, completed=True) == []
 
 
 @pytest.mark.parametrize("place", ["announce", "enrol"])
@@ -414,36 +414,36 @@ def test_an_old_certificate_that_is_revoked_then_is_left_for_the_new_one_if_the_
 
 
 @pytest.mark.parametrize("status", [400, 404])
-def test_a_gateway_that_says_no_in_the_end_is_not_locked(factory, status):
-    announced_without_an_answer(factory)
-    factory.gateway.next_pubkey = None
-    factory.gateway.faults.add("PATCH", "/device", status=status)
-    old = factory.device.current_identity()
-    assert call(factory.device).status == REFUSED
-    assert ends(factory, FIRST) == [False]
-    assert factory.device.current_identity() == old
-    assert broken_files(factory) == []
-    assert len(factory.device.private_key_files()) == (0 if factory.device.token else 1)
-    assert read_pending(factory.device.storage) is None
+def test_a_gateway_that_says_no_in_the_end_is_not_locked(files, status):
+    announced_without_an_answer(files)
+    files.gateway.next_pubkey = None
+    files.gateway.faults.add("PATCH", "/device", status=status)
+    old = files.device.current_identity()
+    assert call(files.device).status == REFUSED
+    assert ends(files, FIRST) == [False]
+    assert files.device.current_identity() == old
+    assert broken_files(files) == []
+    assert len(files.device.private_key_files()) == 1
+    assert read_pending(files.device.storage) is None
 
 
-def test_a_gateway_that_refuses_the_device_for_now_keeps_the_key_that_it_may_know(factory):
-    announced_without_an_answer(factory)
-    factory.gateway.faults.add("PATCH", "/device", times=None, status=403)
-    assert call(factory.device).status == REFUSED
-    assert call(factory.device, "unattended").status == DONE
-    pending = read_pending(factory.device.storage)
+def test_a_gateway_that_refuses_the_device_for_now_keeps_the_key_that_it_may_know(files):
+    announced_without_an_answer(files)
+    files.gateway.faults.add("PATCH", "/device", times=None, status=403)
+    assert call(files.device).status == REFUSED
+    assert call(files.device, "unattended").status == DONE
+    pending = read_pending(files.device.storage)
     assert (pending.refused is None, pending.due) == (False, False)
-    factory.gateway.faults.clear()
-    finish(factory)
-    assert ends(factory, FIRST) == [False, True]
-    assert broken_invariants(factory, FIRST, completed=True) == []
+    files.gateway.faults.clear()
+    finish(files)
+    assert ends(files, FIRST) == [False, True]
+    assert broken_invariants(files, FIRST, completed=True) == []
 
 
 # A new certificate that ends before it is used
 
 
-@pytest.mark.parametrize("place", ["trial", "announce", "fetch files", "store files"])
+@pytest.mark.parametrize("place", ["trial", "store files"])
 def test_a_new_certificate_that_ended_while_the_rotation_was_pending_is_not_switched_to(factory, place):
     stop(factory, place)
     path = factory.device.storage / "renew-client-cert/rotation.json"
