@@ -73,7 +73,7 @@ class Recorded:
     exchanges: list[tuple[float, Exchange]]
     module_calls: int
     by_hand: list[Call]
-    """What the main thread of a rotation by hand makes, replaces and removes in the storage folder."""
+    """What the main thread of a rotation by hand writes, replaces and removes in the storage folder."""
 
 
 def changes(calls, folders, before):
