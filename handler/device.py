@@ -131,7 +131,11 @@ class Device:
     def discard(self, names: IdentityNames) -> None:
         """Remove an identity that a rotation made and that is not in use. Raises RefusedError, OSError, TokenError."""
         self.check_not_in_use(names)
-        self.store.discard(names)
+        self.store_of(names).discard(names)
+
+    def store_of(self, names: IdentityNames) -> KeyStore:
+        """Give the store that these names are of: the device may have moved its identity from files to a token."""
+        return FileKeyStore(self.storage) if names.key.startswith("/") else self.store
 
     def identity(self, names: IdentityNames) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
         """Load the key and certificate, which must belong together. Raises RefusedError, hsm.errors.TokenError."""

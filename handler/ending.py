@@ -173,8 +173,8 @@ class Ending:
         except RefusedError as error:  # the old key is not there any more: it would not help either
             log.warning("%s", error)
         self._device.check_not_in_use(state.old)
-        self._device.store.retire(state.old)
         self._lost_journal.clear()
+        self._device.store.retire(state.old)
         self._fioconfig.release()
         self._journal.record(None)
 
@@ -214,12 +214,16 @@ class Ending:
         return reason
 
     def _hand_over(self, state: RotationState, names: IdentityNames) -> None:
-        """Have what only the new key reads encrypted to the key in use. Raises ServerRefusedError, PendingError."""
-        store = self._device.store
-        if store.find_key(state.new.key) is not None:
-            self._fioconfig.hold(state)
-            self._steps.local_config.settle(None, partial(store.key, state.new.key), partial(store.key, names.key))
-            self._move_files(state.new, names, via=names)
+        """Have what the rotation's keys read encrypted to the key in use. Raises ServerRefusedError, PendingError."""
+        for source in (state.new, state.old):
+            store = self._device.store_of(source)
+            if source == NOWHERE or store.find_key(source.key) is None:
+                continue
+            self._fioconfig.hold(self._journal.rotation or state)
+            self._steps.local_config.settle(
+                None, partial(store.key, source.key), partial(self._device.store.key, names.key)
+            )
+            self._move_files(source, names, via=names)
 
     # Small parts
 

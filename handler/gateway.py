@@ -26,6 +26,11 @@ class GatewayClient:
         self._config_url = config_url
         self._http = http
 
+    @property
+    def repeated(self) -> bool:
+        """Whether the last request was sent more than once: the gateway may have done before what it refuses now."""
+        return self._http.repeated
+
     def announce_key(self, public_key: str) -> None:
         """Tell which key (SPKI, PEM) comes next; configuration changes are refused until it is in use.
 

@@ -101,6 +101,8 @@ class HttpClient:
         except tls.TlsBindingError as error:
             log.debug("cannot see whether a server asks for the client certificate: %s", error)
             self._watching = False
+        self.repeated = False
+        """Whether the last request was sent more than once: an earlier answer may have been lost."""
         self._session = _Session()
         self._session.trust_env = False
         self._session.headers.clear()
@@ -131,6 +133,7 @@ class HttpClient:
         """
         retry = busy = 0
         while True:
+            self.repeated = retry > 0
             failure, asked = self._attempt(method, url, content_type, body)
             if isinstance(failure, Answer):
                 return failure

@@ -12,13 +12,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from hsm.errors import UnsupportedError
 
 from .certificates import holds_key
 from .device import Device
-from .encrypted_config import check_readable
-from .errors import FORESEEABLE, RefusedError, ServerRefusedError, describe
+from .encrypted_config import ConfigEntries, check_readable
+from .errors import FORESEEABLE, RefusedError, ServerRefusedError, describe, is_final
 from .keystore import IdentityNames
 from .state import Journal
 from .steps import Steps
@@ -41,18 +42,44 @@ class LostJournal:
     @property
     def exists(self) -> bool:
         """Whether a journal was lost, and not all is known to be readable since."""
+        return self.due or self.journal.refused.exists()
+
+    @property
+    def due(self) -> bool:
+        """Whether it is to be looked at without being asked."""
         return self.journal.broken.exists()
 
     def mend(self, *, offline: bool) -> bool:
         """Have every value that only another key of ours reads encrypted to the key in use; tell whether any was.
 
-        `offline`: those of config.encrypted only. The store is open for the ids that may hold such keys. Raises
-        RefusedError where the identity in use cannot be used, PendingError, hsm.errors.TokenError, OSError.
+        `offline`: those of config.encrypted only. Opens the key store for all ids. Raises RefusedError where the
+        identity in use cannot be used or the gateway refuses it, PendingError, hsm.errors.TokenError, OSError.
         """
+        try:
+            mended = self._mend(offline=offline)
+        except FORESEEABLE as error:
+            if is_final(error) and self.journal.broken.exists():
+                self._become(self.journal.refused)  # tried again only by who is asked to
+            raise
+        if not offline:
+            self._become(self.journal.mended)
+        return mended
+
+    def _become(self, path: Path) -> None:
+        for each in (self.journal.broken, self.journal.refused):
+            if each.exists() and each != path:
+                remove_whatever(path)
+                each.replace(path)
+        self.journal.settle_marker()
+
+    def _mend(self, *, offline: bool) -> bool:
+        self.device.open_store()  # for all ids: the rotation may have been asked for with others
         used = self.device.names_in_use()
         self.device.identity(used)
         mended = False
-        if not self._is_readable(used, offline=offline):
+        # An answer that is none of the gateway's is no reason to take anything for unreadable: raised.
+        config = None if offline else self.steps.device_config(used)
+        if not self._is_readable(used, config):
             for spare in self._spare(used):
                 try:
                     mended |= self._mend_with(spare, used, offline=offline)
@@ -62,20 +89,13 @@ class LostJournal:
             log.warning(
                 "a rotation that nobody goes on with had left values to another key: %s reads them now", used.key
             )
-        if not offline:
-            remove_whatever(self.journal.mended)
-            self.journal.broken.replace(self.journal.mended)
-            self.journal.settle_marker()
         return mended
 
-    def _is_readable(self, used: IdentityNames, *, offline: bool) -> bool:
+    def _is_readable(self, used: IdentityNames, config: ConfigEntries | None) -> bool:
         try:
             key = self.device.store.key(used.key)
             self.steps.local_config.check_readable(key)
-            if not offline:
-                check_readable(self.steps.device_config(used), key)
-        except ServerRefusedError:
-            raise
+            check_readable(config or {}, key)
         except (RefusedError, UnsupportedError) as error:
             log.info("%s", error)
             return False
@@ -104,11 +124,13 @@ class LostJournal:
     def clear(self) -> None:
         """Remove the keys that nothing names any more, once all could be read without them and a rotation is complete.
 
-        What fails here is left there: it keeps no rotation from ending.
+        What was not readable is tried once more. What fails here is left there: it keeps no rotation from ending.
         """
-        if not self.journal.mended.exists():
-            return
         try:
+            if self.exists:
+                self.mend(offline=False)
+            if not self.journal.mended.exists():
+                return
             used = self.device.names_in_use()
             for spare in self.device.store.spare(used):
                 if self._is_of_this_device(spare, used):

@@ -29,8 +29,8 @@ FOLDER = "renew-client-cert"
 JOURNAL = "rotation.json"
 COMPLETED = "CertRotationCompleted"
 """The event that ends a rotation, well or not."""
-BROKEN, MENDED = "rotation.broken", "rotation.mended"
-"""What a rotation left that nobody goes on with; the same once all of that can be read with the key in use."""
+BROKEN, LEFT, MENDED = "rotation.broken", "rotation.refused", "rotation.mended"
+"""What a rotation left that nobody goes on with; what was refused to make readable; what is readable again."""
 LOST = (
     "a rotation was given up, or its journal could not be read and was set aside: what it has left is looked at by the "
     "next `renew-client-cert resume`"
@@ -151,7 +151,8 @@ def read_pending(storage: Path) -> Pending | None:
     try:
         data = load(storage)
         if data is None:
-            return Pending(problem=LOST) if (storage / FOLDER / BROKEN).exists() else None
+            broken, left = ((storage / FOLDER / each).exists() for each in (BROKEN, LEFT))
+            return Pending(problem=LOST, due=broken) if broken or left else None
         return summary(data)
     except MalformedError as error:
         return Pending(problem=str(error))

@@ -35,7 +35,7 @@ from .certificates import device_id
 from .connections import Connections
 from .device import Device
 from .ending import Ending
-from .errors import FORESEEABLE, PendingError, RefusedError, RequestRefusedError, describe, is_final
+from .errors import FORESEEABLE, PendingError, RequestRefusedError, ServerRefusedError, describe, is_final
 from .events import STARTED, Event
 from .fioconfig import Fioconfig
 from .http import Deadline, Limits
@@ -54,6 +54,7 @@ log = logging.getLogger(__name__)
 
 REPORT_LIMITS = Limits(total=10.0, connect=5.0, read=5.0, retry_delays=())
 BY_HAND = "given up by hand"
+SUPERSEDED = "superseded by "
 
 
 class Rotator:
@@ -136,7 +137,7 @@ class Rotator:
                 self._journal.record(replace(state, refused=None))
         if unattended:
             self._heed_waiting()
-        return self._work(self._journal.requested)
+        return self._work(self._journal.requested, mend=not unattended or self._lost_journal.due)
 
     def abort(self) -> bool:
         """Give up what is pending and return to the old identity; tell whether there was anything.
@@ -218,21 +219,23 @@ class Rotator:
 
     # The rules
 
-    def _work(self, request: RotationRequest | None) -> bool:
+    def _work(self, request: RotationRequest | None, *, mend: bool = False) -> bool:
         """Finish the rotation that is pending, then begin the one that is requested, then deliver what is left.
+
+        Where there is neither, `mend` what one has left whose journal was lost.
 
         Where fioconfig called and the first has switched the key, the second is left to the next call: until fioconfig
         has ended it knows the old key only, which the second would take away.
         """
         with self._remembering(), self._fioconfig.held():
-            return self._worked(request)
+            return self._worked(request, mend=mend)
 
-    def _worked(self, request: RotationRequest | None) -> bool:
+    def _worked(self, request: RotationRequest | None, *, mend: bool) -> bool:
         state = self._journal.rotation
         worked = state is not None or request is not None
         if state is not None:
             if request is not None and not state.locked and state.rollback is None:
-                self._abandon(state, f"superseded by {request.rotation_id}")
+                self._abandon(state, f"{SUPERSEDED}{request.rotation_id}")
             elif request is not None:
                 self._finish_for(state, request)
             else:
@@ -241,22 +244,24 @@ class Rotator:
             if self._journal.rotation is not None:  # announced, kept for a cut that did not come
                 self._ending.tidy(self._journal.rotation)
             self._finish(self._begin(request))
-        if not worked and not self._called_by_fioconfig and self._lost_journal.exists:  # else at the next beginning
-            worked = self._lost_journal.mend(offline=False)
+        begun = worked
         if self._journal.rotation is None and self._journal.undelivered():
             self._ending.deliver_now()
             worked = True
+        if mend and not begun and self._lost_journal.exists:  # else at the next beginning
+            worked |= self._lost_journal.mend(offline=False)
         return worked
 
     def _begin(self, request: RotationRequest) -> RotationState:
         """Check everything that can be refused before anything changes, then open the journal."""
         events = self._ending.events(request.rotation_id)
         try:
+            unmended = self._mend_first()
             self._device.open_store(request.key_ids, request.certificate_ids)
             old = self._device.names_in_use()
-            if self._lost_journal.exists:
-                self._lost_journal.mend(offline=False)
             new = check_before_anything_changes(self._device, self._steps.local_config, self._connections)
+            if unmended is not None and self._device.store.find_key(new.key) is not None:
+                raise unmended  # the new key would take the place of one that may be needed
         except FORESEEABLE as error:
             self._journal.request(None if is_final(error) else request)
             if is_final(error):
@@ -267,6 +272,18 @@ class Rotator:
         self._journal.record(state, events.make(STARTED), taken=True)
         return state
 
+    def _mend_first(self) -> Exception | None:
+        """See to what a lost rotation left; give why that was refused for good. Raises like LostJournal.mend."""
+        try:
+            if self._lost_journal.exists:
+                self._lost_journal.mend(offline=False)
+        except FORESEEABLE as error:
+            if not is_final(error):
+                raise
+            log.warning("%s", describe(error))
+            return error
+        return None
+
     def _finish(self, state: RotationState) -> None:
         """Bring a rotation to its end from wherever it is."""
         names = self._device.names_in_use(state.old, state.new)
@@ -275,6 +292,8 @@ class Rotator:
         self._open(state)
         if state.rollback == BY_HAND:  # no failure: somebody asked for it
             log.warning("what `abort` asked for is done: %s", self._ending.go_back(state))
+        elif state.rollback is not None and state.rollback.startswith(SUPERSEDED):
+            log.warning("%s", self._ending.go_back(state))
         elif state.rollback is not None:
             self._ending.roll_back(state)
         elif names == state.old and state.step >= SWITCHED:
@@ -302,12 +321,19 @@ class Rotator:
         """
         try:
             self._finish(state)
-        except RefusedError as error:
+        except FORESEEABLE as error:
             left = self._journal.rotation
-            if left is None or left.refused is None or self._ending.way_back_closed(left):
+            if not is_final(error) or left is None or left.refused is None:
                 raise
-            left = replace(left, rollback=f"superseded by {request.rotation_id}: {error}", refused=None)
+            left = replace(left, rollback=f"{SUPERSEDED}{request.rotation_id}: {error}", refused=None)
             self._journal.record(left)
+            try:
+                closed = self._ending.way_back_closed(left)
+            except ServerRefusedError as refused:
+                closed = str(refused)
+            if closed:
+                self._journal.record(replace(left, rollback=None, refused=describe(error)))
+                raise
             log.warning("%s", self._ending.go_back(left))
 
     # Small parts

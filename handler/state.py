@@ -32,6 +32,7 @@ from .pending import (
     FOLDER,
     GATEWAY,
     JOURNAL,
+    LEFT,
     LOCKED,
     MARKER,
     MAX_ATTEMPTS,
@@ -171,6 +172,11 @@ class Journal:
     def broken(self) -> Path:
         """Where a journal that cannot be read is set aside."""
         return self._folder / BROKEN
+
+    @property
+    def refused(self) -> Path:
+        """Where it is while making readable what its rotation left was refused: nobody tries that unasked."""
+        return self._folder / LEFT
 
     @property
     def mended(self) -> Path:

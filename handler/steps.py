@@ -188,15 +188,16 @@ class Steps:
 
     def _announced(self, state: RotationState) -> RotationState:
         """Tell the gateway; journalled first, as its answer may be lost. It knows nothing where it said no for good."""
-        may_be_known = state.announced
-        if not may_be_known:
+        before = state.announced
+        if not before:
             state = replace(state, announced=True)
             self._journal.record(state)
+        gateway = self._connections.gateway(state.old)
         try:
-            self._connections.gateway(state.old).announce_key(state.public_key or "")
+            gateway.announce_key(state.public_key or "")
         except ServerRefusedError as error:
-            if not (may_be_known and error.status in CERTIFICATE_REFUSALS):
-                self._journal.record(replace(state, announced=False))
+            may_be_known = (before or gateway.repeated) and error.status in CERTIFICATE_REFUSALS
+            self._journal.record(replace(state, announced=may_be_known))
             raise
         return state
 
@@ -284,7 +285,7 @@ class Steps:
         return self.local_config.settle(None, lambda: self._key(state.new), lambda: self._key(state.old))
 
     def _key(self, names: IdentityNames) -> ec.EllipticCurvePrivateKey:
-        return self._device.store.key(names.key)
+        return self._device.store_of(names).key(names.key)
 
 
 def _left(state: RotationState, error: ServerRefusedError) -> RotationState:

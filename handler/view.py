@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .keystore import IdentityNames
-from .pending import BROKEN, FOLDER, JOURNAL, LOST, LaterJournalError, Pending
+from .pending import BROKEN, FOLDER, JOURNAL, LEFT, LOST, LaterJournalError, Pending
 from .state import PROVED, Content, RotationState
 from .typed import MalformedError
 
@@ -43,7 +43,7 @@ class View:
             problem = broken if isinstance(error, MalformedError) else str(error)
             return cls(problem=problem, left_by_fioconfig=left)
         if content is None:
-            lost = (storage / FOLDER / BROKEN).exists()
+            lost = any((storage / FOLDER / each).exists() for each in (BROKEN, LEFT))
             return cls(problem=LOST if lost else None, left_by_fioconfig=left)
         return cls(content.pending, content.rotation, left_by_fioconfig=left)
 

@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # Stops what is about to be removed, in prerm and uninstall.sh, and leaves a device that works without it.
 if [ -d /run/systemd/system ]; then
-    journal=$(systemctl cat renew-client-cert-offline.service | sed -n 's/^ConditionPathExists=//p' | tail -n 1)
+    journal=$(systemctl cat renew-client-cert-offline.service | sed -n 's/^ConditionPathExists=|\{0,1\}//p' | tail -n 1)
     systemctl stop renew-client-cert.path renew-client-cert-if-due.timer renew-client-cert.service || true
     # Does nothing but where the switch was cut in the middle.
     systemctl start renew-client-cert-offline.service || true

@@ -452,6 +452,22 @@ def test_the_new_key_is_kept_where_the_gateway_does_not_take_who_is_named_now(fi
     assert broken_files(files) == []
 
 
+def test_a_device_that_moved_into_a_token_meanwhile_keeps_its_files_readable(files, tmp_path):
+    left_after(files, "PATCH", "/config")
+    with running_factory(tmp_path / "other", "token") as other:
+        old = files.device.private_key_files()
+        hsm = "usr/lib/sota/conf.d/40-hsm.toml"
+        (files.device.folder / hsm).write_bytes((other.device.folder / hsm).read_bytes())
+        text = files.device.sota_toml.read_text().replace('source = "file"', 'source = "pkcs11"')
+        text = text.replace('ca_source = "pkcs11"', 'ca_source = "file"')
+        files.device.sota_toml.write_text(text + '\n[p11]\ntls_pkey_id = "01"\ntls_clientcert_id = "03"\n')
+        done = files.device.run("resume", environment=other.device.token.environment)
+        assert (done.returncode, "somebody else changed it" in done.stderr) == (REFUSED, True)
+        # The gateway does not know this identity yet, so the key of the rotation is kept for what it may read.
+        assert "is kept, as files on the server" in done.stderr
+        assert files.device.private_key_files() == old
+
+
 @pytest.mark.parametrize("how", ["links", "hard links", "another spelling"])
 @pytest.mark.parametrize("moment", ["POST /events", "tidying up"])
 def test_another_name_of_the_new_files_is_no_other_identity(files, how, moment):

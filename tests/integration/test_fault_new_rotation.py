@@ -12,10 +12,13 @@ The places in which a rotation is stopped, in their order, and what becomes of i
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from pkcs11 import ObjectClass
 
 from handler.pending import read_pending
+from tests import softhsm
 from tests.invariants import broken_files, broken_invariants, secrets_in_journal
 from tests.simulators.factory import running_factory
 from tests.simulators.pki import Draft, certificate_pem
@@ -242,9 +245,23 @@ def test_a_refused_rotation_goes_back_later_where_the_gateway_cannot_be_asked(fi
     files.device.write_request(SECOND)
     assert call(files.device).status == PENDING
     files.gateway.faults.clear()
-    finish(files)
+    assert read_pending(files.device.storage).due
+    assert call(files.device, "unattended").status == DONE
     assert ends(files, SECOND) == [True]
     assert broken_invariants(files, SECOND, completed=True) == []
+
+
+def test_a_rotation_whose_new_key_got_lost_holds_up_no_other(factory):
+    stop(factory, "fetch files")
+    new = json.loads((factory.device.storage / "renew-client-cert/rotation.json").read_bytes())["rotation"]["new"]
+    if factory.device.token:
+        softhsm.remove_objects(factory.device.token, 7, ObjectClass.PRIVATE_KEY)
+    else:
+        Path(new["key"]).unlink()
+    factory.device.write_request(SECOND)
+    finish(factory)
+    assert ends(factory, SECOND) == [True]
+    assert broken_invariants(factory, SECOND, completed=True) == []
 
 
 # A gateway that has forgotten
@@ -346,6 +363,31 @@ def announced_without_an_answer(factory):
     assert call(factory.device).status == PENDING
     assert factory.gateway.next_pubkey is not None
     factory.gateway.faults.clear()
+
+
+@pytest.mark.parametrize("refusal", ["alert", 403])
+def test_an_answer_that_was_lost_in_the_same_call_counts_too(factory, refusal):
+    """The request is sent again within the call, and refused then."""
+    fault = factory.gateway.faults.add("PATCH", "/device", drop="after")
+    old = factory.device.current_identity()
+    if refusal == "alert":
+        announce = factory.gateway.announce_key
+
+        def announced(request):
+            factory.gateway.faults.refuse_certificate(old.certificate)
+            return announce(request)
+
+        factory.gateway.announce_key = announced
+    else:
+        factory.gateway.faults.add("PATCH", "/device", status=403)
+    assert call(factory.device).status == REFUSED
+    assert fault.used
+    assert factory.gateway.next_pubkey is not None
+    assert read_pending(factory.device.storage).refused
+    assert call(factory.device).status == SWITCHED
+    assert call(factory.device, "resume").status == DONE
+    assert factory.gateway.current == factory.device.current_identity().public_key != old.public_key
+    assert broken_files(factory) == []
 
 
 def test_a_gateway_that_may_be_locked_is_not_left_so_when_the_request_is_removed(factory):

@@ -248,6 +248,48 @@ def test_keys_of_others_in_the_token_are_neither_used_nor_in_the_way(token):
     assert broken_files(token) == []
 
 
+@pytest.mark.parametrize("body", ["[]", "not JSON"])
+def test_an_answer_that_says_nothing_of_the_files_is_none_of_them(factory, body):
+    """What cannot be read at all is no reason to believe that no key reads it."""
+    lost_after(factory, "the files on the server moved")
+    fault = factory.gateway.faults.add("GET", "/config-device", times=None, status=200, body=body)
+    assert [call(factory.device, "unattended").status for _ in range(2)] == [REFUSED, DONE]
+    assert fault.used == 1
+    assert call(factory.device).status == REFUSED
+    assert not marker(factory.device.storage).exists()
+    factory.gateway.faults.clear()
+    factory.device.write_request("certs-next")
+    assert call(factory.device).status == SWITCHED
+    assert call(factory.device, "resume").status == DONE
+    assert broken_invariants(factory, "certs-next", completed=True) == []
+
+
+def test_the_ids_of_the_next_request_are_not_all_that_is_looked_at(token):
+    token.device.write_request(ID, pkeyids="01,05", certids="03,06")
+    lost_after(token, "the files on the server moved")
+    token.device.write_request("certs-next")
+    assert call(token.device).status == SWITCHED
+    assert call(token.device, "resume").status == DONE
+    assert broken_files(token) == []
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_what_is_refused_in_mending_stops_neither_events_nor_in_files_a_rotation(files, status):
+    files.device.write_request(ID)
+    files.gateway.faults.add("POST", "/events", times=None, status=503)
+    assert call(files.device).status == SWITCHED
+    (files.device.storage / "renew-client-cert/rotation.broken").write_text("{}")
+    key = Path(files.device.current_identity().key)
+    files.gateway.faults.clear()
+    assert call(files.device, "resume").status == DONE
+    assert key.exists()
+    files.device.write_request("certs-next")
+    files.gateway.faults.add("GET", "/config-device", status=status)
+    assert call(files.device).status == SWITCHED
+    assert call(files.device, "resume").status == DONE
+    assert broken_invariants(files, "certs-next", completed=True) == []
+
+
 def test_a_gateway_that_is_away_has_the_daemon_come_back(files):
     files.device.write_request(ID)
     lost_after(files, "the files on the server moved")

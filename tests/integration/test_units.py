@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from handler.arguments import make_parser
-from handler.pending import FOLDER, JOURNAL, MARKER
+from handler.pending import BROKEN, FOLDER, JOURNAL, MARKER
 from tests.simulators.device import REPOSITORY
 
 UNITS = REPOSITORY / "systemd"
@@ -143,7 +143,9 @@ def test_a_driver_that_is_loaded_late_has_a_service_that_waits_for_it_start_anew
 def test_the_units_look_where_the_program_keeps_its_journal():
     assert settings("renew-client-cert.path")["PathExists"] == [f"{JOURNAL_FOLDER}/{MARKER}"]
     assert settings("renew-client-cert.service")["ConditionPathExists"] == [f"{JOURNAL_FOLDER}/{MARKER}"]
-    assert settings("renew-client-cert-offline.service")["ConditionPathExists"] == [f"{JOURNAL_FOLDER}/{JOURNAL}"]
+    assert settings("renew-client-cert-offline.service")["ConditionPathExists"] == [
+        f"|{JOURNAL_FOLDER}/{each}" for each in (BROKEN, JOURNAL)
+    ]
 
 
 def test_the_device_is_made_whole_before_anything_uses_its_key():
