@@ -65,6 +65,20 @@ class LostJournal:
             self._become(self.journal.mended)
         return mended
 
+    def refusal(self) -> Exception | None:
+        """Mend before another rotation begins, if there is anything; give why that was refused for good.
+
+        Raises what may pass, like `mend`.
+        """
+        try:
+            if self.exists:
+                self.mend(offline=False)
+        except FORESEEABLE as error:
+            if not is_final(error):
+                raise
+            return error
+        return None
+
     def _become(self, path: Path) -> None:
         for each in (self.journal.broken, self.journal.refused):
             if each.exists() and each != path:

@@ -9,6 +9,7 @@ What can be found in the journal's place, and what becomes of it:
 | nothing | nothing is pending |
 | a journal of a later version | refused by every call, and left as it is: that version goes on with it |
 | no file, 4 MB or more, no JSON, not of the journal's shape | broken: the next call that may write sets it aside |
+| nothing, but one that was set aside before | its rotation may have left values to its key (lost_journal.py) |
 | fields that nobody here knows | left out |
 | a `waiting` that is not understood | left out: it is a hint |
 """

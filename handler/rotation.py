@@ -256,12 +256,14 @@ class Rotator:
         """Check everything that can be refused before anything changes, then open the journal."""
         events = self._ending.events(request.rotation_id)
         try:
-            unmended = self._mend_first()
+            unmended = self._lost_journal.refusal()
             self._device.open_store(request.key_ids, request.certificate_ids)
             old = self._device.names_in_use()
             new = check_before_anything_changes(self._device, self._steps.local_config, self._connections)
-            if unmended is not None and self._device.store.find_key(new.key) is not None:
-                raise unmended  # the new key would take the place of one that may be needed
+            if unmended is not None:
+                if self._device.store.find_key(new.key) is not None:
+                    raise unmended  # the new key would take the place of one that may be needed
+                log.warning("what a rotation that nobody goes on with has left is left: %s", describe(unmended))
         except FORESEEABLE as error:
             self._journal.request(None if is_final(error) else request)
             if is_final(error):
@@ -271,18 +273,6 @@ class Rotator:
         self._journal.device = device_id(self._device.store.certificate(old.certificate))
         self._journal.record(state, events.make(STARTED), taken=True)
         return state
-
-    def _mend_first(self) -> Exception | None:
-        """See to what a lost rotation left; give why that was refused for good. Raises like LostJournal.mend."""
-        try:
-            if self._lost_journal.exists:
-                self._lost_journal.mend(offline=False)
-        except FORESEEABLE as error:
-            if not is_final(error):
-                raise
-            log.warning("%s", describe(error))
-            return error
-        return None
 
     def _finish(self, state: RotationState) -> None:
         """Bring a rotation to its end from wherever it is."""
