@@ -22,19 +22,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import Settings, make_parser
-from .console import Console
+from handler.console.arguments import Settings, make_parser
+from handler.console.output import OutputError, flush, say, set_up, set_up_messages, silence, tell
+from handler.console.signals import end_in_order
+from handler.console.terminal import Console
+from handler.journal.pending import FOLDER, JOURNAL, read_pending
+
 from .errors import FORESEEABLE, BusyError, PendingError, RenewalError, RequestRefusedError, describe, is_final
 from .exit_status import DONE, PENDING, REFUSED, SWITCHED, UNREAD, USAGE
-from .interruption import end_in_order
-from .output import OutputError, flush, say, set_up, set_up_messages, silence, tell
-from .pending import FOLDER, JOURNAL, read_pending
 
 if TYPE_CHECKING:
-    from .device import Device
-    from .pending import Pending
-    from .request import RotationRequest
-    from .rotation import Rotator
+    from handler.device.device import Device
+    from handler.device.request import RotationRequest
+    from handler.journal.pending import Pending
+    from handler.rotation.rotator import Rotator
 
 OF_FIOCONFIG = ("FIOCONFIG_BIN", "CONFIG_FILE")
 """What fioconfig has in the environment of a handler; a person who types the program's name alone has neither."""
@@ -91,9 +92,10 @@ def _called(options: argparse.Namespace, *, shows: bool) -> int:
 
 def _wait_and_finish(options: argparse.Namespace, settings: Settings) -> int:
     """Be the daemon, which loads next to nothing: its child, this program anew, does the work."""
+    from handler.daemon.daemon import Daemon  # noqa: PLC0415
+    from handler.daemon.notify import Notifier  # noqa: PLC0415
+
     from .backoff import Backoff  # noqa: PLC0415
-    from .daemon import Daemon  # noqa: PLC0415
-    from .notify import Notifier  # noqa: PLC0415
 
     backoff = Backoff(options.first_delay, max(options.first_delay, options.longest_delay))
     storage = settings.storage_folder()
@@ -104,7 +106,7 @@ def _wait_and_finish(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _inspect(options: argparse.Namespace, settings: Settings) -> int:
-    from . import inspection  # noqa: PLC0415
+    from handler.commands import inspection  # noqa: PLC0415
 
     shows = {
         "status": inspection.show_status,
@@ -122,8 +124,8 @@ OTHERS = {"daemon": _wait_and_finish, **dict.fromkeys(("status", "check", "slots
 def _run(options: argparse.Namespace, settings: Settings) -> int:
     """Be the handler, rotate, resume or abort: find out what is asked for, and do it."""
     # Loaded only now, so that --help and a wrong option answer at once.
-    from .device import Device  # noqa: PLC0415
-    from .state import Journal  # noqa: PLC0415
+    from handler.device.device import Device  # noqa: PLC0415
+    from handler.journal.journal import Journal  # noqa: PLC0415
 
     device = Device(settings.search_paths, settings.storage, settings.config_url, token_wait=settings.token_wait)
     request = None
@@ -154,7 +156,7 @@ def _rotate(options: argparse.Namespace, settings: Settings, device: "Device") -
         if not _is_due(settings, options.if_due):
             return DONE
     if options.dry_run:
-        from .plan import plan  # noqa: PLC0415
+        from handler.commands.dry_run import plan  # noqa: PLC0415
 
         for first, text in plan(device, request):
             tell(text, first)
@@ -166,11 +168,11 @@ def _change(
     options: argparse.Namespace, settings: Settings, device: "Device", request: "RotationRequest | None"
 ) -> int:
     """Do what may change something, under the device's lock; say how it ended, and give the exit status."""
-    from .http import Limits  # noqa: PLC0415
-    from .progress import make_progress  # noqa: PLC0415
-    from .rotation import Rotator  # noqa: PLC0415
-    from .state import Journal  # noqa: PLC0415
-    from .storage import DeviceLock, remove_leftovers  # noqa: PLC0415
+    from handler.console.progress import make_progress  # noqa: PLC0415
+    from handler.device.storage import DeviceLock, remove_leftovers  # noqa: PLC0415
+    from handler.journal.journal import Journal  # noqa: PLC0415
+    from handler.rotation.rotator import Rotator  # noqa: PLC0415
+    from handler.servers.http import Limits  # noqa: PLC0415
 
     by_fioconfig = options.command is None
     limits = Limits()
@@ -244,9 +246,9 @@ def _is_due(settings: Settings, share: float) -> bool:
 
     Raises RequestRefusedError, PendingError.
     """
-    from .configured import Configured  # noqa: PLC0415
-    from .identity import read_identity  # noqa: PLC0415
-    from .preflight import CLOCK_TOLERANCE  # noqa: PLC0415
+    from handler.device.configuration.values import Configured  # noqa: PLC0415
+    from handler.inspection.identity import read_identity  # noqa: PLC0415
+    from handler.rotation.preflight import CLOCK_TOLERANCE  # noqa: PLC0415
 
     identity = read_identity(Configured(settings.search_paths, settings.storage, settings.config_url))
     certificate = identity.certificate
@@ -263,8 +265,8 @@ def _is_due(settings: Settings, share: float) -> bool:
 
 
 def _request(options: argparse.Namespace, settings: Settings, device: "Device") -> "RotationRequest":
-    from .request import Overrides, read_request, with_usual_ids  # noqa: PLC0415
-    from .state import PROVED  # noqa: PLC0415
+    from handler.device.request import Overrides, read_request, with_usual_ids  # noqa: PLC0415
+    from handler.journal.journal import PROVED  # noqa: PLC0415
 
     by_hand = options.command == "rotate"
     overrides = Overrides()

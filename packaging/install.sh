@@ -51,12 +51,12 @@ install -D -m 644 systemd/80-renew-client-cert.preset "$units/system-preset/80-r
 install -D -m 644 systemd/80-renew-client-cert.rules "$DESTDIR$PREFIX/lib/udev/rules.d/80-renew-client-cert.rules"
 sed "s|/usr/share|$PREFIX/share|" packaging/manual.inc >"$work/manual.inc"
 PYTHONPATH=. "$BUILD_PYTHON" -c 'import argparse_manpage.cli as a, sys; sys.exit(a.main())' \
-    --module handler.arguments --function make_parser --project-name renew-client-cert --manual-section 8 \
+    --module handler.console.arguments --function make_parser --project-name renew-client-cert --manual-section 8 \
     --manual-title "System administration" --description "rotate the TLS client certificate of this device" \
     --include "$work/manual.inc" | gzip -9n >"$work/man"
 install -D -m 644 "$work/man" "$DESTDIR$PREFIX/share/man/man8/renew-client-cert.8.gz"
 # Names of files wherever no word of ours fits, as in `--storage-dir /va`.
-PYTHONPATH=. "$BUILD_PYTHON" -m shtab --shell=bash -u handler.arguments.make_parser |
+PYTHONPATH=. "$BUILD_PYTHON" -m shtab --shell=bash -u handler.console.arguments.make_parser |
     sed 's|^complete -o bashdefault |&-o default |' >"$work/completion"
 install -D -m 644 "$work/completion" "$DESTDIR$PREFIX/share/bash-completion/completions/renew-client-cert"
 install -d "$doc/docs"

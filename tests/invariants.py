@@ -4,7 +4,7 @@ Those of a rotation that was cut off (tests.crash.invariants), and what can be a
 that configuration files hold what they held before, and that an event keeps its one id and content.
 """
 
-from handler.ecies import DecryptError
+from handler.crypto.ecies import DecryptError
 from tests.crash import invariants
 from tests.simulators.device_config import DEVICE_FILES, FACTORY_FILES, plaintexts
 

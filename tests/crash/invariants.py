@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from handler.ecies import DecryptError
+from handler.crypto.ecies import DecryptError
 from tests.events import EVENTS
 from tests.simulators.pki import spki_pem
 

@@ -23,7 +23,13 @@ from dataclasses import dataclass
 from handler import cli
 from tests.simulators.device import REPOSITORY
 
-LOADED = ("handler.rotation", "handler.takeover", "handler.refused_pin", "hsm.keystore", "tomlkit")
+LOADED = (
+    "handler.rotation.rotator",
+    "handler.rotation.takeover",
+    "handler.device.refused_pin",
+    "hsm.keystore",
+    "tomlkit",
+)
 SECONDS = 60
 """After so many a child is ended by SIGALRM."""
 

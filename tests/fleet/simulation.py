@@ -1,7 +1,7 @@
 """A fleet that gets the same rotation at the same minute, and an EST server that can do so much and no more.
 
 A discrete-event simulation. What a device does is the program's own: whether it waits in line within a call is decided
-by `handler.backoff.in_line` with `handler.http.Limits`, as by HttpClient; the waits between calls are
+by `handler.backoff.in_line` with `handler.servers.http.Limits`, as by HttpClient; the waits between calls are
 `handler.backoff.Backoff`, as by the daemon. Only time, network and server are simulated.
 """
 
@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from handler.backoff import Backoff, in_line
-from handler.http import Limits
+from handler.servers.http import Limits
 
 ROTATION = "certs-fleet"
 FIRST_MINUTE = 60

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from handler.device import Device
+from handler.device.device import Device
+from handler.device.request import Overrides, read_request
+from handler.device.services import Services
+from handler.device.storage import DeviceLock
 from handler.errors import RenewalError, describe, is_final
 from handler.exit_status import PENDING, REFUSED, SWITCHED
-from handler.http import Limits
-from handler.request import Overrides, read_request
-from handler.rotation import Rotator
-from handler.services import Services
-from handler.storage import DeviceLock
+from handler.rotation.rotator import Rotator
+from handler.servers.http import Limits
 from hsm.errors import TokenError
 
 LIMITS = Limits(total=8.0, connect=1.0, read=0.4, retry_delays=(0.01, 0.01, 0.01))

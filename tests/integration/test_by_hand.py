@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
-from handler.pending import read_pending
-from handler.view import View
+from handler.journal.pending import read_pending
+from handler.journal.snapshot import View
 from tests.invariants import broken_files, broken_invariants
 from tests.simulators.factory import running_factory
 

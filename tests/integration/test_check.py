@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from handler.arguments import Settings, make_parser
-from handler.check import Check, exit_status, lines_of, summary
-from handler.check_device import disk_finding
-from handler.check_system import System
-from handler.configured import Configured
-from handler.console import Console
+from handler.commands.check import Check, exit_status, lines_of, summary
+from handler.commands.checks.device import disk_finding
+from handler.commands.checks.finding import OK, PROBLEM, Finding
+from handler.commands.checks.system import System
+from handler.console.arguments import Settings, make_parser
+from handler.console.terminal import Console
+from handler.device.configuration.values import Configured
+from handler.device.refused_pin import RefusedPin
+from handler.device.request import Overrides
+from handler.device.services import Services
+from handler.device.storage import DeviceLock
 from handler.exit_status import DONE, PENDING, SWITCHED
-from handler.finding import OK, PROBLEM, Finding
-from handler.refused_pin import RefusedPin
-from handler.request import Overrides
-from handler.services import Services
-from handler.storage import DeviceLock
 from tests import softhsm
 from tests.simulators.device import REPOSITORY
 from tests.simulators.pki import certificate_pem, key_pem

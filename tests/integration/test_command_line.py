@@ -11,9 +11,9 @@ import pytest
 
 from handler import __version__
 from handler.cli import main
+from handler.device.storage import DeviceLock
 from handler.errors import BusyError, is_final
 from handler.exit_status import BUG, DONE, PENDING, REFUSED, SWITCHED, USAGE
-from handler.storage import DeviceLock
 from tests.simulators.device import REPOSITORY
 
 NOWHERE = {"CONFIG_FILE": "/nowhere/request", "STORAGE_DIR": "/nowhere", "SOTA_DIR": "/nowhere/sota.toml"}

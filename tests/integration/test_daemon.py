@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from handler.daemon import TICK
+from handler.daemon.daemon import TICK
+from handler.device.storage import DeviceLock
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
-from handler.pending import marker, read_pending
-from handler.storage import DeviceLock
+from handler.journal.pending import marker, read_pending
 from tests.invariants import broken_invariants
 
 ID = "certs-daemon"

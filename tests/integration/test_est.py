@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
-from handler.http import Limits
+from handler.servers.http import Limits
 from tests.invariants import broken_invariants
 from tests.simulators.est_server import EstServer
 from tests.simulators.factory import running_factory

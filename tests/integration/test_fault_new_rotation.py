@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from pkcs11 import ObjectClass
 
-from handler.pending import read_pending
+from handler.journal.pending import read_pending
 from tests import softhsm
 from tests.invariants import broken_files, broken_invariants, secrets_in_journal
 from tests.simulators.factory import running_factory

@@ -10,7 +10,7 @@ from itertools import product
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from handler import ecies
+from handler.crypto import ecies
 from tests.invariants import broken_files, broken_invariants, secrets_in_journal
 from tests.simulators.factory import running_factory
 

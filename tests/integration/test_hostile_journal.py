@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
-from handler.pending import marker, read_pending
+from handler.journal.pending import marker, read_pending
 from tests import softhsm
 from tests.invariants import broken_files, broken_invariants
 from tests.simulators.factory import running_factory

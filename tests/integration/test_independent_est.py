@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from handler.certificates import build_csr
+from handler.crypto.certificates import build_csr
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from tests.independent_est import EstClients, running_libest
 from tests.invariants import broken_files, broken_invariants

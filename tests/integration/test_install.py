@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from handler.arguments import make_parser
+from handler.console.arguments import make_parser
 from handler.exit_status import DONE, SWITCHED
 from tests.invariants import broken_invariants
 from tests.simulators.device import REPOSITORY

@@ -157,7 +157,15 @@ def test_sota_toml_that_may_not_be_written_is_refused_before_anything_is_sent():
 # Root may write everything. What is needed is loaded first: where the interpreter lies is not for everybody to read.
 AS_NOBODY = f"""
 import codecs, encodings.ascii, os, sys
-from handler import cli, device, progress, request, rotation, state, steps, storage, table
+from handler import cli
+from handler.device.device import device
+from handler.console.terminal import progress
+from handler.device.device import request
+from handler.rotation.rotator import rotator as rotation
+from handler.journal import journal as state
+from handler.rotation.rotator import steps
+from handler.device.device import storage
+from handler.console.terminal import table
 codecs.lookup("utf-8-sig")
 if not os.geteuid():
     os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})

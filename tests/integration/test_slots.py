@@ -7,9 +7,9 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pkcs11 import Attribute, KeyType
 
+from handler.device.refused_pin import RefusedPin
+from handler.device.storage import DeviceLock
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
-from handler.refused_pin import RefusedPin
-from handler.storage import DeviceLock
 from hsm.curves import EC_PARAMS
 from tests import softhsm
 from tests.terminal import on_terminal

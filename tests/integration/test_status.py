@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from handler.arguments import Settings, make_parser
+from handler.commands.inspection import show_check, show_slots, show_status
+from handler.console.arguments import Settings, make_parser
+from handler.device.storage import DeviceLock
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
-from handler.inspection import show_check, show_slots, show_status
-from handler.storage import DeviceLock
 from tests import softhsm
 from tests.privileges import NOBODY, reachable_folder, unprivileged
 from tests.simulators.factory import running_factory

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from handler.storage import DeviceLock
+from handler.device.storage import DeviceLock
 from tests import softhsm
 from tests.privileges import NOBODY, reachable_folder
 from tests.simulators.device import REPOSITORY
@@ -233,7 +233,15 @@ def test_a_request_file_that_was_removed_means_nothing_to_do(file_factory):
 
 AS_NOBODY = f"""
 import sys
-from handler import cli, device, progress, request, rotation, state, steps, storage, table
+from handler import cli
+from handler.device.device import device
+from handler.console.terminal import progress
+from handler.device.device import request
+from handler.rotation.rotator import rotator as rotation
+from handler.journal import journal as state
+from handler.rotation.rotator import steps
+from handler.device.device import storage
+from handler.console.terminal import table
 import encodings.ascii, os
 b"x".decode("utf-8-sig")  # where the interpreter lies is not for everybody to read
 os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})

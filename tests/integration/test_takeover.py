@@ -7,7 +7,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from handler import encrypted_config
+from handler.crypto import encrypted_values as encrypted_config
 from tests import softhsm
 from tests.crash.invariants import broken_invariants
 from tests.simulators.factory import running_factory

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from handler.arguments import make_parser
-from handler.pending import BROKEN, FOLDER, JOURNAL, MARKER
+from handler.console.arguments import make_parser
+from handler.journal.pending import BROKEN, FOLDER, JOURNAL, MARKER
 from tests.simulators.device import REPOSITORY
 
 UNITS = REPOSITORY / "systemd"

@@ -53,7 +53,7 @@ def plaintexts(files: PlainFiles) -> dict[str, bytes]:
 
 
 def _entry(file: PlainFile, public_key: ec.EllipticCurvePublicKey) -> dict[str, Any]:
-    from handler import ecies  # noqa: PLC0415 - servers need it for this only
+    from handler.crypto import ecies  # noqa: PLC0415 - servers need it for this only
 
     if file.content is None:
         value = ""

@@ -105,7 +105,7 @@ class GatewayState(ServerState):
         """Do what an operator does with fioctl: store a file of the device, encrypted to its current key."""
         if self.next_pubkey is not None:
             raise RuntimeError("the configuration is locked until the device uses its next key")
-        from handler import ecies  # noqa: PLC0415 - servers need it for this only
+        from handler.crypto import ecies  # noqa: PLC0415 - servers need it for this only
 
         value = ecies.encrypt(load_pem_public_key((self.current or "").encode()), plaintext)
         self._store({name: {"Value": value, "Unencrypted": False, "OnChanged": on_changed or []}})
@@ -226,7 +226,7 @@ class Gateway(HttpsServer):
 
 def readable_with(key: ec.EllipticCurvePrivateKey, config: Config) -> dict[str, bytes]:
     """Decrypt the values of a configuration; unencrypted and empty ones stay. Raises where the key does not fit."""
-    from handler import ecies  # noqa: PLC0415 - servers need it for this only
+    from handler.crypto import ecies  # noqa: PLC0415 - servers need it for this only
 
     return {
         name: (entry.get("Value") or "").encode()

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from handler.exit_status import DONE, SWITCHED
-from handler.http import Limits
+from handler.servers.http import Limits
 from tests.crash import invariants
 from tests.integration.in_process import call
 from tests.invariants import broken_invariants

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from handler import history
+from handler.journal import history
 from hsm import module
 from tests.tokens.apart import start_modules_anew
 

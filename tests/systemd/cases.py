@@ -10,7 +10,7 @@ import textwrap
 import threading
 from pathlib import Path
 
-from handler.pending import marker, read_pending
+from handler.journal.pending import marker, read_pending
 from tests.invariants import broken_invariants
 from tests.simulators.device import REPOSITORY
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from handler.pending import read_pending
+from handler.journal.pending import read_pending
 from tests.simulators.device import REPOSITORY
 
 from .cases import DAEMON, ENROL, HANDLER, ID, OFFLINE, PACKAGE, PATH, UNITS, handle

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handler.backoff import MAX_ASKED, Backoff, Turn, in_line
-from handler.http import Limits
+from handler.servers.http import Limits
 
 delay = Backoff().delay  # as it is shipped
 NAMES = st.text(max_size=40)

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from handler.child import Child, ChildLimits
-from handler.http import Limits
+from handler.daemon.child import Child, ChildLimits
+from handler.servers.http import Limits
 
 LIMITS = ChildLimits(quiet=0.5, total=60.0, killed=0.3)
 BUSY = "while True: pass"

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handler import completed
-from handler.keystore import IdentityNames
-from handler.request import RotationRequest
-from handler.state import RotationState
+from handler.device.device import completed_rotations as completed
+from handler.device.keystore import IdentityNames
+from handler.device.request import RotationRequest
+from handler.journal.journal import RotationState
 from tests.privileges import reachable_folder, unprivileged
 
 PROPERTY = settings(max_examples=40, deadline=None, database=None)

@@ -9,9 +9,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handler.certificates import NOTHING, CsrAttributes, build_csr
-from handler.csrattrs import parse_csrattrs
+from handler.crypto.certificates import NOTHING, CsrAttributes, build_csr
 from handler.errors import ServerRefusedError
+from handler.servers.csrattrs import parse_csrattrs
 from tests.authority import Authority
 
 EXTENSION_REQUEST = "1.2.840.113549.1.9.14"

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handler.ecies import DecryptError, decrypt, encrypt
+from handler.crypto.ecies import DecryptError, decrypt, encrypt
 
 VECTORS = json.loads((Path(__file__).parents[1] / "data" / "ecies.json").read_text())["vectors"]
 CURVES = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1()}

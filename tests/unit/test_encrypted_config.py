@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handler import ecies
-from handler.encrypted_config import (
+from handler.crypto import ecies
+from handler.crypto.encrypted_values import (
     check_readable,
     device_files,
     dump_config,

@@ -9,10 +9,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handler.answer import Answer
-from handler.certificates import check_issued, pick_issued
+from handler.crypto.certificates import check_issued, pick_issued
 from handler.errors import CertificateRefusedError, PendingError
-from handler.est import certificates_of
+from handler.servers.est import certificates_of
+from handler.servers.response import Answer
 from tests.authority import Authority
 from tests.simulators.certs_only import certs_only
 

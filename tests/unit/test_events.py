@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handler.errors import OfflineError, PendingError, ServerRefusedError
-from handler.events import BATCH, MAX_DETAILS, STARTED, Delivery, EventFactory, deliver
-from handler.gateway import GatewayClient
-from handler.http import Deadline, HttpClient, Limits
-from handler.pending import COMPLETED
-from handler.state import MAX_EVENTS, Journal
+from handler.journal.journal import MAX_EVENTS, Journal
+from handler.journal.pending import COMPLETED
+from handler.servers.events import BATCH, MAX_DETAILS, STARTED, Delivery, EventFactory, deliver
+from handler.servers.gateway import GatewayClient
+from handler.servers.http import Deadline, HttpClient, Limits
 from hsm.errors import PinError, TokenError
 from tests.simulators.gateway import MAX_EVENTS as MAX_BODY
 from tests.simulators.gateway import Gateway, GatewayState

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
+from handler.device.keystore import FileKeyStore, IdentityNames
 from handler.errors import RequestRefusedError
-from handler.keystore import FileKeyStore, IdentityNames
 from tests.authority import Authority
 
 CA = Authority()

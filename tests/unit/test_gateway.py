@@ -7,11 +7,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from handler import ecies
+from handler.crypto import ecies
 from handler.errors import PendingError, RefusedError, ServerRefusedError
-from handler.events import EventFactory
-from handler.gateway import REASON, GatewayClient
-from handler.http import Deadline, HttpClient, Limits
+from handler.servers.events import EventFactory
+from handler.servers.gateway import REASON, GatewayClient
+from handler.servers.http import Deadline, HttpClient, Limits
 from tests.simulators.gateway import Gateway, GatewayState
 from tests.simulators.pki import FactoryPki, load_identity, spki_pem
 

@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 from pkcs11 import Attribute, ObjectClass
 from pkcs11.exceptions import AttributeSensitive
 
-from handler.keystore import IdentityNames, KeyStore
+from handler.device.keystore import IdentityNames, KeyStore
 from hsm.errors import ObjectConflictError, ObjectMissingError, TokenError, UnsupportedError
 from hsm.keystore import TokenKeyStore
 from hsm.slots import parse_ids

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import NameOID
 
-from handler.keystore import IdentityNames
+from handler.device.keystore import IdentityNames
 from hsm import tls
 from hsm.errors import TokenError
 from hsm.keystore import TokenKeyStore

@@ -18,8 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
-from handler import http
-from handler.answer import MAX_RETRY_AFTER, Answer
 from handler.errors import (
     OfflineError,
     PendingError,
@@ -28,7 +26,9 @@ from handler.errors import (
     ServerBusyError,
     ServerRefusedError,
 )
-from handler.http import Deadline, HttpClient, Limits
+from handler.servers import http
+from handler.servers.http import Deadline, HttpClient, Limits
+from handler.servers.response import MAX_RETRY_AFTER, Answer
 from hsm import tls
 from hsm.errors import TokenError
 from tests.simulators import https_server

@@ -13,15 +13,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handler.certificates import build_csr, spki_pem
+from handler.crypto.certificates import build_csr, spki_pem
+from handler.device.keystore import IdentityNames
+from handler.device.request import RotationRequest
 from handler.errors import PendingError
-from handler.events import EventFactory
-from handler.keystore import IdentityNames
-from handler.pending import FOLDER, JOURNAL, LaterJournalError, Waiting, read_pending
-from handler.request import RotationRequest
-from handler.state import Content, Journal, RotationState
-from handler.typed import MalformedError
-from handler.view import View
+from handler.journal.decoding import MalformedError
+from handler.journal.journal import Content, Journal, RotationState
+from handler.journal.pending import FOLDER, JOURNAL, LaterJournalError, Waiting, read_pending
+from handler.journal.snapshot import View
+from handler.servers.events import EventFactory
 from tests.simulators.device import REPOSITORY
 from tests.simulators.pki import FactoryPki, certificate_pem
 
@@ -294,7 +294,7 @@ def test_nothing_that_stands_in_the_journal_fails_a_reader(rotation, tmp_path_fa
 
 def test_reading_it_in_short_loads_no_cryptography():
     program = (
-        "import sys, handler.pending\n"
+        "import sys, handler.journal.pending\n"
         "heavy = {'cryptography', 'requests', 'pkcs11', 'pyudev', 'ssl'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)\n"
     )

@@ -8,7 +8,7 @@ import pytest
 from tests.simulators.device import REPOSITORY
 
 REQUESTS = """
-import handler.http, handler.est
+import handler.servers.http, handler.servers.est
 left_out = {"charset_normalizer", "importlib.metadata", "urllib.request", "zipfile", "email.headerregistry"}
 assert not {*left_out, "idna.core"} & set(sys.modules)
 
@@ -33,8 +33,8 @@ assert SMTP.linesep == "\\r\\n"
 DATACLASSES = """
 import hsm
 import dataclasses
-import handler.toml_edit
-handler.toml_edit.set_values("", {"a": "b"})
+import handler.device.configuration.toml_edit
+handler.device.configuration.toml_edit.set_values("", {"a": "b"})
 assert "tomlkit" in sys.modules and (sys.version_info >= (3, 12) or "inspect" not in sys.modules)
 
 @dataclasses.dataclass
@@ -45,7 +45,7 @@ import inspect
 assert inspect.CO_VARARGS == 4
 """
 CRYPTOGRAPHY = """
-import handler.certificates
+import handler.crypto.certificates
 assert "cryptography.hazmat.primitives.serialization.ssh" not in sys.modules
 
 from cryptography.hazmat.primitives import serialization

@@ -9,9 +9,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handler import ecies
+from handler.crypto import ecies
+from handler.device.config_encrypted import LocalConfig
 from handler.errors import RefusedError
-from handler.local_config import LocalConfig
 from tests.privileges import reachable_folder, unprivileged
 
 OLD, NEW, FOREIGN = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))

@@ -8,9 +8,9 @@ import re
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from handler.console import Console
-from handler.keystore import IdentityNames
-from handler.progress import LogProgress, TerminalProgress, in_use, make_progress
+from handler.console.progress import LogProgress, TerminalProgress, in_use, make_progress
+from handler.console.terminal import Console
+from handler.device.keystore import IdentityNames
 from tests.authority import Authority
 from tests.terminal import make_terminal, read_all
 

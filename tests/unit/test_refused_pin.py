@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from handler.refused_pin import RefusedPin
+from handler.device.refused_pin import RefusedPin
 from hsm.errors import PinError
 
 

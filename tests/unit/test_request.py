@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from handler.device.request import Entry, Overrides, RotationRequest, parse_request, read_request
 from handler.errors import RequestRefusedError
-from handler.request import Entry, Overrides, RotationRequest, parse_request, read_request
 
 EST = "https://4a53f331-6f01-4694-8a97-af253d4d9b63.est.foundries.io:8443/.well-known/est"
 FIOCTL = f"ESTSERVER={EST}\nPKEYIDS=01,07\nCERTIDS=03,09\nROTATIONID=certs-1669058841\n"

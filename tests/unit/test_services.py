@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from handler.services import AKTUALIZR, FIOCONFIG, Services
+from handler.device.services import AKTUALIZR, FIOCONFIG, Services
 
 SHOW = f"show --property=ActiveState --value {AKTUALIZR}"
 

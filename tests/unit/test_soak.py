@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from handler import history
+from handler.journal import history
 from tests.soak.sample import BLOCKS, IN_USE, RESIDENT, Sample, grown
 
 SAMPLE = Sample(

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from handler.device_config import DeviceConfig, TokenConfig
+from handler.device.configuration.checked import DeviceConfig, TokenConfig
+from handler.device.configuration.toml_files import SotaConfig
+from handler.device.keystore import IdentityNames
 from handler.errors import RequestRefusedError
-from handler.keystore import IdentityNames
-from handler.sota import SotaConfig
 from tests.authority import Authority
 from tests.privileges import NOBODY, reachable_folder, unprivileged
 

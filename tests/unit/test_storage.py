@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from handler.device.storage import DeviceLock, atomic_write, holder, remove, remove_leftovers
 from handler.errors import BusyError, RequestRefusedError
-from handler.storage import DeviceLock, atomic_write, holder, remove, remove_leftovers
 from tests.privileges import NOBODY, reachable_folder, unprivileged
 
 HOLD = """
@@ -25,7 +25,7 @@ sys.stdin.read()
 KILLED_WHILE_WRITING = """
 import resource, signal, sys
 from pathlib import Path
-from handler.storage import atomic_write
+from handler.device.storage import atomic_write
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handler.console import Console
-from handler.table import columns, hanging, printable
+from handler.console.table import columns, hanging, printable
+from handler.console.terminal import Console
 
 HEADER = ("name", "use")
 ROWS = [("a", "in use"), ("a longer one", "free")]

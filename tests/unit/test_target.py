@@ -2,7 +2,7 @@
 
 import pytest
 
-from handler.target import current_target
+from handler.device.current_target import current_target
 
 
 @pytest.mark.parametrize(

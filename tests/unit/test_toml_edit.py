@@ -7,7 +7,7 @@ import tomlkit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handler.toml_edit import set_values
+from handler.device.configuration.toml_edit import set_values
 
 KEY, CERTIFICATE = "import.tls_pkey_path", "import.tls_clientcert_path"
 VALUES = {KEY: "/var/sota/pkey.1.pem", CERTIFICATE: "/var/sota/client.1.pem"}

@@ -1,0 +1,1 @@
+"""What a person or fioconfig can ask for."""

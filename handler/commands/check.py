@@ -1,0 +1,104 @@
+"""`renew-client-cert check`: everything that a rotation needs, tried without changing anything.
+
+Each check is for itself: what one of them meets stops no other. Of the servers only `GET /config-device` (gateway) and
+`GET /cacerts` (EST) are asked, once, with the certificate in use. Two things are left alone on purpose:
+
+- the PIN, where the token says that it was refused lately, or this program noted that; else it is tried once, and a
+  refusal is noted as every call does, so that no later one tries it again;
+- the gateway, where a rotation has switched to a certificate that it may not have seen yet: its first sight is the
+  point of no return.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from handler.commands.checks.device import DeviceChecks
+from handler.commands.checks.finding import PROBLEM, SKIPPED, WARNING, Finding, ok, problem
+from handler.commands.checks.servers import ServerChecks
+from handler.commands.checks.system import System, system_findings
+from handler.console.arguments import Settings
+from handler.console.table import hanging
+from handler.console.terminal import Console
+from handler.device.configuration.values import TOKEN, Configured
+from handler.device.request import Overrides
+from handler.errors import FORESEEABLE, describe
+from handler.exit_status import ALL_OK, PROBLEMS, WARNINGS
+from handler.inspection.effective_request import Asked
+from handler.journal.snapshot import View
+
+_LEVEL_WIDTH, _TOPIC_WIDTH = 9, 15
+
+
+@dataclass
+class Check:
+    """All checks over one device."""
+
+    settings: Settings
+    configured: Configured
+    options: Overrides
+    system: System
+
+    def findings(self) -> Iterator[Finding]:
+        """Give what is found, as soon as it is. Raises nothing that is foreseeable."""
+        configured = self.configured
+        view = View.of(configured.storage)
+        asked = Asked.of(self.settings, self.options, view, token=configured.source == TOKEN)
+        device = DeviceChecks(configured, asked, view)
+        servers = ServerChecks(self.settings, device, asked)
+        try:
+            for topic, check in (
+                ("user", self.system.user_findings),
+                ("configuration", device.configuration),
+                ("configuration", self._environment),
+                ("permissions", device.permissions),
+                ("disk", device.disk),
+                ("certificate", device.certificate),
+                ("clock", device.clock),
+                ("token", device.token),
+                ("slots", device.slots),
+                ("key", device.key),
+                ("rotation", device.rotation),
+                ("gateway", servers.gateway),
+                ("EST", servers.est),
+                ("services", lambda: system_findings(self.system)),
+            ):
+                yield from _guarded(topic, check)
+        finally:
+            device.close()
+
+    def _environment(self) -> Iterator[Finding]:
+        """Look at what the environment says beside places. Raises RequestRefusedError."""
+        if seconds := self.settings.token_wait:
+            yield ok("configuration", f"HSM_WAIT = {seconds:g} (environment)")
+
+
+def _guarded(topic: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    try:
+        yield from check()
+    except FORESEEABLE as error:
+        yield problem(topic, describe(error))
+
+
+def exit_status(levels: set[str]) -> int:
+    """Give the exit status for what was found."""
+    if PROBLEM in levels:
+        return PROBLEMS
+    return WARNINGS if WARNING in levels else ALL_OK
+
+
+def summary(findings: list[Finding]) -> str:
+    """Say in one line what it comes to."""
+    count = {level: sum(each.level == level for each in findings) for level in (PROBLEM, WARNING, SKIPPED)}
+    parts = [f"{number} {level}{'s' * (number > 1 and level != SKIPPED)}" for level, number in count.items() if number]
+    found = ", ".join(parts)
+    if count[PROBLEM]:
+        return f"{found}: a rotation would fail"
+    return f"{found or 'all ok'}: a rotation can go ahead" + (", as far as it was tried" if count[SKIPPED] else "")
+
+
+def lines_of(finding: Finding, console: Console) -> Iterator[str]:
+    """Give the lines of one finding: one, but for a narrow console."""
+    level = f"{finding.level:{_LEVEL_WIDTH}}"
+    first, *rest = hanging(f"{level}{finding.topic:{_TOPIC_WIDTH}}", finding.text, console.width)
+    yield console.coloured(finding.level, level) + first[_LEVEL_WIDTH:]
+    yield from rest

@@ -1,0 +1,290 @@
+"""The checks of the device itself: configuration, permissions, disk, certificate, clock, token, key."""
+
+import os
+import stat
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from handler.commands.slots import why_no_login
+from handler.device.config_encrypted import LocalConfig
+from handler.device.configuration.checked import KEYS_OF_IDENTITY
+from handler.device.configuration.values import FILE, TOKEN, Configured, Value
+from handler.device.keystore import FileKeyStore, IdentityNames, KeyStore
+from handler.device.url import https_url
+from handler.inspection.effective_request import Asked
+from handler.inspection.identity import read_identity
+from handler.journal.pending import FOLDER
+from handler.journal.snapshot import View
+from handler.rotation.preflight import CLOCK_TOLERANCE
+from handler.rotation.steps import curve_of
+from hsm.curves import is_pair, shown_curve
+
+from .finding import OK, WARNING, Finding, ok, problem, skipped, warning
+
+KIB = 1024
+LEAST_FREE = 256 * KIB
+"""Room for the journal, the history, a key and a certificate."""
+ENOUGH_FREE = 4096 * KIB
+LEAST_FILES = 16
+SOON = timedelta(days=30)
+_CA_FILE = "import.tls_cacert_path"
+_SECRET = "p11.pass"  # noqa: S105 - the name of the key that holds one
+
+
+UNUSABLE = "the key in use cannot be used"
+
+
+class DeviceChecks:
+    """The checks of one device. `identity` is what is in use; `store` its key store, once that could be opened."""
+
+    def __init__(self, configured: Configured, asked: Asked, view: View) -> None:
+        self.configured = configured
+        self.asked = asked
+        self.view = view
+        self.identity = read_identity(configured)
+        self.store: KeyStore | None = None
+        self.no_store = "the key in use cannot be used"
+        """Why there is no store."""
+        self.no_trust: str | None = None
+        """Why no server can be trusted, where that is so: no readable CA file."""
+        self.usable_key: ec.EllipticCurvePrivateKey | None = None
+        """The key in use, once it has signed."""
+
+    def close(self) -> None:
+        """Log out."""
+        if self.store is not None:
+            self.store.close()
+
+    @property
+    def names(self) -> IdentityNames | None:
+        """The names of the identity in use."""
+        return self.identity.names
+
+    def configuration(self) -> Iterator[Finding]:
+        """Say which file each value comes from, and where the new names would be written."""
+        for text in self.configured.problems:
+            yield problem("configuration", text)
+        yield from map(_value_finding, self.configured.values())
+        if self.configured.sources_differ:
+            yield problem("configuration", self.configured.sources_differ)
+        if self.store_keys:
+            target = self.configured.sota.check_writable(self.store_keys)
+            yield ok("configuration", f"{target} can be written: the new names go there")
+
+    @property
+    def store_keys(self) -> tuple[str, ...]:
+        """The configuration keys that a rotation changes."""
+        return KEYS_OF_IDENTITY.get(self.configured.source or "", ())
+
+    def permissions(self) -> Iterator[Finding]:
+        """Look who may read secrets, and whether the CA file can be read."""
+        pin = self.configured.value(_SECRET)
+        if self.configured.source == TOKEN and pin.text:
+            yield _private(Path(pin.origin), "holds the PIN")
+        if self.configured.source == FILE and self.names is not None and Path(self.names.key).exists():
+            yield _private(Path(self.names.key), "is the key in use")
+        folder = self.configured.storage / FOLDER if self.configured.storage else None
+        if folder is not None and folder.is_dir():
+            yield _private(folder, "is the journal's folder", "700")
+        finding = _ca_finding(self.configured.ca_file)
+        self.no_trust = None if finding.level in (OK, WARNING) else "no server can be trusted without the CA file"
+        yield finding
+
+    def disk(self) -> Iterator[Finding]:
+        """Look whether files can be written where a rotation writes them, and for how much there is room."""
+        storage = self.configured.storage
+        if storage is None:
+            yield skipped("disk", "storage.path is not set")
+            return
+        target = self.configured.origin_of(self.store_keys)
+        for folder in sorted({storage, *([target.resolve().parent] if target else [])}):
+            yield disk_finding(folder)
+
+    def certificate(self) -> Iterator[Finding]:
+        """Look at the certificate in use."""
+        identity = self.identity
+        if identity.problem and (identity.names is None or self.configured.problems):
+            yield skipped("certificate", "the configuration does not say which one is in use")
+        elif identity.problem and identity.source == TOKEN and identity.pin is None:
+            yield skipped("certificate", "the token cannot be looked at")
+        elif identity.problem:
+            yield problem("certificate", identity.problem)
+        if identity.certificate is None or identity.names is None:
+            return
+        certificate, name = identity.certificate, identity.names.certificate
+        curve = shown_curve(curve_of(certificate))
+        end = certificate.not_valid_after_utc
+        said = f"{name}: {certificate.subject.rfc4514_string()}, {curve}, valid until {end:%Y-%m-%d %H:%M} UTC"
+        left = end - datetime.now(UTC)
+        if left <= timedelta():
+            yield problem("certificate", f"{said}: it has ended, servers refuse it; register the device anew")
+        elif left < SOON:
+            yield warning("certificate", f"{said}: {left.days} days left, rotate soon")
+        else:
+            yield ok("certificate", f"{said}: {left.days} days left")
+
+    def clock(self) -> Iterator[Finding]:
+        """Look whether the certificate is valid already."""
+        now = datetime.now(UTC)
+        certificate = self.identity.certificate
+        if certificate is not None and now < certificate.not_valid_before_utc - CLOCK_TOLERANCE:
+            begin = certificate.not_valid_before_utc
+            yield problem(
+                "clock", f"shows {now:%Y-%m-%d %H:%M} UTC, but the certificate begins {begin:%Y-%m-%d %H:%M}: set it"
+            )
+        else:
+            yield ok("clock", f"shows {now:%Y-%m-%d %H:%M} UTC")
+
+    def token(self) -> Iterator[Finding]:
+        """Look for the token, then log in where that risks nothing."""
+        config, storage = self.configured.token, self.configured.storage
+        if self.configured.source == FILE and storage is not None:
+            self.store, self.no_store = FileKeyStore(storage), UNUSABLE
+            return
+        if self.configured.source != TOKEN or config is None:
+            self.no_store = "the configuration does not say where the key is"
+            return
+        from handler.device.refused_pin import RefusedPin  # noqa: PLC0415
+        from hsm.inventory import Inventory  # noqa: PLC0415 - only where a token is used
+        from hsm.keystore import TokenKeyStore  # noqa: PLC0415
+        from hsm.slots import ObjectId  # noqa: PLC0415
+        from hsm.token import Token  # noqa: PLC0415
+
+        self.no_store = "the token is not open"
+        Inventory(config.module, config.label).pin_state()
+        yield ok("token", f"{config.label} is there (module {config.module})")
+        unsafe = why_no_login(config, storage)
+        if unsafe is not None:
+            yield (problem if unsafe.hopeless else warning)("token", unsafe.reason)
+            return
+        token = Token(config.module, config.label, config.pin, None if storage is None else RefusedPin(storage))
+        token.open()
+        ids = [[ObjectId.parse(each) for each in part] for part in (self.asked.key_ids, self.asked.certificate_ids)]
+        self.store, self.no_store = TokenKeyStore(token, *ids), UNUSABLE
+        yield ok("token", "the PIN is right, and no attempt at it is lost")
+
+    def slots(self) -> Iterator[Finding]:
+        """Look whether the next identity has a place that is free or ours."""
+        if self.asked.problem:
+            yield problem("request", self.asked.problem)
+        elif self.asked.est_server:
+            yield ok("request", f"from {self.asked.origin}: EST server {self.asked.est_server}")
+        else:
+            yield skipped("request", "none is there, so nothing says where to enrol: give --est-server URL to try that")
+        if self.store is None or self.names is None:
+            yield skipped("slots", self.no_store)
+        elif self.view.rotation is not None:
+            new = self.view.rotation.new
+            yield ok("slots", f"taken by rotation {self.view.rotation.rotation_id}: {new.key} and {new.certificate}")
+        else:
+            new = self.store.unused(self.names)
+            if self.configured.source == TOKEN:
+                ids = f"{','.join(self.asked.key_ids)} and {','.join(self.asked.certificate_ids)}"
+                said = f"key {new.key} and certificate {new.certificate} are free or ours"
+                yield ok("slots", f"{said} ({ids}, from {self.asked.origin})")
+            else:
+                yield ok("slots", f"new files can be made in {self.configured.storage}")
+
+    def key(self) -> Iterator[Finding]:
+        """Have the key in use sign and derive, and read config.encrypted with it."""
+        storage = self.configured.storage
+        if self.store is None or self.names is None or storage is None:
+            yield skipped("key", self.no_store)
+            return
+        key = self.store.key(self.names.key)
+        if not is_pair(key):
+            yield problem("key", f"private and public key {self.names.key} do not belong together: register anew")
+            return
+        self.usable_key = key
+        yield ok("key", f"{self.names.key} signs")
+        local = LocalConfig(storage / "config.encrypted", storage / FOLDER / "config.encrypted")
+        local.check_replaceable()
+        encrypted = local.has_encrypted_values()
+        if self.store.can_derive(self.names.key):
+            there = "its values are readable with this key" if encrypted else "nothing in it is encrypted"
+            if self.view.rotation is None:
+                local.check_readable(key)
+            elif encrypted:  # in the middle of one it may be for the other key, and is seen to by that
+                there = "not looked at while a rotation is pending"
+            yield ok("key", f"derives; config.encrypted: {there}")
+        elif encrypted:
+            yield problem("key", "this token cannot derive keys (ECDH), and config.encrypted holds encrypted values")
+        else:
+            yield warning("key", "this token cannot derive keys (ECDH): nothing may be encrypted to this device")
+
+    def rotation(self) -> Iterator[Finding]:
+        """Say what is pending."""
+        view = self.view
+        if view.problem:
+            yield warning("rotation", view.problem)
+        elif view.left_by_fioconfig:
+            yield warning("rotation", "fioconfig left one: the next call takes it over")
+        elif view.pending is not None and view.pending.rotation_id is not None:
+            said = f"{view.pending.rotation_id} is pending after step {view.pending.step}"
+            if view.pending.refused:
+                what = "correct that, then `renew-client-cert resume`, or `renew-client-cert abort`"
+                yield problem("rotation", f"{said}, refused: {view.pending.refused}; {what}")
+            else:
+                yield warning("rotation", f"{said}; `renew-client-cert status` says what it waits for")
+        else:
+            yield ok("rotation", "none is pending")
+
+
+def _value_finding(value: Value) -> Finding:
+    if value.problem:
+        return problem("configuration", value.problem + (f" ({value.origin})" if value.origin else ""))
+    shown = "set, not shown" if value.key == _SECRET else value.text
+    if value.key == "tls.server":
+        try:
+            https_url(value.text or "")
+        except ValueError as error:
+            return problem(
+                "configuration", f"tls.server is no address: {error}; expected https://host ({value.origin})"
+            )
+    return ok("configuration", f"{value.key} = {shown} ({value.origin})")
+
+
+def _private(path: Path, what: str, mode: str = "600") -> Finding:
+    found = stat.S_IMODE(path.stat().st_mode)
+    if found & 0o077:
+        return warning("permissions", f"{path} {what}, and others may use it (mode {found:03o}): chmod {mode}")
+    return ok("permissions", f"{path} {what}, for its owner only (mode {found:03o})")
+
+
+def _ca_finding(path: Path | None) -> Finding:
+    if path is None:
+        return skipped("CA file", f"{_CA_FILE} is not set")
+    expected = f"put the factory's CA certificates there, in PEM, or correct {_CA_FILE}"
+    try:
+        anchors = x509.load_pem_x509_certificates(path.read_bytes())
+    except (ValueError, x509.InvalidVersion):
+        return problem("CA file", f"{path} holds no readable certificates: {expected}")
+    except OSError as error:
+        return problem("CA file", f"{path} cannot be read: {error.strerror}; {expected}")
+    ended = [each for each in anchors if each.not_valid_after_utc <= datetime.now(UTC)]
+    if ended:
+        said = f"{path}: {len(ended)} of {len(anchors)} certificates have ended; put the new ones of the factory there"
+        return (problem if len(ended) == len(anchors) else warning)("CA file", said)
+    return ok("CA file", f"{path}: {len(anchors)} trusted")
+
+
+def disk_finding(folder: Path) -> Finding:
+    """Look at one folder, and at the file system that it is on."""
+    try:
+        disk = os.statvfs(f"{folder}/.")  # which a file does not have
+    except OSError as error:
+        return problem("disk", f"{folder}: {error.strerror}; look at storage.path")
+    if disk.f_flag & os.ST_RDONLY:
+        return problem("disk", f"{folder} is on a file system that is mounted read-only: mount it writable")
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+        return problem("disk", f"{folder} cannot be written by user {os.geteuid()}: run this as root")
+    free = disk.f_bavail * disk.f_frsize
+    if free < LEAST_FREE or (disk.f_files and disk.f_favail < LEAST_FILES):
+        return problem("disk", f"{folder}: {free // KIB} KiB and {disk.f_favail} files free: make room there")
+    if free < ENOUGH_FREE:
+        return warning("disk", f"{folder}: only {free // KIB} KiB free, make room there")
+    return ok("disk", f"{folder} can be written, {free // KIB // KIB} MiB free")

@@ -1,0 +1,98 @@
+"""The checks of what surrounds the program: its user, systemd, the services that use the key, its own units."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from handler.device.services import AKTUALIZR, FIOCONFIG, Services
+
+from .finding import Finding, ok, problem, warning
+
+HANDLER = Path("/usr/share/fioconfig/handlers/renew-client-cert")
+OURS = b"handler.cli"
+"""What every launcher of this program imports; fioconfig's own handler of that name is a shell script."""
+PATH_UNIT, OFFLINE_UNIT, DAEMON_UNIT = (
+    "renew-client-cert.path",
+    "renew-client-cert-offline.service",
+    "renew-client-cert.service",
+)
+TIMEOUT = 10.0
+
+
+@dataclass
+class System:
+    """The system that the program runs on."""
+
+    services: Services = field(default_factory=Services)
+    systemctl: str = "systemctl"
+    handler: Path = HANDLER
+    user: Callable[[], int] = os.geteuid
+
+    def user_findings(self) -> Iterator[Finding]:
+        """Look who runs this."""
+        if self.user() == 0:
+            yield ok("user", "root, as fioconfig")
+        else:
+            yield warning("user", f"user {self.user()}, not root as fioconfig: what only root may is a problem here")
+
+    def unit(self, name: str) -> dict[str, str]:
+        """Ask systemd about a unit: LoadState, ActiveState, UnitFileState. Raises OSError."""
+        properties = "--property=LoadState,ActiveState,UnitFileState"
+        try:
+            done = subprocess.run(
+                [self.systemctl, "show", properties, name],
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=TIMEOUT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise OSError(f"systemctl show {name} does not answer within {TIMEOUT:.0f} s") from error
+        return dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+
+
+def system_findings(system: System) -> Iterator[Finding]:
+    """Look for the services that use the key, the program's own units, and the handler that fioconfig calls."""
+    yield _handler(system.handler)
+    if not system.services.available:
+        yield warning(
+            "services", "systemd does not run here: restart aktualizr-lite yourself, and go on with `resume` yourself"
+        )
+        return
+    for name in (FIOCONFIG, AKTUALIZR):
+        found = system.unit(name)
+        if found.get("LoadState") == "loaded":
+            yield ok("services", f"{name} is there ({found.get('ActiveState') or 'state unknown'})")
+        else:
+            yield warning("services", f"{name} is not there: expected it on a device, it is not restarted")
+    for name, by_itself in ((DAEMON_UNIT, False), (PATH_UNIT, True), (OFFLINE_UNIT, True)):
+        yield _unit(system, name, by_itself=by_itself)
+
+
+def _unit(system: System, name: str, *, by_itself: bool) -> Finding:
+    found = system.unit(name)
+    if found.get("LoadState") != "loaded":
+        state = found.get("LoadState") or "unknown"
+        return problem("units", f"{name} is not installed ({state}): nobody resumes a rotation; `make install`")
+    enabled = found.get("UnitFileState", "")
+    if by_itself and enabled not in {"enabled", "enabled-runtime", "static"}:
+        return warning("units", f"{name} is {enabled or 'not enabled'}: `systemctl enable --now {name}`")
+    if name == PATH_UNIT and found.get("ActiveState") != "active":
+        state = found.get("ActiveState") or "unknown"
+        return warning("units", f"{name} is {state}, expected active: `systemctl start {name}`")
+    return ok("units", f"{name} is installed" + (f" and {enabled}" if by_itself else ""))
+
+
+def _handler(path: Path) -> Finding:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return warning("handler", f"{path} is not there: fioconfig rotates nothing; `make install`")
+    if OURS not in content:
+        return warning("handler", f"{path} is another program: fioconfig calls that one; `make install`")
+    if not os.access(path, os.X_OK):
+        return problem("handler", f"{path} cannot be executed: chmod 755")
+    return ok("handler", f"{path} is this program")

@@ -1,0 +1,128 @@
+"""What a rotation would do, in words, after every check that changes nothing (`rotate --dry-run`)."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from handler.device import completed_rotations as completed
+from handler.device.config_encrypted import LocalConfig
+from handler.device.device import Device
+from handler.device.keystore import IdentityNames
+from handler.device.request import RotationRequest
+from handler.device.services import AKTUALIZR, FIOCONFIG
+from handler.device.storage import check_folder
+from handler.errors import RequestRefusedError
+from handler.journal.journal import PROVED, Journal
+from handler.journal.pending import read_pending
+from handler.journal.snapshot import View
+from handler.rotation.preflight import check_before_anything_changes
+from handler.rotation.steps import curve_of
+from handler.servers.connections import Connections
+from handler.servers.http import Deadline, Limits
+from hsm.curves import shown_curve
+
+from .slots import why_no_login
+
+Line = tuple[str, str]
+"""How a line begins, and its text: what does not fit goes on behind that beginning."""
+
+
+def plan(device: Device, request: RotationRequest) -> Iterator[Line]:
+    """Give the lines that say what `request` would do. Changes nothing, here or on a server.
+
+    No server is asked anything while the certificate in use may be new to the gateway: its first sight of it is the
+    point of no return. Raises what the rotation itself would before it changes anything: RefusedError, PendingError,
+    hsm.errors.TokenError, OSError.
+    """
+    check_folder(device.storage)
+    pending = read_pending(device.storage)
+    view = View.of(device.storage)
+    going_back = view.rotation is not None and view.rotation.rollback is not None
+    if pending is not None and pending.rotation_id == request.rotation_id and not going_back:
+        yield "", f"rotation {request.rotation_id} is pending after step {pending.step}: it would go on from there"
+        return
+    if request.rotation_id in completed.rotation_ids(device.storage):
+        yield "", f"nothing to do: rotation {request.rotation_id} is complete already"
+        return
+    if device.config.token is not None:
+        unsafe = why_no_login(device.config.token, device.storage)
+        if unsafe is not None:
+            raise RequestRefusedError(f"token {device.config.token.label!r}: {unsafe}; nothing was looked at")
+    limits = Limits()
+    connections = Connections(device, Deadline(limits.total), limits)
+    device.open_store(request.key_ids, request.certificate_ids)
+    try:
+        names = device.names_in_use()
+        finished_first = _finished_first(view, names)
+        if finished_first is not None:
+            yield "", f"{finished_first}. Then {request.rotation_id} would begin: ask again when that is done"
+            return
+        if pending is not None and pending.rotation_id is not None:
+            yield "", _ended_first(view, pending.rotation_id)
+        local_config = LocalConfig(device.config_encrypted, Journal(device.storage).aside)
+        new = check_before_anything_changes(device, local_config, connections)
+        yield from _steps(device, request, names, new)
+    finally:
+        connections.close()
+        device.close()
+
+
+def _finished_first(view: View, names: IdentityNames) -> str | None:
+    """Say what would have to be brought to its end first, so that nothing is known yet of what follows."""
+    if view.left_by_fioconfig:
+        return "a rotation that fioconfig left would be taken over and finished first"
+    if view.problem is not None:
+        return f"first, this: {view.problem}"
+    rotation = view.rotation
+    if rotation is None or rotation.step >= PROVED:
+        return None
+    if rotation.rollback is not None:
+        return f"rotation {rotation.rotation_id} would be rolled back first: {rotation.rollback}"
+    if not rotation.locked and names == rotation.old:
+        return None
+    return (
+        f"rotation {rotation.rotation_id} is pending after step {rotation.step} and would be finished first: key "
+        f"{rotation.new.key} and certificate {rotation.new.certificate} are in use then"
+    )
+
+
+def _ended_first(view: View, rotation_id: str) -> str:
+    rotation = view.rotation
+    if rotation is None:
+        return f"rotation {rotation_id} is asked for, not begun: this one takes its place"
+    if rotation.step >= PROVED:
+        return f"rotation {rotation_id} is in use: what is left of it would be tidied up first"
+    return f"rotation {rotation_id} is pending after step {rotation.step}: it would be dropped first, its new key too"
+
+
+def _steps(device: Device, request: RotationRequest, old: IdentityNames, new: IdentityNames) -> Iterator[Line]:
+    certificate = device.store.certificate(old.certificate)
+    token = device.config.token
+    place = f"token {token.label}" if token else "files"
+    server, config = device.config.server, device.config.config_url
+    key, name = device.store.sota_keys
+    if token is None:  # a number is drawn then
+        new = IdentityNames(f"{device.storage}/pkey.NUMBER.pem", f"{device.storage}/client.NUMBER.pem")
+    yield "", f"Nothing was changed. Rotation {request.rotation_id} would do this:"
+    if certificate.not_valid_after_utc <= datetime.now(UTC):
+        ended = f"the certificate in use ended {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+        yield "warning: ", f"{ended}: servers refuse it, as a rule; then the device has to be registered anew"
+    yield (
+        "  [1/5] ",
+        f"make a {shown_curve(curve_of(certificate))} key as {new.key} ({place}; what a rotation left there goes)",
+    )
+    if request.csrattrs:
+        yield "        ", f"GET {request.est_server}/csrattrs: what is wanted in the CSR"
+    yield "        ", f"POST {request.est_server}/simplereenroll as {certificate.subject.rfc4514_string()},"
+    yield "        ", f"authenticated by certificate {old.certificate}"
+    yield "        ", f"store the issued certificate as {new.certificate}"
+    yield "        ", f"GET {request.est_server}/cacerts with the new certificate, as a trial"
+    yield "  [2/5] ", f"GET {config}-device: whether the key in use reads the device's own files"
+    yield "        ", f"PATCH {server}/device: the next public key"
+    yield "  [3/5] ", f"encrypt {device.config_encrypted} to the new key"
+    yield "  [4/5] ", f"GET {config}-device, PATCH {config}: the device's own files, encrypted to the new key"
+    yield "  [5/5] ", f"in {device.sota.check_writable((key, name))}:"
+    yield "        ", f"{key}: {old.key} -> {new.key}"
+    yield "        ", f"{name}: {old.certificate} -> {new.certificate}"
+    yield "        ", f"POST {server}/events after each step, with the certificate from before"
+    yield "        ", f"POST {server}/events with the new certificate: the gateway's first sight of it"
+    yield "        ", f"restart {AKTUALIZR} if it runs, and {FIOCONFIG}"

@@ -1,0 +1,261 @@
+"""What is in the token, or in the storage folder, as a table: what is in use, and whose the rest is.
+
+| use | |
+| --- | --- |
+| in use | the configuration names it |
+| pending | a rotation that is not finished made it, or may still go back to it |
+| free | a rotation made it once: the next one may take its place |
+| leftover | a file that a rotation made and that nothing names any more |
+| kept | a file that was provisioned: never removed |
+| ambiguous | under an id in use there is more than one of its class: a rotation is refused |
+| not ours | somebody else's: never touched |
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from handler.console.table import columns, hanging
+from handler.device.configuration.checked import TokenConfig
+from handler.device.configuration.values import TOKEN, Configured
+from handler.device.keystore import IdentityNames
+from handler.errors import RequestRefusedError
+from handler.journal.snapshot import View
+from hsm.curves import shown_curve
+from hsm.errors import TokenError
+
+if TYPE_CHECKING:
+    from hsm.inventory import Item
+
+IN_USE, PENDING, FREE, LEFTOVER = "in use", "pending", "free", "leftover"
+KEPT, AMBIGUOUS, STRANGE = "kept", "ambiguous", "not ours"
+_PIN_ADVICE = {
+    "LOW": "log in by hand with the right PIN (pkcs11-tool --login), which gives all attempts back",
+    "FINAL": "log in by hand with the right PIN (pkcs11-tool --login), which gives all attempts back",
+    "LOCKED": "unlock it with the security officer's PIN",
+    "MISSING": "set a user PIN",
+}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A table, and what is to be said above and below it."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def lines(self, width: int | None) -> Iterator[str]:
+        """Give its lines for a console of that width."""
+        yield from hanging("", self.title, width)
+        if self.rows:
+            yield from columns(self.header, self.rows, width)
+        for note in self.notes:
+            yield from hanging("note: ", note, width)
+
+
+def list_slots(configured: Configured) -> Listing:
+    """List the token's objects, or the files. Changes nothing. Raises RequestRefusedError, TokenError, OSError."""
+    if configured.source == TOKEN:
+        if configured.token is None:
+            raise RequestRefusedError("; ".join(configured.problems) or configured.sota.not_set("p11.module"))
+        return _token_listing(configured, configured.token)
+    if configured.storage is None or configured.source is None:
+        raise RequestRefusedError("; ".join((*configured.problems, *configured.wrong())))
+    return _file_listing(configured, configured.storage)
+
+
+def fingerprint(spki: bytes | None) -> str:
+    """Give the first 12 hexadecimal digits of the SHA-256 of a public key (SubjectPublicKeyInfo, DER); `-` for none."""
+    return hashlib.sha256(spki).hexdigest()[:12] if spki else "-"
+
+
+def _unsaid(configured: Configured) -> list[str]:
+    """Say what of the configuration is missing for telling what is in use."""
+    unnamed = [] if configured.names else ["the configuration names no identity, so nothing is in use"]
+    return [*configured.problems, *unnamed]
+
+
+# A token
+
+
+def _token_listing(configured: Configured, config: TokenConfig) -> Listing:
+    items, notes = _items(config, configured.storage)
+    pending = View.of(configured.storage).names
+    rows = tuple(_row(item, items, configured.names, pending) for item in items)
+    title = f"Token {config.label} ({config.module}): {len(items)} objects"
+    notes += _unsaid(configured)
+    return Listing(title, ("class", "id", "label", "type", "flags", "fingerprint", "with", "use"), rows, tuple(notes))
+
+
+def _items(config: TokenConfig, storage: Path | None) -> "tuple[list[Item], list[str]]":
+    """List the objects, logged in where that risks nothing; give notes about what is not seen."""
+    from hsm.inventory import Inventory  # noqa: PLC0415 - only where a token is used
+
+    inventory = Inventory(config.module, config.label)
+    unseen = why_no_login(config, storage)
+    if unseen is None:
+        from handler.device.refused_pin import RefusedPin  # noqa: PLC0415
+
+        return inventory.items(config.pin, None if storage is None else RefusedPin(storage)), []
+    return inventory.public_items(), [f"private keys are not shown: {unseen}"]
+
+
+@dataclass(frozen=True)
+class Unsafe:
+    """Why the PIN is not to be tried for a look only."""
+
+    reason: str
+    hopeless: bool = True
+    """Whether a rotation would not try it either."""
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def why_no_login(config: TokenConfig, storage: Path | None) -> Unsafe | None:
+    """Say why the PIN is not to be tried for a look only; None where it may be. Raises TokenError."""
+    from handler.device.refused_pin import RefusedPin  # noqa: PLC0415
+    from hsm.inventory import Inventory, PinState  # noqa: PLC0415 - only where a token is used
+
+    state = Inventory(config.module, config.label).pin_state()
+    if not config.pin:
+        return Unsafe("p11.pass is not set: expected the token's PIN there")
+    if state not in (PinState.GOOD, PinState.LOW):
+        return Unsafe(f"the PIN is not tried, its state is: {state.value}; {_PIN_ADVICE[state.name]}")
+    if storage is not None:
+        try:
+            RefusedPin(storage).check(config.label, config.pin)
+        except TokenError as error:  # it was refused before, or its refusal could not be noted
+            return Unsafe(str(error))
+    if state is PinState.LOW:
+        said = f"the PIN is not tried, its state is: {state.value}; {_PIN_ADVICE[state.name]}"
+        return Unsafe(said, hopeless=False)
+    return None
+
+
+def _row(
+    item: "Item", items: "Sequence[Item]", names: IdentityNames | None, pending: Sequence[IdentityNames]
+) -> tuple[str, ...]:
+    key = _public_key_of(item, items)
+    other = _partner(item, items, key)
+    use = use_of(item, items, names, pending)
+    return item.kind, item.id, item.label, item.key_type, " ".join(item.flags) or "-", fingerprint(key), other, use
+
+
+def _public_key_of(item: "Item", items: "Sequence[Item]") -> bytes | None:
+    """Give the public key; a private key does not show its own, so it is that of the only public key beside it."""
+    if item.spki is not None or item.kind != "private":
+        return item.spki
+    beside = [each for each in items if each.cka_id == item.cka_id and each.kind in ("public", "private")]
+    publics = [each.spki for each in beside if each.kind == "public"]
+    return publics[0] if len(publics) == 1 and len(beside) == 2 else None  # noqa: PLR2004 - one pair
+
+
+def _partner(item: "Item", items: "Sequence[Item]", key: bytes | None) -> str:
+    """Name the certificates of a key, or the keys of a certificate, by their ids."""
+    wanted = ("public",) if item.kind == "cert" else ("cert",)
+    ids = {each.id for each in items if key is not None and each.kind in wanted and each.spki == key}
+    return " ".join(sorted(ids)) or "-"
+
+
+def use_of(
+    item: "Item", items: "Sequence[Item]", names: IdentityNames | None, pending: Sequence[IdentityNames] = ()
+) -> str:
+    """Say whether an object is in use, free to be replaced, or somebody else's."""
+    place = {"private": "key", "public": "key", "cert": "certificate"}.get(item.kind)
+    label = {"key": "tls", "certificate": "client"}.get(place or "")
+    if place is None:
+        return STRANGE
+    if names is not None and item.id == getattr(names, place):
+        alike = [each for each in items if (each.kind, each.cka_id) == (item.kind, item.cka_id)]
+        return IN_USE if len(alike) == 1 else AMBIGUOUS
+    if item.label != label or item.id not in {f"{number:02d}" for number in range(1, 10)}:
+        return STRANGE
+    return PENDING if any(item.id == getattr(each, place) for each in pending) else FREE
+
+
+# Files
+
+
+def _file_listing(configured: Configured, storage: Path) -> Listing:
+    names, pending = configured.names, View.of(storage).names
+    found = {
+        Path(name)
+        for identity in (names, *pending)
+        if identity
+        for name in (identity.key, identity.certificate)
+        if name
+    }
+    found |= {path.absolute() for pattern in ("pkey*.pem", "client*.pem") for path in storage.glob(pattern)}
+    files = [_File.read(path) for path in sorted(found)]
+    rows = tuple(
+        (
+            str(file.path.relative_to(storage) if file.path.is_relative_to(storage) else file.path),
+            file.kind,
+            file.mode,
+            file.key_type,
+            fingerprint(file.spki),
+            _file_partner(file, files),
+            _file_use(file.path, names, pending),
+        )
+        for file in files
+    )
+    notes = tuple(_unsaid(configured))
+    header = ("file", "class", "mode", "type", "fingerprint", "with", "use")
+    return Listing(f"Keys and certificates in {storage}: {len(files)} files", header, rows, notes)
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    kind: str
+    mode: str
+    key_type: str
+    spki: bytes | None
+
+    @classmethod
+    def read(cls, path: Path) -> "_File":
+        try:
+            data, mode = path.read_bytes(), f"{path.stat().st_mode & 0o7777:04o}"
+        except FileNotFoundError:
+            return cls(path, "missing", "-", "-", None)
+        except OSError:
+            return cls(path, "unreadable", "-", "-", None)
+        private = b"PRIVATE KEY" in data
+        try:
+            key = (
+                load_pem_private_key(data, None).public_key()
+                if private
+                else x509.load_pem_x509_certificate(data).public_key()
+            )
+        except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
+            return cls(path, "private" if private else "unknown", mode, "unreadable", None)
+        kind = shown_curve(key.curve) if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__.lstrip("_")
+        spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return cls(path, "private" if private else "cert", mode, kind, spki)
+
+
+def _file_partner(file: _File, files: Sequence[_File]) -> str:
+    """Name what has the same public key: where it has the same number in its name, by what comes before that."""
+    alike = [each.path for each in files if each.kind != file.kind and file.spki and each.spki == file.spki]
+    number = file.path.name.partition(".")[2]
+    numbered = "." in number
+    names = (path.name.removesuffix(f".{number}") if numbered else path.name for path in alike)
+    return " ".join(names) or "-"
+
+
+def _file_use(path: Path, names: IdentityNames | None, pending: Sequence[IdentityNames]) -> str:
+    if names is not None and str(path) in (names.key, names.certificate):
+        return IN_USE
+    if any(str(path) in (each.key, each.certificate) for each in pending):
+        return PENDING
+    return LEFTOVER if path.name.startswith(("pkey.", "client.")) and path.name.count(".") > 1 else KEPT

@@ -1,0 +1,1 @@
+"""How the program is called and what a person reads of it."""

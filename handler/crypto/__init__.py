@@ -1,0 +1,1 @@
+"""Pure: certificates, ECIES, encrypted configuration values."""

@@ -1,0 +1,139 @@
+"""A device's configuration as fioconfig and the gateway keep it: file name -> {Value, Unencrypted, OnChanged, ...}.
+
+Values that are not marked as unencrypted are ECIES to the device's key, except empty ones. Re-encryption changes those
+values and nothing else: order, OnChanged (a list or null) and unknown fields stay.
+"""
+
+import json
+import logging
+from typing import Any, NoReturn
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from handler.errors import RefusedError
+
+from . import ecies
+
+log = logging.getLogger(__name__)
+
+ConfigEntry = dict[str, Any]
+ConfigEntries = dict[str, ConfigEntry]
+
+_WIRE_NAMES = {"Value": "value", "Unencrypted": "unencrypted", "OnChanged": "on-changed"}
+
+
+def parse_config(data: bytes, name: str) -> ConfigEntries:
+    """Read the JSON map; `name` says in messages where it comes from. Raises RefusedError for anything else."""
+    try:
+        config = json.loads(data, parse_constant=_no_json)
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(f"{name} ({len(data)} bytes) is not JSON: expected a map of configuration files") from error
+    if not isinstance(config, dict):
+        raise RefusedError(f"{name} holds no map of configuration files: found {_kind(config)}")
+    for file, entry in config.items():
+        _check_entry(entry, f"{name}: configuration file {file!r}")
+    return config
+
+
+def dump_config(config: ConfigEntries) -> bytes:
+    """Write the map as compact JSON."""
+    return json.dumps(config, separators=(",", ":")).encode("ascii")
+
+
+def has_encrypted_values(config: ConfigEntries) -> bool:
+    """Tell whether any value is encrypted to the device's key."""
+    return any(_is_encrypted(entry) for entry in config.values())
+
+
+def check_readable(config: ConfigEntries, key: ec.EllipticCurvePrivateKey) -> None:
+    """Raise RefusedError, naming the file, unless the key decrypts every encrypted value."""
+    for file, entry in config.items():
+        if _is_encrypted(entry) and _decrypted(entry, key) is None:
+            raise RefusedError(
+                f"configuration file {file!r} cannot be decrypted with the key in use: a rotation would lose it; "
+                "set it anew with fioctl, or remove it"
+            )
+
+
+def reencrypt(
+    config: ConfigEntries,
+    old: ec.EllipticCurvePrivateKey,
+    new: ec.EllipticCurvePrivateKey,
+    *,
+    prefer_new: bool = False,
+    lenient: bool = False,
+) -> tuple[ConfigEntries, bool]:
+    """Give the configuration with every encrypted value encrypted to `new`, and whether any value changed.
+
+    Decided by evidence, value by value: one that decrypts with `new` stays, one that decrypts with `old` is encrypted
+    anew, any other raises RefusedError that names its file. `lenient` leaves such a one as it is, with a warning, as
+    long as there are others that decrypt: for when the rotation cannot be refused any more, and that file is lost
+    already. `prefer_new` tries `new` first: for whoever resumes (each try is one operation of a token).
+    """
+    result: ConfigEntries = {}
+    changed = False
+    lost = []
+    for file, entry in config.items():
+        result[file] = dict(entry)
+        if not _is_encrypted(entry) or (prefer_new and _decrypted(entry, new) is not None):
+            continue
+        plaintext = _decrypted(entry, old)
+        if plaintext is not None:
+            result[file]["Value"] = ecies.encrypt(new.public_key(), plaintext)
+            changed = True
+        elif prefer_new or _decrypted(entry, new) is None:
+            lost.append(
+                f"configuration file {file!r} can be decrypted neither with the old key nor with the new one: "
+                "set it anew with fioctl, or remove it"
+            )
+    if lost and (not lenient or len(lost) == sum(map(_is_encrypted, config.values()))):
+        raise RefusedError("; ".join(lost))
+    for said in lost:
+        log.warning("%s", said)
+    return result, changed
+
+
+def device_files(config: ConfigEntries) -> list[dict[str, Any]]:
+    """Give the configuration in the form that `PATCH /config` takes, in its order."""
+    files = []
+    for name, entry in config.items():
+        file = {"name": name, "value": entry.get("Value") or "", "unencrypted": bool(entry.get("Unencrypted"))}
+        if entry.get("OnChanged"):
+            file["on-changed"] = entry["OnChanged"]
+        unknown = {field: value for field, value in entry.items() if field not in _WIRE_NAMES}
+        files.append({**unknown, **file})
+    return files
+
+
+def _is_encrypted(entry: ConfigEntry) -> bool:
+    return bool(entry.get("Value")) and not entry.get("Unencrypted")
+
+
+def _decrypted(entry: ConfigEntry, key: ec.EllipticCurvePrivateKey) -> bytes | None:
+    try:
+        return ecies.decrypt(key, entry["Value"])
+    except ecies.DecryptError:
+        return None
+
+
+def _check_entry(entry: object, where: str) -> None:
+    """Refuse what Go's decoder would refuse too; a field that is missing or null counts as empty there."""
+    if not isinstance(entry, dict):
+        raise RefusedError(f"{where}: expected Value, Unencrypted and OnChanged, found {_kind(entry)}")
+    if not isinstance(entry.get("Value"), str | None):
+        raise RefusedError(f"{where}: expected a text as Value, found {_kind(entry['Value'])}")
+    if not isinstance(entry.get("Unencrypted"), bool | None):
+        raise RefusedError(f"{where}: expected true or false as Unencrypted, found {_kind(entry['Unencrypted'])}")
+    commands = entry.get("OnChanged")
+    if commands is not None and not (isinstance(commands, list) and all(isinstance(item, str) for item in commands)):
+        raise RefusedError(f"{where}: expected a list of texts as OnChanged, found {_kind(commands)}")
+
+
+def _kind(value: object) -> str:
+    """Name the kind of a JSON value; the value itself may be a secret."""
+    kinds = {dict: "a map", list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
+    return kinds.get(type(value), "null")
+
+
+def _no_json(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")

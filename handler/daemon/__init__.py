@@ -1,0 +1,1 @@
+"""The daemon: waits in little memory and has a child resume."""

@@ -1,0 +1,356 @@
+"""The daemon: finishes what is pending, then ends.
+
+It only waits; the rotation itself runs in a child process (`resume --unattended`). So while it waits it holds neither
+the lock nor a token session nor a connection, and little memory: nothing here may load cryptography, requests or a
+PKCS#11 module (pyudev only while a token is waited for).
+
+    nothing due ─▶ remove the marker, end with 0
+    due ─▶ wait (back-off, Retry-After, the clock, the token, whoever holds the lock) ─▶ child ─▶ look again
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+
+from handler.backoff import TOKEN_LONGEST, Backoff
+from handler.device.storage import DeviceLock, remove
+from handler.errors import BusyError
+from handler.journal.pending import (
+    CLOCK,
+    EST,
+    FOLDER,
+    GATEWAY,
+    JOURNAL,
+    NETWORK,
+    TOKEN,
+    LaterJournalError,
+    Pending,
+    Waiting,
+    marker,
+    read_pending,
+)
+
+from .child import STOP_LIMIT, Child, ChildLimits
+from .notify import Notifier
+
+log = logging.getLogger(__name__)
+
+TICK = 10.0
+"""Seconds between two looks at the clock: it may be set meanwhile, and nothing else says so (timerfd_create(2) would,
+but Python has it only from 3.13 on)."""
+LOCK_TICK = 1.0
+SETTLED = 2.0
+"""Seconds after which a journal that is not understood is not one that somebody just writes in place."""
+CLOCK_JUMP = 60.0
+"""Seconds by which a clock is set, rather than slewed or read at another moment."""
+
+
+@dataclass(frozen=True)
+class _Wake:
+    """When to try again, and what made it so."""
+
+    at: float
+    """On the monotonic clock."""
+    journal: tuple[int, int] | None
+    clock: float
+    """How far the wall clock was ahead of the monotonic one."""
+
+
+class Daemon:
+    """Waits below one storage folder. `child` is the command that goes on with what is pending."""
+
+    def __init__(
+        self,
+        storage: Path,
+        child: Sequence[str],
+        notifier: Notifier,
+        backoff: Backoff,
+    ) -> None:
+        self._storage = storage
+        self._child = child
+        self._notifier = notifier
+        self._backoff = backoff
+        self._selector = selectors.DefaultSelector()
+        self._stopping = False
+        self._failures = 0
+        self._was_killed = False
+        self._seen: tuple[int, int] | None = None
+        self._status = ""
+        self._listening = False
+        self._device_came = False
+
+    def run(self) -> None:
+        """Return once nothing is due, or after SIGTERM. Raises OSError (the journal cannot be read)."""
+        with self._signals(), self._watched_folder():
+            self._pending()
+            # Before anything is waited for, be it the lock: no start takes long.
+            self._tell(READY=1, STATUS="looking at what is pending")
+            pending = self._look()
+            # A device that may bring a token has us started anew (udev rule): its event is over by now.
+            news = pending is not None and _waits_for_token(pending)
+            while pending and not self._stopping:
+                due = self._wait(pending, self._schedule(pending, news=news))
+                news = due and self._work(pending)
+                pending = self._look()
+            self._tell(STOPPING=1, STATUS="stopped" if self._stopping else "nothing is pending")
+
+    # What is pending
+
+    def _look(self) -> Pending | None:
+        """Read the journal. Where nothing is due, remove the marker, unless somebody rotates just now."""
+        while not self._stopping:
+            self._seen = self._signature()  # before it is read: a later change is seen as one
+            pending = self._pending()
+            if pending and pending.due:
+                return pending
+            try:
+                with DeviceLock(self._storage).acquire(0.0):
+                    pending = self._pending()
+                    if not (pending and pending.due):
+                        remove(marker(self._storage))
+                        return None
+            except BusyError:
+                self._say("another process rotates")
+                self._sleep(LOCK_TICK)
+        return None
+
+    def _pending(self) -> Pending | None:
+        """Read the journal. One that is not understood is due: the child says so, and sets a broken one aside."""
+        try:
+            return read_pending(self._storage)
+        except LaterJournalError as error:
+            return Pending(problem=str(error))
+
+    def _schedule(self, pending: Pending, *, news: bool = False) -> _Wake:
+        """Say when to try again. `news`: what was waited for may have come, so only a server's word is heeded."""
+        now, clock = time.monotonic(), _clock()
+        waiting = pending.waiting
+        attempts = max(self._failures, waiting.attempts if waiting else 0)
+        asked = _seconds_until(waiting)
+        if attempts == 0 and pending.problem:
+            return _Wake(now + SETTLED, self._seen, clock)
+        if attempts == 0 or (news and asked is None):
+            return _Wake(now, self._seen, clock)
+        delay = self._backoff.delay(pending.device or _machine_id(), pending.rotation_id or "", attempts, asked)
+        if _waits_for_token(pending):
+            delay = min(delay, TOKEN_LONGEST)
+        return _Wake(now + delay, self._seen, clock)
+
+    def _signature(self) -> tuple[int, int] | None:
+        """Give what changes with every change of the journal."""
+        try:
+            status = (self._storage / FOLDER / JOURNAL).stat()
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+    # Waiting
+
+    def _wait(self, pending: Pending, wake: _Wake) -> bool:
+        """Wait until it is time to try; tell whether it is. False: the journal has changed, or we are to stop."""
+        if _waits_for_token(pending):
+            self._listen()
+        while not self._stopping:
+            if self._signature() != wake.journal:
+                self._failures = 0
+                return False
+            wake = self._after_clock_was_set(pending, wake)
+            remaining = wake.at - time.monotonic()
+            if remaining <= 0 or self._device_came:
+                self._device_came = False
+                if self._is_free():
+                    return True
+                self._say("another process rotates")
+                self._sleep(LOCK_TICK)
+                continue
+            self._say(_words(pending, _clock() + wake.at))
+            self._sleep(min(remaining, TICK))
+        return False
+
+    def _after_clock_was_set(self, pending: Pending, wake: _Wake) -> _Wake:
+        """Give when to try again by the clock as it is now.
+
+        A wrong clock may be what a call failed for, said or not (TLS). Where a server asked for a wait, one that was
+        set forward can tell better how long that is; one that was set back changes only the time of day of its end.
+        """
+        jumped = _clock() - wake.clock
+        if abs(jumped) <= CLOCK_JUMP:
+            return wake
+        log.info("the clock was set by %+.0f s", jumped)
+        if jumped > 0 or not (pending.waiting and pending.waiting.until):
+            return self._schedule(pending, news=True)
+        return replace(wake, clock=_clock())
+
+    def _is_free(self) -> bool:
+        try:
+            DeviceLock(self._storage).acquire(0.0).release()
+        except BusyError:
+            return False
+        return True
+
+    def _sleep(self, seconds: float) -> None:
+        """Sleep so long, or until something happens, and say to the watchdog that this loop turns."""
+        self._is_alive()
+        self._select(seconds if self._notifier.watchdog is None else min(seconds, self._notifier.watchdog / 3))
+
+    def _is_alive(self) -> None:
+        if self._notifier.watchdog is not None:
+            self._tell(WATCHDOG=1)
+
+    def _select(self, seconds: float) -> None:
+        for key, _ in self._selector.select(max(0.0, seconds)):
+            key.data()
+
+    def _listen(self) -> None:
+        """Listen to udev, from now on."""
+        if self._listening:
+            return
+        try:
+            from hsm.devices import Devices  # noqa: PLC0415 - only who waits for a token needs it
+
+            devices = Devices()
+        except (ImportError, OSError) as error:
+            log.info("events of udev cannot be had: %s", error)
+            return
+
+        def heard() -> None:
+            while path := devices.appeared():
+                log.info("a device appeared: %s", path)
+                self._device_came = True
+
+        self._listening = True
+        self._selector.register(devices, selectors.EVENT_READ, heard)
+
+    @contextlib.contextmanager
+    def _watched_folder(self) -> Iterator[None]:
+        """Have SIGIO come when the journal's folder changes (fcntl(2), F_NOTIFY)."""
+        descriptor = -1
+        try:
+            descriptor = os.open(self._storage / FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            changes = fcntl.DN_CREATE | fcntl.DN_DELETE | fcntl.DN_RENAME | fcntl.DN_MODIFY | fcntl.DN_MULTISHOT
+            fcntl.fcntl(descriptor, fcntl.F_NOTIFY, changes)
+        except OSError as error:
+            log.info("changes of the journal are noticed by the next look only: %s", error)
+        try:
+            yield
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    # Working
+
+    def _work(self, pending: Pending) -> bool:
+        """Run the child, and wait for its end. Tell whether it was killed, for the first time in a row.
+
+        Whatever that left half done (a service that was stopped) is mended at once then.
+        """
+        if pending.problem:
+            self._say(f"the journal is looked at: {pending.problem}")
+        else:
+            self._say(f"rotation {pending.rotation_id}: working" if pending.rotation_id else "delivering events")
+        before = self._signature()
+        limits = ChildLimits.within(self._notifier.watchdog)
+        child = Child(self._child, self._signature, limits)
+        while child.status is None and not self._stopping:
+            if child.gets_on():
+                self._is_alive()
+            self._select(limits.tick)
+        if self._stopping:
+            self._tell(STOPPING=1, STATUS="stopping", EXTEND_TIMEOUT_USEC=int(2e6 * STOP_LIMIT))
+            child.stop()
+            return False
+        log.info("the child ended with status %s", child.status)
+        after = self._pending()
+        # A call that left the journal as it was, or without a word why it is not done, is counted here.
+        self._failures = self._failures + 1 if after and (not after.waiting or self._signature() == before) else 0
+        killed, was_killed = (child.status or 0) < 0, self._was_killed
+        self._was_killed = killed
+        return killed and not was_killed
+
+    # Small parts
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Have signals wake the loop: SIGTERM and SIGINT end it, SIGCHLD and SIGIO have it look again."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            theirs.setblocking(False)
+            self._selector.register(ours, selectors.EVENT_READ, lambda: ours.recv(4096))
+            before = {
+                number: signal.signal(number, self._heard)
+                for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGIO)
+            }
+            wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+            try:
+                yield
+            finally:
+                signal.set_wakeup_fd(wakeup)
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+                self._selector.close()
+
+    def _heard(self, number: int, _frame: FrameType | None) -> None:
+        self._stopping |= number in {signal.SIGTERM, signal.SIGINT}
+
+    def _say(self, status: str) -> None:
+        if status != self._status:
+            self._status = status
+            log.info("%s", status)
+            self._tell(STATUS=status)
+
+    def _tell(self, **variables: str | int) -> None:
+        self._notifier.tell(**variables)
+
+
+def _words(pending: Pending, attempt: float) -> str:
+    """Say for a person what is waited for. `attempt`: when it is tried again (seconds since 1970)."""
+    waiting, at = pending.waiting, _time_of_day(attempt)
+    if waiting is None:
+        return f"next attempt at {at}" + (f": {pending.problem}" if pending.problem else "")
+    asked = waiting.moment if waiting.kind in {EST, GATEWAY} and _seconds_until(waiting) else None
+    if asked is not None:
+        server = "EST server" if waiting.kind == EST else "device gateway"
+        return f"{server} asks to come back at {_time_of_day(asked)}"
+    if waiting.kind == TOKEN:
+        return f"waiting for {waiting.what}, next look at {at}"
+    if waiting.kind == CLOCK:  # at which time it is tried again, such a clock cannot tell
+        return f"waiting for {waiting.what}"
+    if waiting.kind == NETWORK:
+        return f"waiting for {waiting.what}, next attempt at {at}"
+    return f"next attempt at {at}: {waiting.reason}"
+
+
+def _waits_for_token(pending: Pending) -> bool:
+    return pending.waiting is not None and pending.waiting.kind == TOKEN
+
+
+def _seconds_until(waiting: Waiting | None) -> float | None:
+    """Give the seconds until the time that a wait has; None where it has none or that has passed."""
+    moment = waiting.moment if waiting else None
+    return None if moment is None or moment <= time.time() else moment - time.time()
+
+
+def _clock() -> float:
+    return time.time() - time.monotonic()
+
+
+def _time_of_day(moment: float) -> str:
+    """Say when a moment (seconds since 1970) is, with the date where that is another day."""
+    then, now = time.localtime(moment), time.localtime()
+    return time.strftime("%H:%M" if then[:3] == now[:3] else "%Y-%m-%d %H:%M", then)
+
+
+def _machine_id() -> str:
+    with contextlib.suppress(OSError):
+        return Path("/etc/machine-id").read_text("ascii").strip()
+    return ""

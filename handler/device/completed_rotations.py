@@ -1,0 +1,57 @@
+"""cert-rotation.state.completed: which ROTATIONIDs were completed, as fioconfig keeps the last one.
+
+Written so that the stock handler, which looks for the text `"RotationId":"<id>",`, rotates nothing twice. `Earlier` is
+ours: fioconfig calls with the id of its request file at each boot, also when a person has rotated since. fioconfig's
+file holds the new private key; this one holds no secret.
+"""
+
+import contextlib
+import json
+import logging
+from pathlib import Path
+
+from handler.journal.journal import RotationState
+
+from .storage import atomic_write
+
+log = logging.getLogger(__name__)
+
+NAME = "cert-rotation.state.completed"
+MOST = 20
+"""Ids that are kept."""
+
+
+def rotation_ids(storage: Path) -> list[str]:
+    """Give the ROTATIONIDs that were completed, the last one first; none where the file cannot be read."""
+    path = storage / NAME
+    try:
+        data = json.loads(path.read_bytes())
+        found = [data["RotationId"]]
+        with contextlib.suppress(KeyError, TypeError):  # fioconfig's own file has no others
+            found += [each["RotationId"] for each in data["Earlier"]]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        log.warning("%s cannot be read (%s): taken as if no rotation had been completed", path, error)
+        return []
+    return [each for each in found if isinstance(each, str)]
+
+
+def write(storage: Path, state: RotationState) -> None:
+    """Record that the rotation is complete. Raises OSError."""
+    earlier = [each for each in rotation_ids(storage) if each != state.rotation_id][: MOST - 1]
+    content: dict[str, object] = {
+        "RotationId": state.rotation_id,
+        "StepIdx": 5,
+        "EstServer": state.request.est_server,
+        "PkeySlotIds": list(state.request.key_ids),
+        "CertSlotIds": list(state.request.certificate_ids),
+        "NewKey": "",
+        "NewCert": state.certificate or "",
+        "FullConfigEncrypted": "",
+        "DeviceConfigUpdated": True,
+        "Finalized": True,
+    }
+    if earlier:  # the id is not the last field of each: the stock handler looks for the comma behind it
+        content["Earlier"] = [{"RotationId": each, "StepIdx": 5} for each in earlier]
+    atomic_write(storage / NAME, json.dumps(content, separators=(",", ":")).encode(), mode=0o600)

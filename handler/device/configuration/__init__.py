@@ -1,0 +1,1 @@
+"""The merged TOML configuration: read, checked, changed."""

@@ -1,0 +1,191 @@
+"""The device's TOML configuration (sota.toml and its neighbours), merged, and its update.
+
+* All `*.toml` files of the search paths count, keyed by base name: a later search path replaces an earlier one.
+* A value is that of the alphabetically last file that has it as a text that is not empty (fioconfig skips empty ones).
+* An update goes into the most significant file that has any of the keys; where that one cannot be written, into the
+  next more significant one that can. So nothing above it can hold another value. `z-50-fioctl.toml` is managed remotely
+  and never written. All keys change in one atomic replacement; comments, order and line ends stay.
+"""
+
+import os
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from handler.device.storage import atomic_write, is_mount_point
+from handler.errors import RequestRefusedError
+
+from .toml_edit import set_values
+
+DEFAULT_SEARCH_PATHS = ("/usr/lib/sota/conf.d", "/var/sota/sota.toml", "/etc/sota/conf.d/")
+REMOTE = "z-50-fioctl.toml"
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class TomlFile:
+    """One file of the configuration, parsed."""
+
+    path: Path
+    values: Mapping[str, Any] = field(repr=False)
+
+    def find(self, key: str) -> object:
+        """Give the value of a dotted key, `_MISSING` where the file does not have it."""
+        value: object = self.values
+        for part in key.split("."):
+            if not isinstance(value, Mapping) or part not in value:
+                return _MISSING
+            value = value[part]
+        return value
+
+    def text(self, key: str) -> str:
+        """Give the text of a dotted key, empty where the file does not have it. Raises RequestRefusedError."""
+        value = self.find(key)
+        if value is _MISSING:
+            return ""
+        if not isinstance(value, str):
+            raise RequestRefusedError(f"{self.path}: {key} is not a text: expected one in quotes")
+        return value
+
+    def is_writable(self) -> bool:
+        """Tell whether the file may be replaced: not remotely managed; it, its folder and file system writable.
+
+        Its replacement keeps its owner, which only root and that owner can do; a mount point cannot be replaced.
+        """
+        target = self.path.resolve()
+        places = ((target, os.W_OK), (target.parent, os.W_OK | os.X_OK))
+        return (
+            self.path.name != REMOTE
+            and all(os.access(path, mode, effective_ids=True) for path, mode in places)
+            and os.geteuid() in {0, target.stat().st_uid}
+            and not is_mount_point(target)
+        )
+
+
+class SotaConfig:
+    """The merged configuration; `files` are its parsed files, the most significant one first."""
+
+    def __init__(self, paths: Sequence[Path], files: Sequence[TomlFile]) -> None:
+        self._paths = tuple(paths)
+        self.files = tuple(files)
+
+    @classmethod
+    def load(cls, paths: Sequence[Path]) -> "SotaConfig":
+        """Read all files of the search paths (files, or folders of `*.toml`); missing ones are fine.
+
+        Raises RequestRefusedError for a file that cannot be read or is not TOML.
+        """
+        found: dict[str, Path] = {}
+        for path in paths:
+            for file in _toml_files(path):
+                found[file.name] = file
+        return cls(paths, [TomlFile(found[name], _parse(found[name])) for name in sorted(found, reverse=True)])
+
+    def get(self, key: str, default: str | None = None) -> str | None:
+        """Give the text of a dotted key such as `tls.server`. Raises RequestRefusedError where it is not a text."""
+        return next((text for file in self.files if (text := file.text(key))), default)
+
+    def require(self, key: str) -> str:
+        """Give the text of a dotted key. Raises RequestRefusedError where no file has it."""
+        value = self.get(key)
+        if value is None:
+            raise RequestRefusedError(self.not_set(key))
+        return value
+
+    def not_set(self, *keys: str) -> str:
+        """Say that no file has the keys, and where they are expected: nowhere that is managed remotely."""
+        places = [str(file.path) for file in reversed(self.files) if file.path.name != REMOTE]
+        places += [f"{path} (not there)" for path in self._paths if not path.exists()]
+        places = places or [str(path) for path in self._paths] or ["the TOML files"]
+        verb, them = ("is", "it") if len(keys) == 1 else ("are", "them")
+        return f"{', '.join(keys)} {verb} not set: expected {them} in one of {', '.join(places)}"
+
+    def origin(self, key: str) -> Path | None:
+        """Give the file that the value of the key comes from."""
+        return next((file.path for file in self.files if file.text(key)), None)
+
+    def check_writable(self, keys: Sequence[str]) -> Path:
+        """Give the file that an update of the keys would go into, and make sure that it can be edited.
+
+        Changes nothing. Raises RequestRefusedError.
+        """
+        file = self._target(keys)
+        _edited(file, dict.fromkeys(keys, ""))
+        return file.path
+
+    def update(self, values: Mapping[str, str]) -> Path:
+        """Set the keys, all in one atomic replacement of one file, which is returned.
+
+        The files are read anew first; nothing is written where the keys have those values already. Raises
+        RequestRefusedError, OSError.
+        """
+        self._reload()
+        if all(self.get(key) == value for key, value in values.items()):
+            return self._holders(values)[0].path
+        file = self._target(values)
+        atomic_write(file.path, _edited(file, values))
+        self._reload()
+        for key, value in values.items():
+            if self.get(key) != value:
+                raise RequestRefusedError(
+                    f"{key} still has another value after it was written to {file.path}: {self.origin(key)} "
+                    "was changed meanwhile; look at it"
+                )
+        return file.path
+
+    def _reload(self) -> None:
+        self.files = SotaConfig.load(self._paths).files
+
+    def _holders(self, keys: Iterable[str]) -> list[TomlFile]:
+        holders = [file for file in self.files if any(file.find(key) is not _MISSING for key in keys)]
+        if not holders:
+            raise RequestRefusedError(f"none of the TOML files has {' or '.join(keys)}: expected them in sota.toml")
+        return holders
+
+    def _target(self, keys: Iterable[str]) -> TomlFile:
+        upward = self.files[self.files.index(self._holders(keys)[0]) :: -1]
+        for file in upward:
+            if file.is_writable():
+                return file
+        raise RequestRefusedError(
+            f"{' and '.join(keys)} cannot be changed: expected a writable file of "
+            f"{', '.join(str(file.path) for file in upward)} (its folder too, no mount point by itself, and never "
+            f"{REMOTE}); run this as root, or look whether the file system is mounted read-only"
+        )
+
+
+def _toml_files(path: Path) -> list[Path]:
+    try:
+        if path.is_dir():
+            return [file for file in sorted(path.iterdir()) if file.suffix == ".toml" and file.is_file()]
+        return [path] if path.exists() else []
+    except OSError as error:
+        raise RequestRefusedError(f"{path} cannot be read: {error.strerror}; run this as root") from error
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(_read(path))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise RequestRefusedError(f"{path} is not TOML: {error}") from error
+
+
+def _read(path: Path) -> str:
+    """Read the text with its line ends as they are."""
+    try:
+        data = path.read_bytes()
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise RequestRefusedError(f"{path} is not TOML: not UTF-8 (at line {line})") from error
+    except OSError as error:
+        raise RequestRefusedError(f"{path} cannot be read: {error.strerror}; run this as root") from error
+
+
+def _edited(file: TomlFile, values: Mapping[str, str]) -> bytes:
+    try:
+        return set_values(_read(file.path), values).encode()
+    except ValueError as error:
+        raise RequestRefusedError(f"{file.path}: {error}") from error

@@ -1,0 +1,171 @@
+"""This device as its configuration describes it: where it keeps what, and which identity is in use."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from handler.crypto.certificates import holds_key
+from handler.device.configuration.checked import DeviceConfig, TokenConfig
+from handler.device.configuration.toml_files import SotaConfig
+from handler.errors import RequestRefusedError
+
+from .keystore import FileKeyStore, IdentityNames, KeyStore
+from .storage import is_same_file
+
+if TYPE_CHECKING:
+    from hsm.token import Token
+
+
+class Device:
+    """The configuration (read anew after every change) and the key store that it asks for.
+
+    `token_wait`: seconds that a token that is not there yet is waited for when its store is opened.
+    """
+
+    def __init__(
+        self,
+        search_paths: Sequence[Path],
+        storage: Path | None = None,
+        config_url: str | None = None,
+        *,
+        token_wait: float = 0.0,
+    ) -> None:
+        self._search_paths = search_paths
+        self._storage = storage
+        self._config_url = config_url
+        self._token_wait = token_wait
+        self._store: KeyStore | None = None
+        self._token: Token | None = None
+        self.sota = SotaConfig.load(search_paths)
+        self.config = DeviceConfig.from_sota(self.sota, storage=storage, config_url=config_url)
+
+    @property
+    def storage(self) -> Path:
+        """The storage folder."""
+        return self.config.storage
+
+    @property
+    def folders(self) -> set[Path]:
+        """Where files of this device may be replaced: the storage folder and those of the TOML files."""
+        return {self.storage, *(file.path.resolve().parent for file in self.sota.files)}
+
+    @property
+    def config_encrypted(self) -> Path:
+        """fioconfig's copy of the device's whole configuration."""
+        return self.storage / "config.encrypted"
+
+    @property
+    def store(self) -> KeyStore:
+        """The key store, opened on first use."""
+        if self._store is None:
+            self.open_store()
+        assert self._store is not None  # noqa: S101
+        return self._store
+
+    def open_store(self, key_ids: Sequence[str] = (), certificate_ids: Sequence[str] = ()) -> None:
+        """Open the key store; a token's ids are those that a rotation may use. Raises hsm.errors.TokenError.
+
+        A token is logged in to once, however often its store is opened for other ids.
+        """
+        if self.config.token is None:
+            self._store = FileKeyStore(self.storage)
+        else:
+            self._store = self._token_store(self.config.token, key_ids, certificate_ids)
+
+    def close(self) -> None:
+        """Let go of the key store."""
+        if self._store is not None:
+            self._store.close()
+            self._store = self._token = None
+
+    def names_in_use(self, *known: IdentityNames) -> IdentityNames:
+        """Give the names of the identity that the configuration on disk points at now.
+
+        Where they lead to the very files of one of `known` (a link, another spelling), those names are given.
+        """
+        self.sota = SotaConfig.load(self._search_paths)
+        self.config = DeviceConfig.from_sota(self.sota, storage=self._storage, config_url=self._config_url)
+        names = self._canonical(self.config.names)
+        if self.config.token is not None or names in known:
+            return names
+        same = (
+            each
+            for each in known
+            if is_same_file(each.key, names.key) and is_same_file(each.certificate, names.certificate)
+        )
+        return next(same, names)
+
+    def _canonical(self, names: IdentityNames) -> IdentityNames:
+        """Give the names in the one form of their kind of store, which need not be open."""
+        if self.config.token is None:
+            return FileKeyStore(self.storage).canonical(names)
+        from hsm.names import ids_of, with_ids  # noqa: PLC0415 - only where a token is used
+
+        return with_ids(names, *ids_of(names))
+
+    def switch(self, names: IdentityNames) -> bool:
+        """Point the configuration at another identity, in one atomic replacement; tell whether it had to be changed."""
+        if self.names_in_use(names) == names:
+            return False
+        key, certificate = self.store.sota_keys
+        self.sota.update({key: names.key, certificate: names.certificate})
+        if self.names_in_use() != names:
+            raise RequestRefusedError(
+                f"the configuration still names {self.config.names.key} after {names.key} was written: "
+                "a more significant TOML file must hold another value"
+            )
+        return True
+
+    def check_not_in_use(self, names: IdentityNames) -> None:
+        """Raise RequestRefusedError where key or certificate of `names` are those in use: they are never touched."""
+        used = self.names_in_use()
+        same = is_same_file if self.config.token is None else str.__eq__
+        if same(used.key, names.key) or same(used.certificate, names.certificate):
+            raise RequestRefusedError(
+                f"{names.key} and {names.certificate} were meant for the new identity, but the configuration names "
+                f"{used.key} and {used.certificate}: nothing of an identity in use is touched"
+            )
+
+    def discard(self, names: IdentityNames) -> None:
+        """Remove an identity that a rotation made and that is not in use. Raises RefusedError, OSError, TokenError."""
+        self.check_not_in_use(names)
+        self.store_of(names).discard(names)
+
+    def store_of(self, names: IdentityNames) -> KeyStore:
+        """Give the store that these names are of: the device may have moved its identity from files to a token."""
+        return FileKeyStore(self.storage) if names.key.startswith("/") else self.store
+
+    def identity(self, names: IdentityNames) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+        """Load the key and certificate, which must belong together. Raises RefusedError, hsm.errors.TokenError."""
+        certificate = self.store.certificate(names.certificate)
+        key = self.store.key(names.key)
+        if not holds_key(certificate, key.public_key()):
+            raise RequestRefusedError(
+                f"key {names.key} and certificate {names.certificate} do not belong together: expected the "
+                "certificate to hold that key; look at what the configuration names"
+            )
+        return key, certificate
+
+    def _token_store(self, config: TokenConfig, key_ids: Sequence[str], certificate_ids: Sequence[str]) -> KeyStore:
+        # Loaded only here: a device with software keys needs no PKCS#11 at all.
+        from hsm.keystore import TokenKeyStore  # noqa: PLC0415
+        from hsm.slots import ObjectId  # noqa: PLC0415
+        from hsm.token import Token  # noqa: PLC0415
+
+        from .refused_pin import RefusedPin  # noqa: PLC0415
+
+        if self._token is None:
+            token = Token(config.module, config.label, config.pin, RefusedPin(self.storage))
+            if self._token_wait > 0:
+                from hsm.presence import wait_for_token  # noqa: PLC0415
+
+                wait_for_token(token, self._token_wait)
+            self._token = token
+        try:
+            ids = [[ObjectId.parse(text) for text in texts] for texts in (key_ids, certificate_ids)]
+        except ValueError as error:  # asked for when this device had its key in a file
+            raise RequestRefusedError(f"this rotation was asked for with ids that no token has: {error}") from error
+        return TokenKeyStore(self._token, *ids, in_use=self.names_in_use)

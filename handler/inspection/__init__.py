@@ -1,0 +1,1 @@
+"""The device as commands see it that only look."""

@@ -1,0 +1,63 @@
+"""What a rotation would be asked now, as far as that is known without being asked: for commands that only look."""
+
+from dataclasses import dataclass, replace
+
+from handler.console.arguments import Settings
+from handler.device.request import CERTIFICATE_IDS, KEY_IDS, Overrides, read_request, with_usual_ids
+from handler.errors import RequestRefusedError
+from handler.journal.snapshot import View
+
+_NOWHERE = "https://nowhere.invalid"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The request, or what stands in for the parts of it that nobody gave."""
+
+    origin: str
+    """Where it comes from, for a person."""
+    est_server: str | None
+    """None where nothing says where to enrol."""
+    key_ids: tuple[str, ...] = ()
+    certificate_ids: tuple[str, ...] = ()
+    problem: str | None = None
+    """Why what is given is refused; the ids are the usual ones then."""
+
+    @classmethod
+    def of(cls, settings: Settings, options: Overrides, view: View, *, token: bool) -> "Asked":
+        """Read the request file with the options over it; without a file, a pending rotation's request, or the usual.
+
+        `token` tells whether ids are needed. Raises nothing that is foreseeable.
+        """
+        path = settings.request_file
+        usual = with_usual_ids(replace(options, est_server=options.est_server or _NOWHERE, rotation_id=None))
+        try:
+            if path.exists():
+                return cls._read(settings, options, str(path), token=token)
+            if settings.request_named:
+                raise RequestRefusedError(f"--config-file {path}: expected a request file, there is none")
+            pending = view.rotation.request if view.rotation else None
+            if pending is None:
+                found = cls._read(None, usual, "the usual ids" if token else "--est-server", token=token)
+                return found if options.est_server else replace(found, est_server=None)
+            given = Overrides(
+                options.est_server or pending.est_server,
+                None,
+                options.pkey_ids or ",".join(pending.key_ids) or KEY_IDS,
+                options.cert_ids or ",".join(pending.certificate_ids) or CERTIFICATE_IDS,
+            )
+            return cls._read(None, given, f"rotation {pending.rotation_id}, which is pending", token=token)
+        except OSError as error:
+            problem = f"{path} cannot be read: {error.strerror}; run this as root"
+        except RequestRefusedError as error:
+            problem = str(error)
+        ids = tuple(KEY_IDS.split(",")), tuple(CERTIFICATE_IDS.split(","))
+        return cls("the usual ids", None, *(ids if token else ((), ())), problem=problem)
+
+    @classmethod
+    def _read(cls, settings: Settings | None, given: Overrides, origin: str, *, token: bool) -> "Asked":
+        path = None if settings is None else settings.request_file
+        request = read_request(path, given, token=token, default_rotation_id="none")
+        if request is None:
+            raise RequestRefusedError(f"{origin} is gone")
+        return cls(origin, request.est_server, request.key_ids, request.certificate_ids)

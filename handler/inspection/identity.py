@@ -1,0 +1,147 @@
+"""The identity in use, looked at without taking part: no login where the token shows its certificates without one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+
+from handler.commands.slots import Unsafe, why_no_login
+from handler.crypto.certificates import ec_key_of, spki_der
+from handler.device.configuration.checked import TokenConfig
+from handler.device.configuration.values import FILE, TOKEN, Configured
+from handler.device.keystore import FileKeyStore, IdentityNames
+from handler.errors import RenewalError
+from hsm.errors import TokenError
+
+if TYPE_CHECKING:
+    from hsm.inventory import Item, PinState
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the configuration names, and what is there; whatever is not known is None."""
+
+    source: str | None = None
+    names: IdentityNames | None = None
+    token: TokenConfig | None = None
+    pin: str | None = None
+    """How the token's PIN stands."""
+    certificate: x509.Certificate | None = None
+    fits: bool | None = None
+    """Whether the certificate is for the key in use."""
+    problem: str | None = None
+    passing: bool = False
+    """Whether the problem may pass by itself: a token that is away."""
+    items: "tuple[Item, ...]" = ()
+    """The token's objects, as far as they were seen."""
+
+    def days_left(self, now: datetime) -> int | None:
+        """Give the whole days that the certificate is still valid; negative once it has ended."""
+        return None if self.certificate is None else (self.certificate.not_valid_after_utc - now).days
+
+
+def read_identity(configured: Configured) -> Identity:
+    """Look at the identity in use. Raises nothing that is foreseeable: `problem` says it."""
+    source, names = configured.source, configured.names
+    if configured.problems:
+        return Identity(source, names, configured.token, problem="; ".join(configured.problems))
+    if source is None or names is None:
+        return Identity(source, names, configured.token, problem="; ".join(configured.wrong()))
+    if source == FILE:
+        return _in_files(names)
+    if configured.token is None:
+        return Identity(TOKEN, names, problem=configured.value("p11.module").problem)
+    return _in_token(names, configured.token, configured.storage)
+
+
+def _in_files(names: IdentityNames) -> Identity:
+    store = FileKeyStore(Path())
+    try:
+        certificate = store.certificate(names.certificate)
+    except RenewalError as error:
+        return Identity(FILE, names, problem=str(error))
+    try:
+        fits = _same(certificate, spki_der(store.key(names.key).public_key()))
+    except RenewalError as error:
+        return Identity(FILE, names, certificate=certificate, problem=str(error))
+    return Identity(FILE, names, certificate=certificate, fits=fits, problem=None if fits else _misfit(names))
+
+
+def _in_token(names: IdentityNames, token: TokenConfig, storage: Path | None) -> Identity:
+    # Loaded only here: a device with keys in files needs no PKCS#11 at all.
+    from hsm.inventory import Inventory  # noqa: PLC0415
+
+    pin: PinState | None = None
+    try:
+        inventory = Inventory(token.module, token.label)
+        pin = inventory.pin_state()
+        items = inventory.public_items()
+        unseen: Unsafe | None = None
+        if not _under(items, "cert", names.certificate):
+            unseen = why_no_login(token, storage)
+            if unseen is None:
+                from handler.device.refused_pin import RefusedPin  # noqa: PLC0415
+
+                items = inventory.items(token.pin, None if storage is None else RefusedPin(storage))
+    except TokenError as error:
+        state = pin.value if pin else None
+        return Identity(TOKEN, names, token, state, problem=str(error), passing=not error.final)
+    return _judged(names, token, pin, items, unseen)
+
+
+_AMISS = "; correct the id in sota.toml, or register the device anew"
+
+
+def _judged(
+    names: IdentityNames, token: TokenConfig, pin: "PinState", items: "list[Item]", unseen: Unsafe | None
+) -> Identity:
+    """Look among the objects for the identity in use; `unseen` says why private ones are not among them."""
+    known = Identity(TOKEN, names, token, pin.value, items=tuple(items))
+    certificates = _under(items, "cert", names.certificate)
+    if len(certificates) != 1 or certificates[0].certificate is None:
+        found = f"found {len(certificates)}" if len(certificates) != 1 else "it cannot be read"
+        hidden = f" (private objects are not shown: {unseen})" if unseen else ""
+        return replace(
+            known,
+            problem=f"expected one certificate {names.certificate} in token {token.label!r}: {found}{hidden}{_AMISS}",
+        )
+    known = replace(known, certificate=certificates[0].certificate)
+    keys = _under(items, "public", names.key)
+    if len(keys) != 1 or keys[0].spki is None:
+        found = f"found {len(keys)}" if len(keys) != 1 else "it is of another kind"
+        return replace(
+            known,
+            problem=f"expected one public key {names.key} on P-256 or P-384 in token {token.label!r}: {found}{_AMISS}",
+        )
+    if _same(certificates[0].certificate, keys[0].spki):
+        return replace(known, fits=True)
+    fitting = " and ".join(_fitting(items, certificates[0], keys[0]))
+    return replace(known, fits=False, problem=_misfit(names, fitting))
+
+
+def _fitting(items: "list[Item]", certificate: "Item", key: "Item") -> Iterator[str]:
+    """Name what does belong to a certificate and a key that do not belong together."""
+    for item in items:
+        if item.kind == "cert" and item.spki == key.spki:
+            yield f"certificate {item.id} is for key {key.id}"
+        if item.kind == "public" and item.spki is not None and item.spki == certificate.spki:
+            yield f"certificate {certificate.id} is for key {item.id}"
+
+
+def _under(items: "list[Item]", kind: str, object_id: str) -> "list[Item]":
+    return [each for each in items if (each.kind, each.id) == (kind, object_id)]
+
+
+def _same(certificate: x509.Certificate, spki: bytes | None) -> bool:
+    key = ec_key_of(certificate)
+    return key is not None and spki_der(key) == spki
+
+
+def _misfit(names: IdentityNames, fitting: str = "") -> str:
+    known = f"{fitting}; " if fitting else ""
+    return (
+        f"key {names.key} and certificate {names.certificate} do not belong together: {known}look at the configuration"
+    )

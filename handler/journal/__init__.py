@@ -1,0 +1,1 @@
+"""The journal of a rotation and its history, read and written."""

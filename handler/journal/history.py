@@ -1,0 +1,130 @@
+"""What happened in the last rotations, for people: one JSON object a line, in the journal's folder.
+
+Nothing depends on it. It is not synced to the disk, and a line that a power loss tore is passed over.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from handler.console.table import folded, hanging, printable
+from handler.device.storage import atomic_write
+
+from .decoding import read
+from .pending import COMPLETED
+
+log = logging.getLogger(__name__)
+
+NAME = "history.jsonl"
+MIN_NAME = 20
+"""Columns of an event's name on the narrowest console."""
+MAX_BYTES = 64 * 1024
+"""Some 300 events: the older half goes when there are more."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing that happened."""
+
+    time: str
+    """RFC 3339, UTC, as the device's clock was."""
+    rotation_id: str
+    event: str
+    success: bool
+    details: str = ""
+
+
+class History:
+    """The history in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / NAME
+
+    def append(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Note events (in the gateway's shape). What cannot be written is left out."""
+        if not events:
+            return
+        try:
+            with open(self._path, "a", encoding="utf-8", errors="replace", opener=_for_its_owner) as file:
+                file.writelines(json.dumps(asdict(_entry(event)), ensure_ascii=False) + "\n" for event in events)
+            if self._path.stat().st_size > MAX_BYTES:
+                lines = self._path.read_bytes().splitlines(keepends=True)
+                atomic_write(self._path, b"".join(lines[len(lines) // 2 :]), mode=0o600)
+        except OSError as error:
+            log.info("the history is not kept: %s", error)
+
+    def read(self) -> list[Entry]:
+        """Give what happened, oldest first. Raises OSError other than that there is none."""
+        try:
+            lines = self._path.read_bytes().splitlines()
+        except FileNotFoundError:
+            return []
+        entries = []
+        for line in lines:
+            try:
+                entries.append(read(Entry, json.loads(line), NAME))
+            except (ValueError, RecursionError):
+                continue
+        return entries
+
+
+def told_apart(entries: Sequence[Entry], undelivered: Sequence[Mapping[str, Any]]) -> list[Entry]:
+    """Say of which successes the gateway does not know: `undelivered` (in its shape), or taken back.
+
+    A completion is noted before the gateway is asked, and taken back where that refuses the new certificate.
+    """
+    waiting = [_entry(event) for event in undelivered]
+    ended: dict[str, bool] = {}
+    told = []
+    for entry in reversed(entries):
+        details = "not delivered yet" if entry.success and entry in waiting else entry.details
+        if entry.event == COMPLETED:
+            if entry.success and ended.get(entry.rotation_id) is False:
+                details = "taken back: the gateway did not take the new certificate"
+            ended[entry.rotation_id] = entry.success
+        told.append(replace(entry, details=details))
+    return told[::-1]
+
+
+def timeline(entries: Sequence[Entry], width: int | None = None) -> Iterator[str]:
+    """Give the lines of a timeline for a console of that width: a paragraph per rotation, a line or two per event."""
+    name_width = max((len(entry.event) for entry in entries), default=0)
+    if width is not None:
+        name_width = max(MIN_NAME, min(name_width, width - len(_line("", "", "failed"))))
+    rotation_id = None
+    for entry in entries:
+        if entry.rotation_id != rotation_id:
+            rotation_id = entry.rotation_id
+            yield from hanging("rotation ", rotation_id, width)
+        first, *rest = folded(printable(entry.event), name_width)
+        yield _line(printable(entry.time.replace("T", " ").removesuffix("Z")), f"{first:{name_width}}", _end(entry))
+        yield from (_line("", part).rstrip() for part in rest)
+        if entry.details:
+            yield from hanging(_line(""), entry.details, width)
+
+
+def _line(time: str, *rest: str) -> str:
+    return "  ".join(("", f"{time:19}", *(rest or ("",))))
+
+
+def _end(entry: Entry) -> str:
+    return "ok" if entry.success else "failed"
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _entry(event: Mapping[str, Any]) -> Entry:
+    body = event["event"]
+    return Entry(
+        time=event["deviceTime"],
+        rotation_id=body["correlationId"],
+        event=event["eventType"]["id"],
+        success=body["success"],
+        details=body.get("details", ""),
+    )

@@ -1,0 +1,256 @@
+"""What is pending, as far as the daemon and `status` have to know it: read from the journal without loading much.
+
+The daemon waits for weeks in little memory, so nothing here may load cryptography, requests or a PKCS#11 module.
+
+What can be found in the journal's place, and what becomes of it:
+
+| found | |
+| --- | --- |
+| nothing | nothing is pending |
+| a journal of a later version | refused by every call, and left as it is: that version goes on with it |
+| no file, 4 MB or more, no JSON, not of the journal's shape | broken: the next call that may write sets it aside |
+| nothing, but one that was set aside before | its rotation may have left values to its key (lost_journal.py) |
+| fields that nobody here knows | left out |
+| a `waiting` that is not understood | left out: it is a hint |
+"""
+
+import contextlib
+import json
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from handler.errors import RefusedError
+
+from .decoding import MalformedError, read
+
+FOLDER = "renew-client-cert"
+JOURNAL = "rotation.json"
+COMPLETED = "CertRotationCompleted"
+"""The event that ends a rotation, well or not."""
+BROKEN, LEFT, MENDED = "rotation.broken", "rotation.refused", "rotation.mended"
+"""What a rotation left that nobody goes on with; what was refused to make readable; what is readable again."""
+LOST = (
+    "a rotation was given up, or its journal could not be read and was set aside: what it has left is looked at by the "
+    "next `renew-client-cert resume`"
+)
+MARKER = "pending"
+"""Exists while the daemon has something to do: the path unit looks for it."""
+VERSION = 1
+MAX_BYTES = 4 * 1024 * 1024
+"""Bytes: 200 events of the greatest length beside the longest chain that an EST server may send."""
+LOCKED, LAST = 2, 7
+"""The step by which the gateway knows the next key, and the last one there is (state.py)."""
+TOKEN, EST, GATEWAY, CLOCK, NETWORK = "token", "est", "gateway", "clock", "network"
+"""What can be waited for (`Waiting.kind`): a server, where it asked for that."""
+MAX_REASON = 1000
+MAX_ATTEMPTS = 1_000_000
+
+
+class LaterJournalError(RefusedError):
+    """A later version of this program wrote the journal: only that one knows what it means."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Why the last call could not go on."""
+
+    reason: str
+    until: str | None = None
+    """A time (RFC 3339) before which a server asks not to come back, or the clock cannot be right."""
+    attempts: int = 1
+    """Calls in a row that came no further."""
+    kind: str | None = None
+    """TOKEN, EST, GATEWAY, CLOCK or NETWORK; None where it is only tried again."""
+    label: str | None = None
+    """The token's, where that is waited for."""
+
+    @property
+    def moment(self) -> float | None:
+        """`until` in seconds since 1970."""
+        return None if self.until is None else datetime.fromisoformat(self.until).timestamp()
+
+    @property
+    def what(self) -> str | None:
+        """What is waited for, in words; None where there is nothing to name."""
+        token = f"token {self.label}" if self.label else "the token"
+        names = {TOKEN: token, EST: "the EST server", GATEWAY: "the device gateway"}
+        return (names | {CLOCK: "network time", NETWORK: "the network"}).get(self.kind or "")
+
+
+@dataclass(frozen=True)
+class Pending:
+    """The journal in short."""
+
+    device: str = ""
+    rotation_id: str | None = None
+    """The rotation that is under way, else the one that is requested."""
+    step: int = 0
+    """The last step that is done; 0 for one that is only requested."""
+    refused: str | None = None
+    waiting: Waiting | None = None
+    undelivered: int = 0
+    due: bool = True
+    """Whether there is something that can be done without being asked."""
+    problem: str | None = None
+    """Why the journal is broken, or LOST; then nothing else is known, and the next call sets it aside, or looks."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The part of a request that is needed here."""
+
+    rotation_id: str
+
+
+@dataclass(frozen=True)
+class _Rotation:
+    """The part of a rotation that is needed here."""
+
+    request: _Asked
+    step: int
+    refused: str | None
+    announced: bool = False
+
+    @property
+    def locked(self) -> bool:
+        return self.step >= LOCKED or self.announced
+
+
+def marker(storage: Path) -> Path:
+    """Give the file that exists while the daemon has something to do."""
+    return storage / FOLDER / MARKER
+
+
+class Unfinished(Protocol):
+    """What a rotation's state says of whether it goes on by itself."""
+
+    @property
+    def locked(self) -> bool: ...  # noqa: D102
+
+    @property
+    def refused(self) -> str | None: ...  # noqa: D102
+
+
+def is_due(rotation: Unfinished | None, *, requested: bool, undelivered: bool) -> bool:
+    """Whether there is anything to do that nobody has to ask for.
+
+    A refused rotation goes on only where it has to be cleaned up; behind one that does not, nothing is begun.
+    """
+    if rotation is None:
+        return requested or undelivered
+    return rotation.refused is None or not rotation.locked or undelivered
+
+
+def read_pending(storage: Path) -> Pending | None:
+    """Read the journal below the storage folder; None where nothing is pending.
+
+    Raises LaterJournalError, OSError.
+    """
+    try:
+        data = load(storage)
+        if data is None:
+            broken, left = ((storage / FOLDER / each).exists() for each in (BROKEN, LEFT))
+            return Pending(problem=LOST, due=broken) if broken or left else None
+        return summary(data)
+    except MalformedError as error:
+        return Pending(problem=str(error))
+
+
+def load(storage: Path) -> Mapping[str, Any] | None:
+    """Read the journal's JSON, of this version or an earlier one; None where there is no journal.
+
+    Raises MalformedError, LaterJournalError, OSError.
+    """
+    path = storage / FOLDER / JOURNAL
+    content = _content(path)
+    if content is None:
+        return None
+    try:
+        data = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise MalformedError(f"it is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise MalformedError(f"expected a JSON object, found {type(data).__name__}")
+    rotation = data.get("rotation")
+    if isinstance(rotation, dict):  # earlier versions did not write down that they were about to announce the key
+        rotation.setdefault("announced", rotation.get("step") != 0)
+    version = data.get("version", VERSION)
+    if type(version) is not int or version < 1:
+        raise MalformedError(f"version: expected {VERSION}, found {str(version)[:20]!r}")
+    if version > VERSION:
+        raise LaterJournalError(
+            f"{path} was written by a later version of this program (journal version {str(version)[:20]}, this one "
+            f"knows {VERSION}), so nothing is touched: install that version again"
+        )
+    return data
+
+
+def summary(data: Mapping[str, Any]) -> Pending:
+    """Give the journal in short. Raises MalformedError."""
+    rotation = None if data.get("rotation") is None else read(_Rotation, data["rotation"], "rotation")
+    requested = None if data.get("requested") is None else read(_Asked, data["requested"], "requested")
+    if rotation is not None and not 0 <= rotation.step <= LAST:
+        raise MalformedError(f"rotation.step: expected 0 to {LAST}, found {rotation.step}")
+    undelivered = len(events_of(data))
+    asked = rotation.request if rotation else requested
+    return Pending(
+        device=device_of(data),
+        rotation_id=asked.rotation_id if asked else None,
+        step=rotation.step if rotation else 0,
+        refused=rotation.refused if rotation else None,
+        waiting=waiting_of(data),
+        undelivered=undelivered,
+        due=is_due(rotation, requested=requested is not None, undelivered=undelivered > 0),
+    )
+
+
+def device_of(data: Mapping[str, Any]) -> str:
+    """Give the device's id, "" where it is not known: it only serves the jitter."""
+    device = data.get("device")
+    return device if isinstance(device, str) else ""
+
+
+def waiting_of(data: Mapping[str, Any]) -> Waiting | None:
+    """Give why the last call could not go on; None where that is not understood."""
+    if data.get("waiting") is None:
+        return None
+    try:
+        waiting = read(Waiting, data["waiting"], "waiting")
+        if waiting.until is not None and datetime.fromisoformat(waiting.until).tzinfo is None:
+            return None
+    except ValueError:
+        return None
+    return waiting if 0 <= waiting.attempts <= MAX_ATTEMPTS else None
+
+
+def events_of(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Give the events as they were written. Raises MalformedError where one is none that this program made."""
+    events = data.get("events")
+    if not isinstance(events, list):
+        raise MalformedError(f"events: expected a list, found {type(events).__name__}")
+    for at, event in enumerate(events):
+        texts: list[object] = []
+        with contextlib.suppress(KeyError, TypeError, IndexError):
+            body = event["event"]
+            texts = [event["id"], event["deviceTime"], event["eventType"]["id"], body["correlationId"]]
+            texts.append(body.get("details", ""))
+        if not texts or not all(isinstance(text, str) for text in texts) or type(body.get("success")) is not bool:
+            raise MalformedError(f"events[{at}]: expected an event in the gateway's shape")
+    return events
+
+
+def _content(path: Path) -> bytes | None:
+    """Read the file, None where there is none. Raises MalformedError, OSError."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a FIFO would be waited for
+            raise MalformedError("it is not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise MalformedError(f"it is longer than {MAX_BYTES} bytes")
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None

@@ -1,0 +1,1 @@
+"""A rotation: what is done, in which order, and how it ends."""

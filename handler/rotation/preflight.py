@@ -1,0 +1,59 @@
+"""Everything that can be refused before anything changes, on the device or on a server."""
+
+import os
+from datetime import UTC, datetime, timedelta
+
+from handler.crypto.encrypted_values import has_encrypted_values
+from handler.device.config_encrypted import LocalConfig
+from handler.device.device import Device
+from handler.device.keystore import IdentityNames
+from handler.errors import PendingError, RequestRefusedError
+from handler.journal.pending import FOLDER
+from handler.servers.connections import Connections
+
+from .steps import curve_of
+
+CLOCK_TOLERANCE = timedelta(minutes=5)
+
+
+def check_before_anything_changes(device: Device, local_config: LocalConfig, connections: Connections) -> IdentityNames:
+    """Check the device, its configuration and its key store; give the names for the new identity.
+
+    Raises RefusedError, PendingError (the clock is not set), hsm.errors.TokenError.
+    """
+    names = device.names_in_use()
+    _check_storage(device)
+    device.sota.check_writable(device.store.sota_keys)
+    local_config.check_replaceable()
+    key, certificate = device.identity(names)
+    curve_of(certificate)
+    now = datetime.now(UTC)
+    if now < certificate.not_valid_before_utc - CLOCK_TOLERANCE:
+        raise PendingError(
+            f"the clock shows {now:%Y-%m-%d %H:%M} UTC, but the current certificate is valid from "
+            f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC: expected the right time, so this waits "
+            "for the clock to be set",
+            certificate.not_valid_before_utc,
+        )
+    new = device.store.unused(names)
+    if device.store.can_derive(names.key):
+        local_config.check_readable(key)
+    elif local_config.has_encrypted_values() or has_encrypted_values(connections.gateway(names).device_config()):
+        raise RequestRefusedError(
+            "this token cannot derive keys (ECDH, CKM_ECDH1_DERIVE), and this device's configuration holds encrypted "
+            "values: expected a token that can, or a configuration with nothing encrypted; nothing was changed"
+        )
+    return new
+
+
+def _check_storage(device: Device) -> None:
+    if not device.storage.is_dir():
+        raise RequestRefusedError(
+            f"the storage folder {device.storage} is not there: expected a folder, look at storage.path"
+        )
+    if not os.access(device.storage, os.W_OK | os.X_OK, effective_ids=True):
+        why = "run as root" if os.geteuid() else "the file system may be mounted read-only"
+        raise RequestRefusedError(f"{device.storage} cannot be written to: expected to be allowed to; {why}")
+    folder = device.storage / FOLDER
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise RequestRefusedError(f"{folder} is no folder: expected the journal's, or nothing; remove it")

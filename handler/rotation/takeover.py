@@ -1,0 +1,218 @@
+"""A rotation that fioconfig's own code began and left: STORAGE_DIR/cert-rotation.state.
+
+fioconfig would resume that file itself and, while that fails, never check in. So its rotation is moved into our
+journal, at the step where it stands, and the file goes away. It holds the new private key where keys are files: that
+key gets a file of its own, named after its public key, so that doing this twice leaves one.
+
+A file that asks for what no request may ask for (an id beyond 09, plain http), or that comes while another rotation is
+pending, is put away; one with a private key is kept in our folder: that may be the only key that reads something.
+
+What fioconfig has done by StepIdx: 1 key and certificate, 2 the gateway knows, 3 the local configuration, 4 the
+server's files, 5 sota.toml and config.encrypted. Steps 3 and 4 are simply done again: they look for themselves what is
+missing.
+"""
+
+import hashlib
+import itertools
+import json
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from handler.crypto.certificates import holds_key, spki_pem
+from handler.device.device import Device
+from handler.device.keystore import IdentityNames
+from handler.device.request import RotationRequest, checked_request
+from handler.device.storage import atomic_write, make_folder, put_in_place, remove
+from handler.errors import RefusedError, RequestRefusedError
+from handler.journal.journal import SWITCHED, Journal, RotationState
+from handler.journal.pending import LOCKED
+from hsm.errors import ObjectConflictError, ObjectMissingError, UnsupportedError
+
+from .steps import Steps
+
+log = logging.getLogger(__name__)
+
+NAME = "cert-rotation.state"
+NOWHERE = IdentityNames("", "")
+"""The old identity where fioconfig has overwritten its names: nothing of it is touched any more."""
+
+
+@dataclass(frozen=True)
+class _Left:
+    """What the file says."""
+
+    request: RotationRequest
+    step: int
+    new_key: str
+    new_certificate: str
+    full_config: str
+
+    @classmethod
+    def parse(cls, data: bytes, *, token: bool) -> "_Left":
+        """Read fioconfig's JSON. Raises ValueError, KeyError, TypeError, RecursionError, RequestRefusedError."""
+        content: Any = json.loads(data)
+        if not isinstance(content, dict):
+            raise TypeError("expected a JSON object")
+        ids = [",".join(str(each) for each in content.get(name) or ()) for name in ("PkeySlotIds", "CertSlotIds")]
+        asked = {
+            "ROTATIONID": str(content["RotationId"]),
+            "ESTSERVER": str(content["EstServer"]),
+            "PKEYIDS": ids[0],
+            "CERTIDS": ids[1],
+        }
+        return cls(
+            request=checked_request(asked, NAME, token=token),
+            step=max(0, int(content["StepIdx"])),
+            new_key=str(content.get("NewKey") or ""),
+            new_certificate=str(content.get("NewCert") or ""),
+            full_config=str(content.get("FullConfigEncrypted") or ""),
+        )
+
+
+UNUSABLE = (
+    RefusedError,
+    ObjectMissingError,
+    ObjectConflictError,
+    UnsupportedError,
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+)
+"""What says that a key or certificate that fioconfig left cannot be gone on with."""
+
+
+def take_over(device: Device, journal: Journal, steps: Steps) -> None:
+    """Move a rotation that fioconfig left into the journal, if there is one. Can be run again after a cut.
+
+    Raises RefusedError, hsm.errors.TokenError, OSError.
+    """
+    path = device.storage / NAME
+    try:
+        left = _Left.parse(path.read_bytes(), token=device.config.token is not None)
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError, RecursionError, RequestRefusedError) as error:
+        _put_away(path, journal, f"it cannot be taken over ({error}), and fioconfig would stumble over it for ever")
+        return
+    if journal.rotation is not None and journal.rotation.rotation_id != left.request.rotation_id:
+        _put_away(path, journal, f"rotation {journal.rotation.rotation_id} is pending")
+        return
+    if journal.rotation is None:
+        log.warning("taking over rotation %s, which fioconfig left after step %d", left.request.rotation_id, left.step)
+        device.open_store(left.request.key_ids, left.request.certificate_ids)
+        try:
+            state = _state(device, left)
+        except UNUSABLE as error:
+            log.warning("its key or certificate is not there (%s): it begins again", error)
+            state = None
+        if device.config.token is None:
+            _remove_copies(device, left, state)
+        if state is None:
+            journal.request(left.request)
+        else:
+            if state.old != device.names_in_use() and left.full_config:
+                state = _with_copy_aside(state, device, journal, steps, left)
+            journal.record(state)
+    remove(path)
+
+
+def _put_away(path: Path, journal: Journal, why: str) -> None:
+    """Remove the file; one with a private key goes into the journal's folder, for its owner only. Raises OSError."""
+    if b"PRIVATE KEY" not in path.read_bytes():
+        log.warning("%s is removed: %s", path, why)
+        remove(path)
+        return
+    target = journal.folder / NAME
+    log.warning("%s holds a private key, and is set aside as %s: %s", path, target, why)
+    make_folder(journal.folder)
+    path.chmod(0o600)
+    put_in_place(target, path, mtime_ns=path.stat().st_mtime_ns)
+
+
+def _state(device: Device, left: _Left) -> RotationState | None:
+    """Say where that rotation stands, by evidence; None where there is nothing yet to go on from."""
+    if not left.new_key or not left.new_certificate:
+        return None
+    current = device.names_in_use()
+    if device.config.token is not None:
+        new = device.store.canonical(IdentityNames(left.new_key, left.new_certificate))
+        certificate = device.store.certificate(new.certificate)
+    else:
+        certificate = x509.load_pem_x509_certificate(left.new_certificate.encode())
+        new = current
+        if not _is_in_use(device, current, certificate):
+            new = device.store.canonical(_store_files(device.storage, left, certificate))
+    key = device.store.find_key(new.key)
+    if key is None or not holds_key(certificate, key.public_key()):
+        return None
+    switched = current == new
+    return RotationState(
+        request=left.request,
+        old=_other(device, left, new) if switched else current,
+        new=new,
+        step=SWITCHED if switched and left.step >= SWITCHED else min(left.step, LOCKED),
+        announced=left.step > 0,  # the next step may have been cut off
+        public_key=spki_pem(key.public_key()),
+        certificate=certificate.public_bytes(serialization.Encoding.PEM).decode(),
+    )
+
+
+def _other(device: Device, left: _Left, new: IdentityNames) -> IdentityNames:
+    """Give the old identity's names where sota.toml has the new ones already: the other ids of a token."""
+    if device.config.token is None:
+        return NOWHERE
+    pairs = itertools.product(left.request.key_ids, left.request.certificate_ids)
+    candidates = (device.store.canonical(IdentityNames(*pair)) for pair in pairs)
+    # A request names two different ids of each kind.
+    return next(each for each in candidates if each.key != new.key and each.certificate != new.certificate)
+
+
+def _is_in_use(device: Device, current: IdentityNames, certificate: x509.Certificate) -> bool:
+    """Tell whether fioconfig has pointed sota.toml at the new identity already, under file names of its own."""
+    return device.store.certificate(current.certificate) == certificate
+
+
+def _store_files(storage: Path, left: _Left, certificate: x509.Certificate) -> IdentityNames:
+    """Give the new key and certificate their files, 0600. Raises RefusedError where they do not belong together."""
+    key = serialization.load_pem_private_key(left.new_key.encode(), None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise RefusedError(f"{NAME} holds a new key that is not an EC key")
+    if not holds_key(certificate, key.public_key()):
+        raise RefusedError(f"{NAME} holds a new certificate that is for another key than the new one")
+    number = hashlib.sha256(spki_pem(key.public_key()).encode()).hexdigest()[:10]
+    names = IdentityNames(str(storage / f"pkey.{number}.pem"), str(storage / f"client.{number}.pem"))
+    atomic_write(Path(names.key), left.new_key.encode(), mode=0o600)
+    atomic_write(Path(names.certificate), left.new_certificate.encode(), mode=0o600)
+    return names
+
+
+def _remove_copies(device: Device, left: _Left, state: RotationState | None) -> None:
+    """Remove the files that fioconfig wrote the new key to, whole or in part, and then did not use.
+
+    Each of its attempts at the last step writes it to a file of a new name before sota.toml names that file.
+    """
+    used = [device.names_in_use(), *([] if state is None else [state.old, state.new])]
+    kept = {Path(name).resolve() for names in used for name in (names.key, names.certificate)}
+    for pattern, text in (("pkey.*.pem", left.new_key), ("client.*.pem", left.new_certificate)):
+        for path in device.storage.glob(pattern) if text else ():
+            if path.resolve() not in kept and path.is_file() and text.encode().startswith(path.read_bytes()):
+                remove(path)
+
+
+def _with_copy_aside(
+    state: RotationState, device: Device, journal: Journal, steps: Steps, left: _Left
+) -> RotationState:
+    """Put fioconfig's copy of config.encrypted aside: the old key may be unknown by now."""
+    if steps.local_config.is_readable(device.store.key(state.new.key)):
+        return state
+    make_folder(journal.folder)
+    atomic_write(journal.aside, left.full_config.encode(), mode=0o600)
+    return replace(state, config_digest=steps.local_config.digest())

@@ -1,0 +1,138 @@
+"""Connections to the servers: one identity and one thread each."""
+
+import logging
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from handler.crypto.encrypted_values import ConfigEntries
+from handler.device.device import Device
+from handler.device.keystore import IdentityNames
+from handler.errors import FORESEEABLE, PendingError
+
+from .est import EstClient
+from .gateway import GatewayClient
+from .http import Deadline, HttpClient, Limits
+
+log = logging.getLogger(__name__)
+
+IN_FLIGHT = 5.0
+"""Seconds that the end of a call waits for a connection that is being made."""
+
+
+class Connections:
+    """Opens the clients of one call, which share its deadline. The gateway's stays open from step 2 to 4."""
+
+    def __init__(self, device: Device, deadline: Deadline, limits: Limits) -> None:
+        self._device = device
+        self._deadline = deadline
+        self._limits = limits
+        self._gateway: tuple[IdentityNames, GatewayClient] | None = None
+        self._ahead: _Ahead | None = None
+        self._files: ConfigEntries | None = None
+        self._asked_to_wait: PendingError | None = None
+
+    def http(self, names: IdentityNames, stop: threading.Event | None = None) -> HttpClient:
+        """Make a client that authenticates as that identity; its waiting ends when `stop` is set."""
+        return HttpClient(
+            self._device.config.ca_file, partial(self._authenticate, names), self._deadline, self._limits, stop
+        )
+
+    @contextmanager
+    def est(self, url: str, names: IdentityNames) -> Iterator[EstClient]:
+        """Open a client of the EST server."""
+        http = self.http(names)
+        try:
+            yield EstClient(url, http)
+        finally:
+            http.close()
+
+    def new_gateway(self, names: IdentityNames, stop: threading.Event | None = None) -> GatewayClient:
+        """Open a client of the device gateway; the caller closes it."""
+        return GatewayClient(self._device.config.server, self._device.config.config_url, self.http(names, stop))
+
+    def prepare_gateway(self, names: IdentityNames) -> None:
+        """Begin to ask the device gateway for this device's files, while the EST server is waited for.
+
+        What fails here is met again, and reported, by the first request.
+        """
+        self.close()
+        self._ahead = _Ahead(names, lambda stop: self.new_gateway(names, stop))
+        self._ahead.start()
+
+    def gateway(self, names: IdentityNames) -> GatewayClient:
+        """Give the one client of the device gateway that this call keeps open for that identity."""
+        self._take_over(None)
+        if self._gateway is None or self._gateway[0] != names:
+            self.close()
+            self._gateway = (names, self.new_gateway(names))
+        return self._gateway[1]
+
+    def device_config(self, names: IdentityNames) -> ConfigEntries:
+        """Give this device's own files on the server, as this call has seen them first, asking as that identity.
+
+        Raises ServerRefusedError, PendingError.
+        """
+        gateway = self.gateway(names)
+        if self._asked_to_wait is not None:
+            raise self._asked_to_wait
+        if self._files is None:
+            self._files = gateway.device_config()
+        return self._files
+
+    def close(self) -> None:
+        """Close what is kept open."""
+        self._take_over(IN_FLIGHT)
+        self._files = self._asked_to_wait = None
+        if self._gateway is not None:
+            self._gateway[1].close()
+            self._gateway = None
+
+    def _take_over(self, timeout: float | None) -> None:
+        """Take over what was asked in advance, where that ends within so many seconds."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead.ended(timeout):
+            self._gateway = None if ahead.client is None else (ahead.names, ahead.client)
+            self._files, self._asked_to_wait = ahead.files, ahead.asked_to_wait
+
+    def _authenticate(self, names: IdentityNames, context: ssl.SSLContext) -> None:
+        self._device.store.authenticate(context, names)
+
+
+class _Ahead:
+    """The gateway asked for this device's files in a thread of its own. What came of it is for who saw it end."""
+
+    def __init__(self, names: IdentityNames, connect: Callable[[threading.Event], GatewayClient]) -> None:
+        self.names = names
+        self.client: GatewayClient | None = None
+        self.files: ConfigEntries | None = None
+        self.asked_to_wait: PendingError | None = None
+        self._connect = connect
+        self._abandoned = False
+        self._thread = threading.Thread(target=self._ask, name="gateway", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def ended(self, timeout: float | None) -> bool:
+        """Wait so many seconds for its end; where that does not come, the thread closes what it opened itself."""
+        self._thread.join(timeout)
+        self._abandoned = self._thread.is_alive()
+        return not self._abandoned
+
+    def _ask(self) -> None:
+        once = threading.Event()
+        once.set()  # nothing is waited for here
+        try:
+            self.client = self._connect(once)
+            self.files = self.client.device_config()
+        except PendingError as error:
+            self.asked_to_wait = error if error.not_before else None
+        except FORESEEABLE as error:
+            log.debug("the gateway was asked in vain in advance: %s", error)
+        finally:
+            once.clear()
+            if self._abandoned and self.client is not None:
+                self.client.close()

@@ -1,0 +1,146 @@
+"""EST client: simplereenroll and cacerts (RFC 7030, clarified by RFC 8951)."""
+
+import base64
+import logging
+import re
+import warnings
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import pkcs7
+
+from handler.crypto.certificates import NOTHING, CsrAttributes
+from handler.errors import CertificateRefusedError, PendingError, ServerBusyError, ServerRefusedError
+
+from .http import HttpClient
+from .response import Answer
+
+log = logging.getLogger(__name__)
+
+CERTS_ONLY_TYPES = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime"})
+ISSUED_STATUSES = frozenset({200, 201})  # RFC 7030 §4.2.3 says 200; estserver answers 201
+MIN_WAIT = 1.0
+DEFAULT_WAIT = 30.0
+"""Seconds to wait after a 202 that does not say how long."""
+_PASSWORD = re.compile(r"(?:^|,)\s*(basic|digest)(?=[\s,]|$)", re.IGNORECASE)
+"""A challenge of WWW-Authenticate, of which there may be several (RFC 9110 §11.6.1)."""
+CSR_REFUSALS = frozenset({400, 422})
+"""Statuses by which a server may mean that another CSR is wanted."""
+
+
+class EstClient:
+    """Asks one EST server. `url` is its base, e.g. `https://host:8443/.well-known/est`; `http` holds the identity."""
+
+    def __init__(self, url: str, http: HttpClient) -> None:
+        self._url = url.rstrip("/")
+        self._http = http
+        self.server_time: datetime | None = None
+        """The server's clock when it issued the certificate, where it says."""
+
+    @property
+    def certificate_requested(self) -> bool | None:
+        """Whether the server has asked for the client certificate so far; None where that cannot be seen."""
+        return self._http.certificate_requested
+
+    def reenroll(self, csr: bytes) -> list[x509.Certificate]:
+        """Send the CSR (DER) to simplereenroll and return the certificates of the answer (RFC 7030 §4.2.2).
+
+        202 with Retry-After is waited for, 1 s to 24 h, and the same request repeated over a new connection (§4.2.3),
+        while that fits the deadline. Raises PendingError, ServerRefusedError,
+        CertificateRefusedError (the answer holds no certificates).
+        """
+        # In lines, as MIME has it: libest takes nothing else, and RFC 8951 §3.1 has servers tolerate them.
+        body = base64.encodebytes(csr)
+        while True:
+            answer = self._http.request(
+                "POST", f"{self._url}/simplereenroll", content_type="application/pkcs10", body=body
+            )
+            if answer.status in ISSUED_STATUSES:
+                self.server_time = answer.date
+                return certificates_of(answer)
+            if answer.status != 202:  # noqa: PLR2004
+                raise _refusal(answer)
+            seconds = max(MIN_WAIT, DEFAULT_WAIT if answer.retry_after is None else answer.retry_after)
+            log.info("the EST server asks to come back in %.0f s", seconds)
+            self._http.wait(seconds, PendingError(f"the EST server asks to come back in {seconds:.0f} s"))
+            self._http.fresh_connection()
+
+    def cacerts(self) -> list[x509.Certificate] | None:
+        """Fetch the CA certificates (RFC 7030 §4.1.3). None where the server does not give them."""
+        try:
+            answer = self._http.request("GET", f"{self._url}/cacerts", content_type="application/pkcs10", optional=True)
+            return certificates_of(answer) if answer.status == 200 else None  # noqa: PLR2004
+        except (CertificateRefusedError, ServerBusyError) as error:
+            log.info("the EST server's /cacerts is done without: %s", error)
+            return None
+        except ServerRefusedError as error:
+            if error.status is None:  # a TLS alert: about us, not about /cacerts
+                raise
+            return None
+
+    def csrattrs(self) -> CsrAttributes:
+        """Fetch what the server wants in a CSR (RFC 7030 §4.5.2); nothing where it does not say, or not readably.
+
+        Raises PendingError, ServerRefusedError (a TLS alert).
+        """
+        from .csrattrs import parse_csrattrs  # noqa: PLC0415 - asn1crypto, which few rotations need
+
+        try:
+            answer = self._http.request(
+                "GET", f"{self._url}/csrattrs", content_type="application/pkcs10", optional=True
+            )
+            text = answer.body.translate(None, b" \t\r\n\0")  # libest sends the NUL of C's texts along
+            if answer.status != 200 or not text:  # noqa: PLR2004 - 204, 404: nothing is wanted
+                return NOTHING
+            return parse_csrattrs(base64.b64decode(text, validate=True))
+        except ServerRefusedError as error:
+            if error.status is None:
+                raise
+            return NOTHING
+        except (ValueError, ServerBusyError) as error:
+            log.warning("the EST server's /csrattrs cannot be read and is ignored: %s", error)
+            return NOTHING
+
+
+def certificates_of(answer: Answer) -> list[x509.Certificate]:
+    """Read the certificates of a certs-only answer, in its order.
+
+    The body is base64 of a DER PKCS#7, line breaks and blanks tolerated (RFC 8951 §3.1), PEM armour too; its
+    Content-Transfer-Encoding is ignored. Raises CertificateRefusedError.
+    """
+    if answer.content_type not in CERTS_ONLY_TYPES:
+        raise CertificateRefusedError(
+            f"the EST server answered with content type '{answer.content_type}': expected application/pkcs7-mime"
+        )
+    text = re.sub(rb"-----(BEGIN|END) [A-Z0-9 #]+-----", b"", answer.body)
+    try:
+        der = base64.b64decode(b"".join(text.split()), validate=True)
+        with warnings.catch_warnings():
+            # Of certificates that are not sorted, as DER wants a SET (no server sorts them), or of a serial number that
+            # is none: whether a certificate can be used is looked at elsewhere.
+            warnings.simplefilter("ignore")
+            found = pkcs7.load_der_pkcs7_certificates(der)
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+        raise CertificateRefusedError(
+            f"the EST server's answer ({len(answer.body)} bytes) is not base64 of a certs-only PKCS#7"
+        ) from error
+    if not found:
+        raise CertificateRefusedError("the EST server's answer holds no certificate")
+    return found
+
+
+def _refusal(answer: Answer) -> ServerRefusedError:
+    if answer.status != 401:  # noqa: PLR2004
+        return answer.refusal("the EST server did not issue a certificate")
+    scheme = _PASSWORD.search(answer.headers.get("WWW-Authenticate", ""))
+    if scheme:
+        return ServerRefusedError(
+            f"the EST server asks for a password (HTTP {scheme[1]}): set it up for client certificate authentication "
+            "(RFC 7030, section 3.3.2); this device has no password",
+            answer.status,
+        )
+    return answer.refusal(
+        "the EST server did not issue a certificate, as it holds this device for nobody it knows (see whether client "
+        "certificate authentication is set up there, and the CA of this device)"
+    )

@@ -1,0 +1,81 @@
+"""Device-gateway client: the requests of a rotation, as fioconfig makes them (JSON over HTTPS)."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from handler.crypto.encrypted_values import ConfigEntries, device_files, parse_config
+from handler.errors import ServerRefusedError
+
+from .http import HttpClient
+from .response import Answer
+
+JSON = "application/json"
+OK = 200
+NO_CONTENT = 204
+UNKNOWN_STATUSES = frozenset({404, 405, 501})
+CERTIFICATE_REFUSALS = frozenset({None, 401, 403})
+"""Statuses by which a gateway refuses a certificate for good; None is a TLS alert."""
+REASON = "Rotating device client certificate"
+
+
+class GatewayClient:
+    """Asks the device gateway. `server` is `tls.server`, `config_url` normally `<server>/config`."""
+
+    def __init__(self, server: str, config_url: str, http: HttpClient) -> None:
+        self._server = server
+        self._config_url = config_url
+        self._http = http
+
+    @property
+    def repeated(self) -> bool:
+        """Whether the last request was sent more than once: the gateway may have done before what it refuses now."""
+        return self._http.repeated
+
+    def announce_key(self, public_key: str) -> None:
+        """Tell which key (SPKI, PEM) comes next; configuration changes are refused until it is in use.
+
+        Raises ServerRefusedError, PendingError.
+        """
+        answer = self._send("PATCH", f"{self._server}/device", {"next_pubkey": public_key})
+        if answer.status in UNKNOWN_STATUSES:
+            raise ServerRefusedError(
+                f"this device gateway does not support key rotation: PATCH /device answered HTTP {answer.status}. "
+                "Nothing was switched; the device keeps its certificate",
+                answer.status,
+            )
+        if answer.status != OK:
+            raise answer.refusal("the next public key could not be announced")
+
+    def device_config(self) -> ConfigEntries:
+        """Fetch the device's own files; empty where it has none. Raises ServerRefusedError, PendingError."""
+        answer = self._send("GET", f"{self._config_url}-device")
+        if answer.status == NO_CONTENT:
+            return {}
+        if answer.status != OK:
+            raise answer.refusal("the device's configuration could not be fetched")
+        return parse_config(answer.body, f"{self._config_url}-device")
+
+    def update_device_config(self, config: ConfigEntries, public_key: str) -> None:
+        """Replace the device's own configuration files, encrypted to that key (SPKI, PEM).
+
+        Raises ServerRefusedError, PendingError.
+        """
+        body = {"reason": REASON, "files": device_files(config), "public-key": public_key}
+        answer = self._send("PATCH", self._config_url, body)
+        if not OK <= answer.status <= NO_CONTENT:
+            raise answer.refusal("the device's configuration could not be updated")
+
+    def post_events(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Report events, oldest first. Raises ServerRefusedError, PendingError."""
+        answer = self._send("POST", f"{self._server}/events", list(events))
+        if not OK <= answer.status <= NO_CONTENT:
+            raise answer.refusal("the events were not taken")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    def _send(self, method: str, url: str, body: object = None) -> Answer:
+        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        return self._http.request(method, url, content_type=JSON, body=data)

@@ -1,0 +1,296 @@
+"""HTTPS requests of one identity: TLS, time limits, retries, and the limit on what an answer may weigh.
+
+What happens to a request, in order:
+
+* Only the CA file of the configuration is trusted; TLS 1.2 at least; the host name must match a subjectAltName.
+  Nothing from the environment (proxy, netrc, CA bundle) plays a part.
+* Connection errors, time-outs, 408, 425, 429, 5xx (but 501 and 505: the server will never know how) and web pages in
+  the place of an answer (captive portals) are transient: tried again after 1, 2, 5, 13 and 30 s, or later where
+  Retry-After asks for it, as long as it fits the deadline; then `PendingError`.
+* No network at all (no name resolution, no route) is `OfflineError` at once: at boot nobody should wait for it.
+* An alert of the server about our certificate is final: `ServerRefusedError` without a status.
+* A redirect is followed once, within the same origin; another origin is refused.
+* Every other answer goes to the caller, who knows which statuses are good.
+"""
+
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from handler import __version__
+from handler.backoff import Turn, in_line
+from handler.errors import (
+    PendingError,
+    PostponedError,
+    ServerBusyError,
+    ServerRefusedError,
+)
+from hsm import tls
+from hsm.errors import TokenError
+
+from .connection_errors import judge
+from .response import Answer
+
+log = logging.getLogger(__name__)
+
+TRANSIENT_STATUSES = frozenset({408, 425, 429, *range(500, 600)}) - {501, 505}
+REDIRECT_STATUSES = frozenset({301, 302, 307, 308})
+DONE_STATUSES = frozenset({200, 201})
+OPTIONAL_RETRIES = 2
+USER_AGENT = f"renew-client-cert/{__version__}"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The time (seconds) and size (bytes) that one call may take."""
+
+    total: float = 120.0
+    connect: float = 10.0
+    read: float = 30.0
+    retry_delays: tuple[float, ...] = (1.0, 2.0, 5.0, 13.0, 30.0)
+    answer: int = 1_000_000
+    lock_wait: float = 60.0
+
+
+class Deadline:
+    """The moment by which a call has to end, on the monotonic clock."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left, 0 when the time is up."""
+        return max(0.0, self._end - time.monotonic())
+
+
+class HttpClient:
+    """Requests with one client certificate, over one kept connection per server.
+
+    `authenticate` puts the identity into the fresh context (`KeyStore.authenticate`). Used by one thread only.
+    """
+
+    def __init__(
+        self,
+        ca_file: Path,
+        authenticate: Callable[[ssl.SSLContext], None],
+        deadline: Deadline,
+        limits: Limits | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self._limits = limits or Limits()
+        self._deadline = deadline
+        self._stop = stop or threading.Event()
+        self._certificate_requested = threading.Event()
+        self._context = _client_context(ca_file)
+        self._context.sslsocket_class = _socket_class(deadline)
+        authenticate(self._context)
+        try:
+            tls.on_certificate_request(self._context, self._certificate_requested.set)
+            self._watching = True
+        except tls.TlsBindingError as error:
+            log.debug("cannot see whether a server asks for the client certificate: %s", error)
+            self._watching = False
+        self.repeated = False
+        """Whether the last request was sent more than once: an earlier answer may have been lost."""
+        self._session = _Session()
+        self._session.trust_env = False
+        self._session.headers.clear()
+        self._session.adapters.clear()  # nothing but https
+        self._session.mount("https://", _ContextAdapter(self._context))
+
+    @property
+    def certificate_requested(self) -> bool | None:
+        """Whether a server has asked for the client certificate so far; None where that cannot be seen."""
+        return self._certificate_requested.is_set() if self._watching else None
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def fresh_connection(self) -> None:
+        """Let the next request open a new connection."""
+        self._session.close()
+
+    def request(
+        self, method: str, url: str, *, content_type: str, body: bytes | None = None, optional: bool = False
+    ) -> Answer:
+        """Send one request, again where a failure may pass, and return the answer that is not transient.
+
+        `optional`: there is a way without it, so a server that cannot answer is not waited for long. Raises
+        PendingError (ServerBusyError where the server did answer), OfflineError, ServerRefusedError,
+        hsm.errors.TokenError (the key could not sign).
+        """
+        retry = busy = 0
+        while True:
+            self.repeated = retry > 0
+            failure, asked = self._attempt(method, url, content_type, body)
+            if isinstance(failure, Answer):
+                return failure
+            busy += isinstance(failure, ServerBusyError)
+            if optional and (busy > OPTIONAL_RETRIES or asked):
+                raise failure
+            turn = in_line(asked, self._limits.retry_delays, retry, self._deadline.remaining)
+            if turn.delay is None:
+                raise failure
+            if turn.wait is not None:
+                log.info("%s; tried again in %.0f s", failure, turn.wait)
+            self._wait(turn, failure, asked=bool(asked))
+            retry += 1
+
+    def wait(self, seconds: float, reason: PendingError) -> None:
+        """Wait as long as the server asked for; PostponedError at once where that does not fit the deadline.
+
+        `reason` is what to say then.
+        """
+        self._wait(in_line(seconds, (seconds,), 0, self._deadline.remaining), reason, asked=True)
+
+    def _wait(self, turn: Turn, reason: PendingError, *, asked: bool) -> None:
+        """Wait in line, or raise `reason`; PostponedError where the server `asked`: nobody is to come before."""
+        if turn.wait is None or self._stop.is_set():
+            if asked:
+                raise PostponedError(str(reason), datetime.now(UTC) + timedelta(seconds=turn.delay or 0.0)) from reason
+            raise reason
+        if self._stop.wait(turn.wait):
+            raise reason
+
+    def _attempt(
+        self, method: str, url: str, content_type: str, body: bytes | None
+    ) -> tuple[Answer | PendingError, float | None]:
+        """Send once. Give the answer, or the transient failure and the seconds that the server asks to wait."""
+        try:
+            answer = self._send(method, url, content_type, body)
+            if answer.status in REDIRECT_STATUSES:
+                answer = self._send(method, self._same_origin(answer), content_type, body)
+        except requests.RequestException as error:
+            return self._judge(url, error), None
+        if answer.status in TRANSIENT_STATUSES:
+            words = f": {answer.words}" if answer.words and answer.content_type != "text/html" else ""
+            asked = f"{method} {urlsplit(url).path}"
+            failure = ServerBusyError(f"{asked}: {urlsplit(url).netloc} answered HTTP {answer.status}{words}")
+            return failure, answer.retry_after
+        if answer.status in DONE_STATUSES and answer.content_type == "text/html":
+            return PendingError(f"{urlsplit(url).netloc} answered with a web page, as a captive portal does"), None
+        return answer, None
+
+    def _send(self, method: str, url: str, content_type: str, body: bytes | None) -> Answer:
+        remaining = self._deadline.remaining
+        if not remaining:
+            raise PendingError(f"no time left to ask {urlsplit(url).netloc}")
+        timeouts = (min(self._limits.connect, remaining), min(self._limits.read, remaining))
+        headers = {
+            "User-Agent": USER_AGENT,
+            "Accept": "*/*",
+            "Accept-Encoding": "identity",  # no bomb in a small answer
+            "Content-Type": content_type,
+        }
+        with self._session.request(
+            method, url, data=body, headers=headers, timeout=timeouts, allow_redirects=False, stream=True
+        ) as response:
+            content = self._read(response, url)
+            return Answer(url, response.status_code, response.headers, content)
+
+    def _read(self, response: requests.Response, url: str) -> bytes:
+        content = bytearray()
+        for chunk in response.iter_content(65536):
+            content += chunk
+            if len(content) > self._limits.answer:
+                raise ServerRefusedError(
+                    f"{urlsplit(url).netloc} sends an answer of more than {self._limits.answer} bytes: "
+                    "expected some kilobytes; look at the server",
+                    response.status_code,  # none at all would mean that it refused the certificate
+                )
+            if not self._deadline.remaining:
+                raise PendingError(f"{urlsplit(url).netloc} takes too long to send its answer")
+        return bytes(content)
+
+    def _same_origin(self, answer: Answer) -> str:
+        old = urlsplit(answer.url)
+        try:
+            target = urljoin(answer.url, answer.headers.get("Location", ""))
+            new = urlsplit(target)
+            port = new.port or 443
+        except ValueError as error:
+            raise ServerRefusedError(
+                f"{old.netloc} redirects to what is no address: configure the address that answers itself",
+                answer.status,
+            ) from error
+        if (old.scheme, old.hostname, old.port or 443) != (new.scheme, new.hostname, port):
+            raise ServerRefusedError(
+                f"{old.netloc} redirects to {new.scheme}://{new.hostname or ''}: another origin is not followed; "
+                "configure the address that answers itself",
+                answer.status,
+            )
+        if "@" in new.netloc:
+            raise ServerRefusedError(
+                f"{old.netloc} redirects to an address with a name and a password in it: it is not followed; "
+                "configure the address that answers itself",
+                answer.status,
+            )
+        return target
+
+    def _judge(self, url: str, error: requests.RequestException) -> PendingError:
+        """Tell a transient failure (returned) from one that ends the call (raised)."""
+        signing = tls.signing_error(self._context)
+        if signing is not None:
+            if isinstance(signing, (TokenError, KeyboardInterrupt)):
+                raise signing from error
+            raise RuntimeError("the private key failed inside a TLS handshake") from signing
+        return judge(urlsplit(url).netloc, error)
+
+
+def _client_context(ca_file: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
+    context.hostname_checks_common_name = False  # RFC 9525 §6.3: only subjectAltName
+    # Every certificate of the file is an anchor of its own, as for the Go client: an intermediate CA alone is enough.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        context.load_verify_locations(cafile=str(ca_file))
+    except OSError as error:  # it does not say which file
+        error.filename = str(ca_file)
+        raise
+    return context
+
+
+def _socket_class(deadline: Deadline) -> type[ssl.SSLSocket]:
+    """Make sockets that read no more once the time is up: a server that drips bytes meets no other time-out."""
+
+    class DeadlineSocket(ssl.SSLSocket):
+        def recv_into(self, *arguments: Any) -> int:  # noqa: ANN401
+            if not deadline.remaining:
+                raise TimeoutError("the time is up")
+            return super().recv_into(*arguments)
+
+    return DeadlineSocket
+
+
+class _Session(requests.Session):
+    """Leaves redirects alone: requests would read the whole body of one, however big, and parse its address."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
+        return None
+
+
+class _ContextAdapter(HTTPAdapter):
+    """Uses the given context as it is: requests would add its own CA bundle to it."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__(pool_connections=2, pool_maxsize=1, max_retries=0)
+
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:  # noqa: ANN401
+        super().init_poolmanager(connections, maxsize, block, ssl_context=self._context, **kwargs)
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:  # noqa: ANN401
+        """Add nothing: trust and identity stand in the context."""
