@@ -14,8 +14,8 @@ from handler.errors import RequestRefusedError
 from handler.journal.journal import PROVED, Journal
 from handler.journal.pending import read_pending
 from handler.journal.snapshot import View
+from handler.rotation.enrolment import curve_of
 from handler.rotation.preflight import check_before_anything_changes
-from handler.rotation.steps import curve_of
 from handler.servers.connections import Connections
 from handler.servers.http import Deadline, Limits
 from hsm.curves import shown_curve

@@ -16,14 +16,13 @@ from pathlib import Path
 
 from handler.crypto.certificates import holds_key
 from handler.crypto.encrypted_values import ConfigEntries, check_readable
-from handler.device.device import Device
 from handler.device.keystore import IdentityNames
 from handler.device.storage import remove_whatever
 from handler.errors import FORESEEABLE, RefusedError, ServerRefusedError, describe, is_final
-from handler.journal.journal import Journal
 from hsm.errors import UnsupportedError
 
-from .steps import Steps
+from .context import Context
+from .steps import move_device_config
 
 log = logging.getLogger(__name__)
 
@@ -35,19 +34,17 @@ _MADE = re.compile(r"/.*/pkey\.[0-9]{10}\.pem", re.ASCII)
 class LostJournal:
     """The journal that was set aside, if one was."""
 
-    device: Device
-    journal: Journal
-    steps: Steps
+    context: Context
 
     @property
     def exists(self) -> bool:
         """Whether a journal was lost, and not all is known to be readable since."""
-        return self.due or self.journal.refused.exists()
+        return self.due or self.context.journal.refused.exists()
 
     @property
     def due(self) -> bool:
         """Whether it is to be looked at without being asked."""
-        return self.journal.broken.exists()
+        return self.context.journal.broken.exists()
 
     def mend(self, *, offline: bool) -> bool:
         """Have every value that only another key of ours reads encrypted to the key in use; tell whether any was.
@@ -58,11 +55,11 @@ class LostJournal:
         try:
             mended = self._mend(offline=offline)
         except FORESEEABLE as error:
-            if is_final(error) and self.journal.broken.exists():
-                self._become(self.journal.refused)  # tried again only by who is asked to
+            if is_final(error) and self.context.journal.broken.exists():
+                self._become(self.context.journal.refused)  # tried again only by who is asked to
             raise
         if not offline:
-            self._become(self.journal.mended)
+            self._become(self.context.journal.mended)
         return mended
 
     def refusal(self) -> Exception | None:
@@ -80,19 +77,19 @@ class LostJournal:
         return None
 
     def _become(self, path: Path) -> None:
-        for each in (self.journal.broken, self.journal.refused):
+        for each in (self.context.journal.broken, self.context.journal.refused):
             if each.exists() and each != path:
                 remove_whatever(path)
                 each.replace(path)
-        self.journal.settle_marker()
+        self.context.journal.settle_marker()
 
     def _mend(self, *, offline: bool) -> bool:
-        self.device.open_store()  # for all ids: the rotation may have been asked for with others
-        used = self.device.names_in_use()
-        self.device.identity(used)
+        self.context.device.open_store()  # for all ids: the rotation may have been asked for with others
+        used = self.context.device.names_in_use()
+        self.context.device.identity(used)
         mended = False
         # An answer that is none of the gateway's is no reason to take anything for unreadable: raised.
-        config = None if offline else self.steps.device_config(used)
+        config = None if offline else self.context.connections.gateway(used).device_config()
         if not self._is_readable(used, config):
             for spare in self._spare(used):
                 try:
@@ -107,8 +104,8 @@ class LostJournal:
 
     def _is_readable(self, used: IdentityNames, config: ConfigEntries | None) -> bool:
         try:
-            key = self.device.store.key(used.key)
-            self.steps.local_config.check_readable(key)
+            key = self.context.device.store.key(used.key)
+            self.context.local_config.check_readable(key)
             check_readable(config or {}, key)
         except (RefusedError, UnsupportedError) as error:
             log.info("%s", error)
@@ -116,7 +113,7 @@ class LostJournal:
         return True
 
     def _spare(self, used: IdentityNames) -> Iterator[IdentityNames]:
-        store = self.device.store
+        store = self.context.device.store
         for names in store.spare(used):
             try:
                 if store.find_key(names.key) is not None:
@@ -125,10 +122,10 @@ class LostJournal:
                 log.info("%s", error)
 
     def _mend_with(self, spare: IdentityNames, used: IdentityNames, *, offline: bool) -> bool:
-        store = self.device.store
-        mended = self.steps.local_config.settle(None, partial(store.key, spare.key), partial(store.key, used.key))
+        store = self.context.device.store
+        mended = self.context.local_config.settle(None, partial(store.key, spare.key), partial(store.key, used.key))
         try:
-            return mended | (not offline and self.steps.move_device_config(spare, used, via=used))
+            return mended | (not offline and move_device_config(self.context, spare, used, via=used))
         except ServerRefusedError:
             raise
         except RefusedError as error:  # nor does this one read it
@@ -143,19 +140,19 @@ class LostJournal:
         try:
             if self.exists:
                 self.mend(offline=False)
-            if not self.journal.mended.exists():
+            if not self.context.journal.mended.exists():
                 return
-            used = self.device.names_in_use()
-            for spare in self.device.store.spare(used):
+            used = self.context.device.names_in_use()
+            for spare in self.context.device.store.spare(used):
                 if self._is_of_this_device(spare, used):
-                    self.device.store.retire(spare)
-            remove_whatever(self.journal.mended)
+                    self.context.device.store.retire(spare)
+            remove_whatever(self.context.journal.mended)
         except FORESEEABLE as error:
             log.warning("keys that nothing names any more are left there: %s", describe(error))
 
     def _is_of_this_device(self, spare: IdentityNames, used: IdentityNames) -> bool:
         """Tell whether a key's certificate is one of this device, beside it: anything else may belong to somebody."""
-        store = self.device.store
+        store = self.context.device.store
         if _MADE.fullmatch(spare.key) and not os.path.lexists(spare.certificate):
             return True
         try:

@@ -11,7 +11,7 @@ from handler.errors import PendingError, RequestRefusedError
 from handler.journal.pending import FOLDER
 from handler.servers.connections import Connections
 
-from .steps import curve_of
+from .enrolment import curve_of
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
 

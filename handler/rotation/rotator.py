@@ -1,68 +1,64 @@
-"""The rule for each place in which a rotation can have stopped.
+"""The loop that runs everything: look, decide (rules.py), act.
 
-Found at the start of a call, first match:
-
-| journal | sota.toml names | the rule |
-| --- | --- | --- |
-| nothing pending, or only a request | anything | a request that is not completed yet begins |
-| any | neither | somebody else changed the identity: give the rotation up, touch nothing in use |
-| gateway refused the new certificate | either | roll back: old identity, config.encrypted, files on the server |
-| refused before step 2 was asked for | old identity | drop it (new key destroyed), then begin again from the start |
-| step 0..4 done | old identity | go on with the next step; the same key and the same CSR |
-| step 0..4 done | new identity | cut off inside step 5: make config.encrypted whole, go on below |
-| step 5 done, or later | old identity | a roll-back found no way back, or a backup was restored: switch again, go on |
-| step 5 done | new identity | `CertRotationCompleted` over the new certificate: the gateway's first sight of it |
-| that was taken | new identity | record the completion, restart the users of the key |
-| that is done | new identity | tidy up: config.encrypted whole, the old key gone |
-
-Another ROTATIONID, or none any more: as long as the gateway cannot know the new key (`locked`), the rotation is
-dropped. Later it is finished, or, where it is refused again, rolled back for the other one.
-
-What fails: a refusal while the gateway cannot know the new key drops the rotation; a refusal after that stays in the
-journal for whoever is asked to look; everything else, and everything after the switch, is pending. The old identity
-stays whole until the gateway has taken the new one.
+`_look` says in a small frozen value what was found, the table decides, and each action is one method here or one
+function beside it that does one thing and journals it. None of them decides what comes next. What an action raises
+ends the call, once what it left behind is cleaned up; it is raised by `_run`.
 """
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from handler.backoff import MAX_ASKED
-from handler.console.progress import Progress
 from handler.crypto.certificates import device_id
-from handler.device import completed_rotations as completed
+from handler.device import completed_rotations
 from handler.device.device import Device
 from handler.device.request import RotationRequest
 from handler.device.services import Services
-from handler.errors import FORESEEABLE, PendingError, RequestRefusedError, ServerRefusedError, describe, is_final
-from handler.journal.journal import ANNOUNCED, PROVED, SWITCHED, Journal, RotationState
+from handler.errors import (
+    FORESEEABLE,
+    OfflineError,
+    PendingError,
+    RequestRefusedError,
+    ServerRefusedError,
+    describe,
+    is_final,
+    until,
+)
+from handler.journal.journal import ANNOUNCED, PROVED, SWITCHED, RotationState
 from handler.journal.pending import COMPLETED, EST, GATEWAY
 from handler.servers.connections import Connections
 from handler.servers.events import STARTED, Event
 from handler.servers.http import Deadline, Limits
 
-from .endings import Ending
-from .fioconfig import Fioconfig
+from . import completion, endings
+from .context import Context
+from .deliveries import Deliveries
+from .enrolment import has_ended
 from .lost_journal import LostJournal
 from .preflight import check_before_anything_changes
-from .runner import Runner
-from .steps import Steps
-from .takeover import take_over
+from .progress import Progress
+from .rules import GOING_BACK, Action, Before, Call, Found, Mark, Named, Stage, Way, Wish, next_action
+from .steps import STEPS, Step, settle, settle_back, switch
+from .takeover import NAME, take_over
 
 log = logging.getLogger(__name__)
 
 REPORT_LIMITS = Limits(total=10.0, connect=5.0, read=5.0, retry_delays=())
 BY_HAND = "given up by hand"
 SUPERSEDED = "superseded by "
+STAGES = (Stage.ENROL, Stage.ANNOUNCE, Stage.PREPARE, Stage.MOVE, Stage.SWITCH, Stage.PROVE, Stage.TELL, Stage.TIDY)
+"""What comes next after that many steps."""
 
 
 class Rotator:
     """Runs rotations on one device, one at a time; the caller holds the device's lock.
 
-    `called_by_fioconfig`: fioconfig waits for this call and is ended by its exit status, so it is neither stopped nor
-    started here, and the old key outlives this call: if it is killed, fioconfig stores a configuration for that key.
+    One object makes one call: `rotate`, `resume`, `resume_offline`, `abort` or `withdraw`. They raise RefusedError,
+    PendingError, hsm.errors.TokenError, OSError. `called_by_fioconfig` as in `Context`.
     """
 
     def __init__(
@@ -74,27 +70,20 @@ class Rotator:
         services: Services | None = None,
         limits: Limits | None = None,
     ) -> None:
-        self._device = device
-        self._progress = progress
-        self._called_by_fioconfig = called_by_fioconfig
-        services = services or Services()
-        limits = limits or Limits()
-        self._connections = Connections(device, Deadline(limits.total), limits)
-        self._journal = Journal(device.storage)
-        self._fioconfig = Fioconfig(self._journal, services, waits_for_us=called_by_fioconfig)
-        self._steps = Steps(device, self._journal, self._connections, self._fioconfig)
-        self._lost_journal = LostJournal(device, self._journal, self._steps)
-        self._ending = Ending(
-            device,
-            self._journal,
-            self._connections,
-            self._steps,
-            services,
-            self._fioconfig,
-            progress,
-            called_by_fioconfig=called_by_fioconfig,
-        )
-        self._runner = Runner(device, self._journal, self._connections, self._steps, self._ending, progress)
+        self._context = Context(device, progress, services or Services(), limits or Limits(), called_by_fioconfig)
+        self._device, self._journal = device, self._context.journal
+        self._deliveries = Deliveries(self._context)
+        self._lost_journal = LostJournal(self._context)
+        self._wish = Wish.RESUME
+        self._request: RotationRequest | None = None
+        self._failure: Exception | None = None
+        self._superseded_error: Exception | None = None
+        self._call = Call.GOES_ON
+        self._way = Way.UNKNOWN
+        self._why_closed = ""
+        self._early: str | None = None
+        self._noted = self._told = self._delivered = self._mended = self._changed = False
+        self._done: set[Action] = set()
 
     @property
     def switched(self) -> bool:
@@ -102,165 +91,225 @@ class Rotator:
 
         fioconfig has loaded what was there before. What was switched and rolled back in one call is as before.
         """
-        return self._steps.switched or self._ending.undone
+        return self._context.switched or self._context.undone
 
-    # What is asked
+    # What a call is for
 
     def rotate(self, request: RotationRequest) -> bool:
-        """Do what the request asks, after whatever is pending; tell whether there was anything to do.
-
-        Raises RefusedError, PendingError, hsm.errors.TokenError, OSError.
-        """
-        state = self._load()
-        wanted = None
-        if self._called_by_fioconfig and request in (state and state.request, self._journal.requested):
-            self._heed_waiting()
-        if state is not None and state.rotation_id == request.rotation_id:
-            self._journal.record(_corrected(state, request))
-            if self._called_by_fioconfig:  # it asks for this one again: nobody does for another any more
-                self._journal.request(None)
-        elif request.rotation_id not in completed.rotation_ids(self._device.storage):
-            wanted = request
-            if state is not None:  # it has to survive what comes first
-                self._journal.request(request)
-        return self._work(wanted)
+        """Do what the request asks, after whatever is pending; tell whether there was anything to do."""
+        self._request = request
+        return self._run(Wish.ROTATE)
 
     def resume(self, *, unattended: bool = False) -> bool:
-        """Go on with what is pending, if anything; tell whether there was anything. Raises like `rotate`.
+        """Go on with what is pending, if anything; tell whether there was anything.
 
         `unattended`: nobody asks, so what was refused is not tried again.
         """
-        state = self._load()
-        if state is not None and state.refused is not None:
-            if unattended:
-                return self._leave_refused(state, state.refused)
-            if not _starts_over(state):
-                self._journal.record(replace(state, refused=None))
-        if unattended:
-            self._heed_waiting()
-        return self._work(self._journal.requested, mend=not unattended or self._lost_journal.due)
+        return self._run(Wish.UNATTENDED if unattended else Wish.RESUME)
 
     def abort(self) -> bool:
-        """Give up what is pending and return to the old identity; tell whether there was anything.
-
-        Raises RefusedError where that is no longer possible, and like `rotate`.
-        """
-        state = self._load()
-        requested = self._journal.requested
-        self._journal.request(None)
-        if state is None:
-            return requested is not None
-        with self._remembering(), self._fioconfig.held():
-            try:
-                self._abort(state)
-            except FORESEEABLE as error:
-                left = self._journal.rotation
-                if left is not None and left.step < PROVED and not is_final(error):
-                    self._journal.record(replace(left, rollback=BY_HAND, refused=None))
-                    log.warning("noted, and given up as soon as that can be")
-                raise
-        return True
-
-    def _abort(self, state: RotationState) -> None:
-        names = self._device.names_in_use(state.old, state.new)
-        if names not in (state.old, state.new):
-            log.warning("%s", self._ending.give_up(state, names))
-            return
-        self._open(state)
-        if not state.locked and names == state.old:
-            self._ending.drop(state, BY_HAND)
-            self._ending.deliver_now()
-            return
-        closed = "the gateway has taken the new certificate" if state.step >= PROVED else None
-        if closed := closed or self._ending.way_back_closed(state):
-            raise RequestRefusedError(
-                f"rotation {state.rotation_id} is past the point of no return: {closed}; "
-                "`renew-client-cert resume` finishes it"
-            )
-        state = replace(state, rollback=BY_HAND, refused=None)
-        self._journal.record(state)
-        self._ending.go_back(state)
+        """Give up what is pending and return to the old identity; tell whether there was anything."""
+        return self._run(Wish.ABORT)
 
     def withdraw(self) -> bool:
-        """Heed that the request was removed from the configuration; tell whether there was anything to do.
-
-        A rotation of which the gateway knows nothing is dropped, a later one is finished. Raises like `rotate`.
-        """
-        state = self._load()
-        self._journal.request(None)
-        if state is not None and not state.locked and state.rollback is None:
-            self._abandon(state, "the request was removed from the configuration")
-            self._ending.deliver_now()
-            return True
-        return self._work(None)
+        """Heed that the request was removed from the configuration; tell whether there was anything to do."""
+        return self._run(Wish.WITHDRAWN)
 
     def resume_offline(self) -> bool:
-        """Make a half-switched device whole without any network; leave everything else for later.
-
-        Tells whether anything had to be changed. Raises RefusedError, hsm.errors.TokenError, OSError.
-        """
-        state = self._load()
-        if state is None:
-            return self._lost_journal.exists and self._lost_journal.mend(offline=True)
-        names = self._device.names_in_use(state.old, state.new)
-        undone = names == state.old and (state.rollback is not None or state.step >= SWITCHED)
-        if names == state.new or undone:
-            self._open(state)
-        if names == state.new:
-            self._steps.settle(state)
-        elif undone:
-            return self._steps.settle_back(state)
-        return self._steps.switched
+        """Make a half-switched device whole without any network; tell whether anything had to be changed."""
+        self._run(Wish.OFFLINE)
+        return self._changed or self._context.switched
 
     def close(self) -> None:
         """Let go of connections, threads and the token."""
-        self._runner.close()
-        self._connections.close()
+        self._deliveries.stop()
+        self._context.connections.close()
         self._device.close()
 
-    # The rules
+    # The loop
 
-    def _work(self, request: RotationRequest | None, *, mend: bool = False) -> bool:
-        """Finish the rotation that is pending, then begin the one that is requested, then deliver what is left.
+    def _run(self, wish: Wish) -> bool:
+        self._wish = wish
+        self._journal.load()
+        self._early = self._why_early()
+        try:
+            self._journal.settle_marker()
+        except OSError as error:  # a full disk keeps nobody from what needs no room
+            log.info("the daemon's marker: %s", describe(error))
+        with self._fioconfig_released():
+            while (action := next_action(self._look())) is not Action.DONE:
+                self._done.add(action)
+                try:
+                    self._actions[action]()
+                except FORESEEABLE as error:
+                    self._failed(error)
+            self._note_failure()
+        if self._failure is not None:
+            raise self._failure
+        return bool(self._done - {Action.NOTE})
 
-        Where there is neither, `mend` what one has left whose journal was lost.
-
-        Where fioconfig called and the first has switched the key, the second is left to the next call: until fioconfig
-        has ended it knows the old key only, which the second would take away.
-        """
-        with self._remembering(), self._fioconfig.held():
-            return self._worked(request, mend=mend)
-
-    def _worked(self, request: RotationRequest | None, *, mend: bool) -> bool:
+    def _look(self) -> Found:
         state = self._journal.rotation
-        worked = state is not None or request is not None
-        if state is not None:
-            if request is not None and not state.locked and state.rollback is None:
-                self._abandon(state, f"{SUPERSEDED}{request.rotation_id}")
-            elif request is not None:
-                self._finish_for(state, request)
-            else:
-                self._finish(state)
-        if request is not None and not (self._called_by_fioconfig and self.switched):
-            if self._journal.rotation is not None:  # announced, kept for a cut that did not come
-                self._ending.tidy(self._journal.rotation)
-            self._finish(self._begin(request))
-        begun = worked
-        if self._journal.rotation is None and self._journal.undelivered():
-            self._ending.deliver_now()
-            worked = True
-        if mend and not begun and self._lost_journal.exists:  # else at the next beginning
-            worked |= self._lost_journal.mend(offline=False)
-        return worked
+        wanted = self._wanted()
+        named = Named.OLD if state is None else self._named(state)
+        mark = _mark(state)
+        way = self._way
+        if mark not in GOING_BACK:
+            way = Way.UNKNOWN
+        elif state is not None and named is Named.OLD and not state.locked:
+            way = Way.BACK
+        return Found(
+            wish=self._wish,
+            before=self._before(),
+            stage=_stage(state, named),
+            named=named,
+            known=state is not None and state.locked,
+            mark=mark,
+            way=way,
+            wanted=wanted is not None,
+            waits=self._context.by_fioconfig and (self.switched or (self._told and wanted is None)),
+            call=self._call,
+            events=not self._delivered and bool(self._journal.undelivered()),
+            lost=state is None and self._is_lost_journal_due(),
+        )
 
-    def _begin(self, request: RotationRequest) -> RotationState:
+    def _before(self) -> Before:
+        if Action.TAKE_OVER not in self._done and (self._device.storage / NAME).exists():
+            return Before.FOREIGN
+        if not self._noted and self._wish in {Wish.ROTATE, Wish.ABORT, Wish.WITHDRAWN}:
+            return Before.UNNOTED
+        return Before.EARLY if self._early else Before.READY
+
+    def _wanted(self) -> RotationRequest | None:
+        """Give the rotation that is to begin once nothing else is pending."""
+        if self._wish is Wish.ROTATE:
+            return self._request if self._noted else None
+        return self._journal.requested if self._wish in {Wish.RESUME, Wish.UNATTENDED} else None
+
+    def _named(self, state: RotationState) -> Named:
+        names = self._device.names_in_use(state.old, state.new)
+        return {state.old: Named.OLD, state.new: Named.NEW}.get(names, Named.OTHER)
+
+    def _is_lost_journal_due(self) -> bool:
+        if self._mended or self._done & {Action.BEGIN, Action.TIDY, Action.DROP, Action.GIVE_UP}:
+            return False
+        if self._wish is Wish.UNATTENDED:
+            return self._lost_journal.due
+        return self._wish in {Wish.RESUME, Wish.OFFLINE} and self._lost_journal.exists
+
+    def _failed(self, error: Exception) -> None:
+        """Have the call end with that error; the first one is the one to tell."""
+        if self._failure is not None:
+            log.warning("after that failure: %s", describe(error))
+            self._call = Call.ENDS
+            return
+        self._failure = error
+        self._call = Call.REFUSED if is_final(error) else Call.ENDS
+
+    def _note_failure(self) -> None:
+        """Have the journal say why this call could not go on: the daemon and people want to know."""
+        if self._failure is None or self._wish is Wish.OFFLINE:
+            return
+        self._deliveries.drain()
+        if is_final(self._failure):
+            return
+        try:
+            self._journal.wait(self._failure)
+        except OSError as error:
+            log.warning("after that failure: %s", describe(error))
+        state = self._journal.rotation
+        if self._wish is Wish.ABORT and state is not None and state.rollback == BY_HAND:
+            log.warning("noted, and given up as soon as that can be")
+
+    @contextlib.contextmanager
+    def _fioconfig_released(self) -> Iterator[None]:
+        """Have fioconfig started again in the end, however that comes, where a rotation stopped it."""
+        if self._wish is Wish.OFFLINE:
+            yield
+            return
+        with self._context.fioconfig.held():
+            yield
+
+    @property
+    def _actions(self) -> dict[Action, Callable[[], None]]:
+        return {
+            Action.TAKE_OVER: lambda: take_over(self._context),
+            Action.NOTE: self._note,
+            Action.WAIT: self._wait,
+            Action.MAKE_WHOLE: self._make_whole,
+            Action.MEND: self._mend,
+            Action.GIVE_UP: self._give_up,
+            Action.REFUSE: lambda: self._refuse_abort("the gateway has taken the new certificate"),
+            Action.DROP: self._drop,
+            Action.MARK: self._mark_as_going_back,
+            Action.ASK: self._ask_for_way_back,
+            Action.UNMARK: self._unmark,
+            Action.GO_BACK: self._go_back,
+            Action.RETRY: self._retry,
+            Action.SWITCH_AGAIN: self._switch_again,
+            **{action: partial(self._step, step) for action, step in STEPS.items()},
+            Action.PROVE: lambda: completion.prove(self._opened()),
+            Action.FOLLOW: lambda: completion.bring_files_along(self._opened()),
+            Action.TELL: self._tell_users,
+            Action.TIDY: lambda: completion.tidy(self._opened(), self._lost_journal),
+            Action.BEGIN: self._begin,
+            Action.DELIVER: self._deliver,
+        }
+
+    def _opened(self) -> Context:
+        """Open the key store for the ids of the rotation that is pending."""
+        request = self._context.rotation.request
+        self._device.open_store(request.key_ids, request.certificate_ids)
+        return self._context
+
+    # What is wanted
+
+    def _note(self) -> None:
+        """Take over what this call is for, so that a cut does not lose it."""
+        self._noted = True
+        state, request = self._journal.rotation, self._request
+        if request is None:
+            self._changed = self._journal.requested is not None
+            self._journal.request(None)
+        elif state is not None and state.rotation_id == request.rotation_id:
+            if state.locked or state.refused is None:  # else it is dropped, and begins again
+                self._request = None
+            self._journal.record(replace(state, request=request))  # ESTSERVER may be a corrected one
+            if self._context.by_fioconfig:  # it asks for this one again: nobody does for another any more
+                self._journal.request(None)
+        elif request.rotation_id in completed_rotations.rotation_ids(self._device.storage):
+            self._request = None
+        elif state is not None:  # it has to survive what comes first
+            self._journal.request(request)
+
+    def _why_early(self) -> str | None:
+        """Say why a server is to be left alone; None where it is not, or a person asks.
+
+        A time more than a day away is none that a server was granted: the clock is off.
+        """
+        waiting, state = self._journal.waiting, self._journal.rotation
+        same = self._request in (state and state.request, self._journal.requested)
+        heeds = self._wish is Wish.UNATTENDED or (self._context.by_fioconfig and self._request is not None and same)
+        if not heeds or waiting is None or waiting.until is None or waiting.kind not in {EST, GATEWAY}:
+            return None
+        left = datetime.fromisoformat(waiting.until) - datetime.now(UTC)
+        return waiting.reason if timedelta() < left <= timedelta(seconds=MAX_ASKED) else None
+
+    def _wait(self) -> None:
+        waiting = self._journal.waiting
+        moment = datetime.fromisoformat((waiting and waiting.until) or datetime.now(UTC).isoformat())
+        raise PendingError(f"{self._early}; it is left alone until {moment:%Y-%m-%d %H:%M:%S} UTC", moment)
+
+    def _begin(self) -> None:
         """Check everything that can be refused before anything changes, then open the journal."""
-        events = self._ending.events(request.rotation_id)
+        request = self._wanted()
+        assert request is not None  # noqa: S101 - the rule asks for one
+        events = self._context.events(request.rotation_id)
         try:
             unmended = self._lost_journal.refusal()
             self._device.open_store(request.key_ids, request.certificate_ids)
             old = self._device.names_in_use()
-            new = check_before_anything_changes(self._device, self._steps.local_config, self._connections)
+            new = check_before_anything_changes(self._device, self._context.local_config, self._context.connections)
             if unmended is not None:
                 if self._device.store.find_key(new.key) is not None:
                     raise unmended  # the new key would take the place of one that may be needed
@@ -270,119 +319,9 @@ class Rotator:
             if is_final(error):
                 self._report_refusal([events.make(STARTED), events.make(COMPLETED, failure=describe(error))])
             raise
-        state = RotationState(request, old, new)
+        self._request = None
         self._journal.device = device_id(self._device.store.certificate(old.certificate))
-        self._journal.record(state, events.make(STARTED), taken=True)
-        return state
-
-    def _finish(self, state: RotationState) -> None:
-        """Bring a rotation to its end from wherever it is."""
-        names = self._device.names_in_use(state.old, state.new)
-        if names not in (state.old, state.new):
-            raise RequestRefusedError(self._ending.give_up(state, names))
-        self._open(state)
-        if state.rollback == BY_HAND:  # no failure: somebody asked for it
-            log.warning("what `abort` asked for is done: %s", self._ending.go_back(state))
-        elif state.rollback is not None and state.rollback.startswith(SUPERSEDED):
-            log.warning("%s", self._ending.go_back(state))
-        elif state.rollback is not None:
-            self._ending.roll_back(state)
-        elif names == state.old and state.step >= SWITCHED:
-            log.warning("the configuration names the old identity again: it is switched to the new one")
-            self._steps.switch(state)
-            self._finish(state)
-        elif state.step == ANNOUNCED:
-            self._ending.tidy(state)
-        elif _starts_over(state):
-            self._device.discard(state.new)
-            self._journal.request(self._journal.requested or state.request)  # in case of a cut before it has begun
-            self._journal.record(None)
-            self._finish(self._begin(state.request))
-        else:
-            if state.step < SWITCHED:
-                if names == state.old:
-                    state = self._steps.without_what_has_ended(state)
-                state = self._runner.run(state, switched=names == state.new)
-            self._ending.complete(state)
-
-    def _finish_for(self, state: RotationState, request: RotationRequest) -> None:
-        """Finish a rotation so that another one can begin. One that is refused again goes back for it, if it still can.
-
-        Else the operators could not get a device out of a refusal without going there.
-        """
-        try:
-            self._finish(state)
-        except FORESEEABLE as error:
-            left = self._journal.rotation
-            if not is_final(error) or left is None or left.refused is None:
-                raise
-            left = replace(left, rollback=f"{SUPERSEDED}{request.rotation_id}: {error}", refused=None)
-            self._journal.record(left)
-            try:
-                closed = self._ending.way_back_closed(left)
-            except ServerRefusedError as refused:
-                closed = str(refused)
-            if closed:
-                self._journal.record(replace(left, rollback=None, refused=describe(error)))
-                raise
-            log.warning("%s", self._ending.go_back(left))
-
-    # Small parts
-
-    def _heed_waiting(self) -> None:
-        """Leave a server alone as long as it asked for, across calls and boots. Raises PendingError.
-
-        For calls that no person makes. A time more than a day away is none that a server was granted: the clock is off.
-        """
-        waiting = self._journal.waiting
-        if waiting is None or waiting.until is None or waiting.kind not in {EST, GATEWAY}:
-            return
-        until = datetime.fromisoformat(waiting.until)
-        if timedelta() < until - datetime.now(UTC) <= timedelta(seconds=MAX_ASKED):
-            raise PendingError(f"{waiting.reason}; it is left alone until {until:%Y-%m-%d %H:%M:%S} UTC", until)
-
-    @contextlib.contextmanager
-    def _remembering(self) -> Iterator[None]:
-        """Have the journal say why a call could not go on: the daemon and people want to know."""
-        try:
-            yield
-        except FORESEEABLE as error:
-            if not is_final(error):
-                try:
-                    self._journal.wait(error)
-                except OSError as second:
-                    log.warning("after that failure: %s", describe(second))
-            raise
-
-    def _leave_refused(self, state: RotationState, reason: str) -> bool:
-        """Leave a refused rotation to whoever is asked to look; clean up and deliver what can be."""
-        if not state.locked:
-            self._open(state)
-            self._ending.drop(state, reason)
-        if not self._journal.undelivered():
-            return False
-        self._ending.deliver_now()
-        return True
-
-    def _load(self) -> RotationState | None:
-        self._journal.load()
-        try:
-            self._journal.settle_marker()
-        except OSError as error:  # a full disk keeps nobody from what needs no room
-            log.info("the daemon's marker: %s", describe(error))
-        take_over(self._device, self._journal, self._steps)
-        return self._journal.rotation
-
-    def _abandon(self, state: RotationState, reason: str) -> None:
-        """Drop a rotation that nobody asks for any more, unless sota.toml says that it came further."""
-        if self._device.names_in_use(state.old) != state.old:
-            self._finish(state)
-        else:
-            self._open(state)
-            self._ending.drop(state, reason)
-
-    def _open(self, state: RotationState) -> None:
-        self._device.open_store(state.request.key_ids, state.request.certificate_ids)
+        self._journal.record(RotationState(request, old, new), events.make(STARTED), taken=True)
 
     def _report_refusal(self, events: list[Event]) -> None:
         """Tell the operators, once and without a journal: a refused request changes nothing on the device."""
@@ -394,12 +333,172 @@ class Rotator:
         finally:
             connections.close()
 
+    # Forward
 
-def _starts_over(state: RotationState) -> bool:
-    return state.refused is not None and not state.locked
+    def _step(self, step: Step) -> None:
+        """Run a step, journal and report it, and have its event delivered meanwhile."""
+        state = self._opened().rotation
+        if step.number == SWITCHED:
+            # From the switch on nothing else may show the gateway a certificate: the proof comes first.
+            self._deliveries.stop()
+        else:
+            self._deliveries.begin(state.old)
+        if step.number == 1:
+            self._context.connections.prepare_gateway(state.old)
+        progress = self._context.progress
+        progress.step_started(step.number, step.name)
+        try:
+            done = replace(step.run(self._context, state), step=max(state.step, step.number))
+            left = None if done.files_left == state.files_left else done.files_left
+            self._journal.record(done, self._context.events(state.rotation_id).make(step.name, failure=left))
+        except FORESEEABLE as error:
+            progress.step_failed(describe(error))
+            self._record_failed_step(step, error)
+            raise
+        self._deliveries.notify()
+        if left is None:
+            progress.step_done()
+        else:
+            progress.step_failed(left)
+
+    def _record_failed_step(self, step: Step, error: Exception) -> None:
+        state, reason = self._context.rotation, describe(error)
+        events = self._context.events(state.rotation_id)
+        waiting = self._journal.waiting
+        # That a server asks to come back later is reported once, that there is no network not at all.
+        known = isinstance(error, OfflineError) or (waiting is not None and None not in (waiting.until, until(error)))
+        reported = [] if known else [events.make(step.name, failure=reason)]
+        try:
+            if is_final(error) and self._named(state) is not Named.NEW:
+                if state.locked:
+                    reported.append(events.make(COMPLETED, failure=reason))
+                state = replace(state, refused=reason)
+            self._journal.record(state, *reported)
+        except FORESEEABLE as second:
+            # The first error is the one to tell; what could not be cleaned up is found by the next call.
+            log.warning("after that failure: %s", describe(second))
+
+    def _retry(self) -> None:
+        self._journal.record(replace(self._context.rotation, refused=None))
+
+    def _switch_again(self) -> None:
+        log.warning("the configuration names the old identity again: it is switched to the new one")
+        switch(self._opened(), self._context.rotation)
+
+    def _tell_users(self) -> None:
+        completion.tell_users(self._opened())
+        self._told = True
+
+    def _deliver(self) -> None:
+        self._delivered = True
+        self._deliveries.deliver_now()
+
+    # Back
+
+    def _mark_as_going_back(self) -> None:
+        """Have the journal say that everything goes back, and why."""
+        state = self._context.rotation
+        reason = BY_HAND
+        if self._wish is not Wish.ABORT:
+            wanted = self._wanted()
+            reason = f"{SUPERSEDED}{wanted.rotation_id if wanted else ''}: {self._failure}"
+            self._superseded_error, self._failure, self._call = self._failure, None, Call.GOES_ON
+        self._way = Way.UNKNOWN
+        self._journal.record(replace(state, rollback=reason, refused=None))
+
+    def _ask_for_way_back(self) -> None:
+        state = self._opened().rotation
+        named_old = self._named(state) is Named.OLD
+        if named_old and self._device.store_of(state.new).find_key(state.new.key) is None:
+            self._way = Way.BACK  # a cut came after all that is done
+            return
+        try:
+            closed = endings.why_no_way_back(self._context)
+        except ServerRefusedError as error:
+            if self._superseded_error is None:
+                raise
+            closed = str(error)
+        self._way, self._why_closed = (Way.CLOSED, closed) if closed else (Way.OPEN, "")
+
+    def _go_back(self) -> None:
+        endings.go_back(self._opened())
+        self._way = Way.BACK
+
+    def _unmark(self) -> None:
+        """Go on with the new identity: the old one cannot be used any more."""
+        state = self._opened().rotation
+        if state.step >= SWITCHED:
+            switch(self._context, state)
+        error = self._superseded_error
+        self._journal.record(replace(state, rollback=None, refused=None if error is None else describe(error)))
+        if error is not None:
+            raise error
+        if self._wish is Wish.ABORT:
+            self._refuse_abort(self._why_closed)
+        raise PendingError(f"there is no way back ({state.rollback}): {self._why_closed}. The new one is tried again")
+
+    def _refuse_abort(self, closed: str) -> None:
+        raise RequestRefusedError(
+            f"rotation {self._context.rotation.rotation_id} is past the point of no return: {closed}; "
+            "`renew-client-cert resume` finishes it"
+        )
+
+    def _drop(self) -> None:
+        """End the rotation with the old identity in use."""
+        state, mark = self._opened().rotation, _mark(self._journal.rotation)
+        wanted = self._wanted()
+        if mark in GOING_BACK:
+            reason = f"rolled back, {state.rollback}" if state.locked else str(state.rollback)
+        elif mark is Mark.REFUSED:
+            reason = str(state.refused)
+        elif wanted is not None:
+            reason = f"{SUPERSEDED}{wanted.rotation_id}"
+        else:
+            reason = "the request was removed from the configuration"
+        endings.drop(self._context, reason)
+        self._delivered = False
+        if mark is Mark.TAKEN_BACK:
+            raise ServerRefusedError(reason)
+        if mark in GOING_BACK and self._wish is not Wish.ABORT:
+            log.warning("%s", f"what `abort` asked for is done: {reason}" if mark is Mark.BY_HAND else reason)
+
+    def _give_up(self) -> None:
+        state = self._context.rotation
+        reason = endings.give_up(self._context, self._device.names_in_use(state.old, state.new))
+        self._delivered = False
+        if self._wish is not Wish.ABORT:
+            raise RequestRefusedError(reason)
+        log.warning("%s", reason)
+
+    # Offline, and what was lost
+
+    def _make_whole(self) -> None:
+        state = self._opened().rotation
+        if self._named(state) is Named.NEW:
+            settle(self._context, state)
+        else:
+            self._changed = settle_back(self._context, state)
+        self._call = Call.ENDS
+
+    def _mend(self) -> None:
+        self._mended = True
+        self._changed = self._lost_journal.mend(offline=self._wish is Wish.OFFLINE)
 
 
-def _corrected(state: RotationState, request: RotationRequest) -> RotationState:
-    """Take a corrected ESTSERVER over, and try again what was refused."""
-    state = replace(state, request=request)
-    return state if _starts_over(state) else replace(state, refused=None)
+def _mark(state: RotationState | None) -> Mark:
+    if state is not None and state.rollback is not None:
+        if state.rollback == BY_HAND:
+            return Mark.BY_HAND
+        return Mark.SUPERSEDED if state.rollback.startswith(SUPERSEDED) else Mark.TAKEN_BACK
+    return Mark.NONE if state is None or state.refused is None else Mark.REFUSED
+
+
+def _stage(state: RotationState | None, named: Named) -> Stage:
+    """Give what comes next by the journal. The certificate may have ended since it was issued: it is evidence too."""
+    if state is None:
+        return Stage.NONE
+    if state.step < SWITCHED and named is Named.OLD and (state.certificate is None or has_ended(state)):
+        return Stage.ENROL
+    if state.step == PROVED and state.files_left is not None:
+        return Stage.FOLLOW
+    return STAGES[min(state.step, ANNOUNCED)]

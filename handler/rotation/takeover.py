@@ -35,7 +35,7 @@ from handler.journal.journal import SWITCHED, Journal, RotationState
 from handler.journal.pending import LOCKED
 from hsm.errors import ObjectConflictError, ObjectMissingError, UnsupportedError
 
-from .steps import Steps
+from .context import Context
 
 log = logging.getLogger(__name__)
 
@@ -89,11 +89,12 @@ UNUSABLE = (
 """What says that a key or certificate that fioconfig left cannot be gone on with."""
 
 
-def take_over(device: Device, journal: Journal, steps: Steps) -> None:
+def take_over(context: Context) -> None:
     """Move a rotation that fioconfig left into the journal, if there is one. Can be run again after a cut.
 
     Raises RefusedError, hsm.errors.TokenError, OSError.
     """
+    device, journal = context.device, context.journal
     path = device.storage / NAME
     try:
         left = _Left.parse(path.read_bytes(), token=device.config.token is not None)
@@ -119,7 +120,7 @@ def take_over(device: Device, journal: Journal, steps: Steps) -> None:
             journal.request(left.request)
         else:
             if state.old != device.names_in_use() and left.full_config:
-                state = _with_copy_aside(state, device, journal, steps, left)
+                state = _with_copy_aside(state, context, left)
             journal.record(state)
     remove(path)
 
@@ -207,12 +208,10 @@ def _remove_copies(device: Device, left: _Left, state: RotationState | None) -> 
                 remove(path)
 
 
-def _with_copy_aside(
-    state: RotationState, device: Device, journal: Journal, steps: Steps, left: _Left
-) -> RotationState:
+def _with_copy_aside(state: RotationState, context: Context, left: _Left) -> RotationState:
     """Put fioconfig's copy of config.encrypted aside: the old key may be unknown by now."""
-    if steps.local_config.is_readable(device.store.key(state.new.key)):
+    if context.local_config.is_readable(context.device.store.key(state.new.key)):
         return state
-    make_folder(journal.folder)
-    atomic_write(journal.aside, left.full_config.encode(), mode=0o600)
-    return replace(state, config_digest=steps.local_config.digest())
+    make_folder(context.journal.folder)
+    atomic_write(context.journal.aside, left.full_config.encode(), mode=0o600)
+    return replace(state, config_digest=context.local_config.digest())

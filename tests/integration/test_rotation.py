@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from handler.fioconfig import Fioconfig
+from handler.rotation.fioconfig import Fioconfig
 
 from handler.device.keystore import IdentityNames
 from handler.device.request import RotationRequest

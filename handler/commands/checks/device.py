@@ -19,8 +19,8 @@ from handler.inspection.effective_request import Asked
 from handler.inspection.identity import read_identity
 from handler.journal.pending import FOLDER
 from handler.journal.snapshot import View
+from handler.rotation.enrolment import curve_of
 from handler.rotation.preflight import CLOCK_TOLERANCE
-from handler.rotation.steps import curve_of
 from hsm.curves import is_pair, shown_curve
 
 from .finding import OK, WARNING, Finding, ok, problem, skipped, warning

@@ -1,0 +1,64 @@
+"""What every part of a rotation works with: built once for a call, and handed to all."""
+
+from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from handler.device.config_encrypted import LocalConfig
+from handler.device.current_target import current_target
+from handler.device.device import Device
+from handler.device.keystore import IdentityNames
+from handler.device.services import Services
+from handler.journal.journal import Journal, RotationState
+from handler.servers.connections import Connections
+from handler.servers.events import EventFactory
+from handler.servers.http import Deadline, Limits
+
+from .fioconfig import Fioconfig
+from .progress import Progress
+
+
+@dataclass
+class Context:
+    """One call: what it works with, and what it has changed so far.
+
+    `by_fioconfig`: fioconfig waits for this call and is ended by its exit status, so it is neither stopped nor started
+    here, and the old key outlives this call: if it is killed, fioconfig stores a configuration for that key.
+    """
+
+    device: Device
+    progress: Progress
+    services: Services
+    limits: Limits
+    by_fioconfig: bool
+    journal: Journal = field(init=False)
+    connections: Connections = field(init=False)
+    fioconfig: Fioconfig = field(init=False)
+    local_config: LocalConfig = field(init=False)
+    switched: bool = False
+    """The configuration names a new identity, or config.encrypted is for its key, by what this call did."""
+    undone: bool = False
+    """This call has undone what an earlier one had switched."""
+
+    def __post_init__(self) -> None:
+        """Build what follows from the rest."""
+        self.journal = Journal(self.device.storage)
+        self.connections = Connections(self.device, Deadline(self.limits.total), self.limits)
+        self.fioconfig = Fioconfig(self.journal, self.services, waits_for_us=self.by_fioconfig)
+        self.local_config = LocalConfig(self.device.config_encrypted, self.journal.aside)
+        self._target = current_target(self.device.storage)
+
+    @property
+    def rotation(self) -> RotationState:
+        """The rotation that is pending; there is one."""
+        state = self.journal.rotation
+        assert state is not None  # noqa: S101 - the rules ask for it only then
+        return state
+
+    def events(self, rotation_id: str) -> EventFactory:
+        """Give what makes that rotation's events."""
+        return EventFactory(rotation_id, self._target)
+
+    def key(self, names: IdentityNames) -> ec.EllipticCurvePrivateKey:
+        """Load the private key of an identity. Raises RefusedError, hsm.errors.TokenError."""
+        return self.device.store_of(names).key(names.key)

@@ -1,0 +1,166 @@
+"""Step 1: the new key, its certificate from the EST server, and the trial of both."""
+
+import base64
+import logging
+import secrets
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import PublicKeyAlgorithmOID
+
+from handler.crypto import certificates, ecies
+from handler.crypto.certificates import NOTHING, CsrAttributes, spki_pem
+from handler.errors import CertificateRefusedError, ClockError, PendingError, RequestRefusedError, ServerRefusedError
+from handler.journal.journal import RotationState
+from handler.servers.est import CSR_REFUSALS
+
+from .context import Context
+
+log = logging.getLogger(__name__)
+
+
+def enrol(context: Context, state: RotationState) -> RotationState:
+    """Make the key, have it certified, store and try the certificate; what is done already is not done again."""
+    _, current = context.device.identity(state.old)
+    state = _without_what_has_ended(context, state)
+    state, key = _new_key(context, state, current)
+    if state.certificate is None:
+        state = _issued(context, state, current, key)
+    issued = x509.load_pem_x509_certificate((state.certificate or "").encode())
+    now = datetime.now(UTC)
+    if now < issued.not_valid_before_utc - certificates.CLOCK_SKEW:  # it was not when it was issued
+        raise ClockError(
+            f"the clock shows {now:%Y-%m-%d %H:%M} UTC, before the certificate begins that was issued: it was set "
+            "back; set it, or wait for network time"
+        )
+    context.device.store.store_certificate(state.new.certificate, issued)
+    _try(context, state, current, issued, key)
+    return state
+
+
+def has_ended(state: RotationState) -> bool:
+    """Tell whether the new certificate ended before it was used: then the same key gets another."""
+    if state.certificate is None:
+        return False
+    return x509.load_pem_x509_certificate(state.certificate.encode()).not_valid_after_utc <= datetime.now(UTC)
+
+
+def _without_what_has_ended(context: Context, state: RotationState) -> RotationState:
+    if not has_ended(state):
+        return state
+    ended = x509.load_pem_x509_certificate((state.certificate or "").encode()).not_valid_after_utc
+    log.warning("the new certificate ended %s UTC, before it was used: another is asked for", f"{ended:%Y-%m-%d %H:%M}")
+    state = replace(state, certificate=None, chain=())
+    context.journal.record(state)
+    return state
+
+
+def _new_key(
+    context: Context, state: RotationState, current: x509.Certificate
+) -> tuple[RotationState, ec.EllipticCurvePrivateKey]:
+    """Make the new key and its CSR, or find those that this rotation has made already."""
+    store = context.device.store
+    context.device.check_not_in_use(state.new)
+    if state.public_key is not None:
+        key = store.find_key(state.new.key)
+        if key is not None and spki_pem(key.public_key()) == state.public_key:
+            return state, key
+    key = store.generate(state.new.key, curve_of(current))
+    state = replace(state, public_key=spki_pem(key.public_key()), csr=None, certificate=None, announced=False)
+    if not state.request.csrattrs:  # else the EST server is asked first
+        state = replace(state, csr=_csr(current, key))
+    context.journal.record(state)
+    return state, key
+
+
+def _issued(
+    context: Context, state: RotationState, current: x509.Certificate, key: ec.EllipticCurvePrivateKey
+) -> RotationState:
+    with context.connections.est(state.request.est_server, state.old) as est:
+        if state.csr is None:
+            state = _record_csr(context, state, _csr(current, key, est.csrattrs()))
+        try:
+            answer = est.reenroll(base64.b64decode(state.csr or ""))
+        except ServerRefusedError as error:
+            wanted = est.csrattrs() if error.status in CSR_REFUSALS and not state.request.csrattrs else NOTHING
+            if wanted == NOTHING:
+                raise
+            try:
+                state = _record_csr(context, state, _csr(current, key, wanted))
+            except ServerRefusedError as unable:
+                raise ServerRefusedError(f"{error}; beside that, {unable}", error.status) from error
+            answer = est.reenroll(base64.b64decode(state.csr or ""))
+    issued = certificates.pick_issued(answer, key.public_key())
+    certificates.check_clock(issued, now=datetime.now(UTC), server_time=est.server_time)
+    # Its issuer is looked for in the CA file only with /cacerts beside it: a CA may have got a new key.
+    certificates.check_issued(issued, current, key.public_key(), issuers=answer, now=datetime.now(UTC), tried=True)
+    state = replace(state, certificate=_pem(issued), chain=tuple(_pem(each) for each in answer if each != issued))
+    context.journal.record(state)
+    return state
+
+
+def _record_csr(context: Context, state: RotationState, csr: str) -> RotationState:
+    """Journal the CSR before it is sent: a retry sends the same one."""
+    state = replace(state, csr=csr)
+    context.journal.record(state)
+    return state
+
+
+def _try(
+    context: Context,
+    state: RotationState,
+    current: x509.Certificate,
+    issued: x509.Certificate,
+    key: ec.EllipticCurvePrivateKey,
+) -> None:
+    """Try the new identity where that commits to nothing: ECIES here, TLS at the EST server. Never at the gateway.
+
+    The same connection brings the CA certificates that the issuer is looked for in.
+    """
+    if context.device.store.can_derive(state.new.key):
+        secret = secrets.token_bytes(16)
+        if ecies.decrypt(key, ecies.encrypt(key.public_key(), secret)) != secret:
+            raise CertificateRefusedError("the new key does not decrypt what was encrypted to it: it is not used")
+    with context.connections.est(state.request.est_server, state.new) as est:
+        try:
+            authorities = est.cacerts()
+        except ServerRefusedError as error:
+            begin = issued.not_valid_before_utc
+            if begin > datetime.now(UTC):
+                raise PendingError(f"the issued certificate is valid from {begin:%H:%M:%S} UTC", begin) from error
+            raise CertificateRefusedError(f"the EST server does not take the certificate it issued: {error}") from error
+        tried = est.certificate_requested is True
+        if est.certificate_requested is False:
+            log.warning("the EST server did not ask for a client certificate: the new one is not proved by it")
+    chain = [x509.load_pem_x509_certificate(text.encode()) for text in state.chain]
+    anchors = x509.load_pem_x509_certificates(context.device.config.ca_file.read_bytes())
+    issuers = [*chain, *(authorities or []), *anchors]
+    now = datetime.now(UTC)
+    for warning in certificates.check_issued(issued, current, key.public_key(), issuers=issuers, now=now, tried=tried):
+        log.warning("%s", warning)
+
+
+def curve_of(certificate: x509.Certificate) -> ec.EllipticCurve:
+    """Give the curve of the current key: the new one has the same. Raises RequestRefusedError."""
+    public_key = certificates.ec_key_of(certificate)
+    if public_key is not None and isinstance(public_key.curve, (ec.SECP256R1, ec.SECP384R1)):
+        return public_key.curve
+    kind = certificate.public_key_algorithm_oid
+    other = "RSA" if kind == PublicKeyAlgorithmOID.RSAES_PKCS1_v1_5 else kind.dotted_string
+    found = other if public_key is None else public_key.curve.name
+    raise RequestRefusedError(
+        f"the current certificate holds a key of another kind ({found}): expected P-256 or P-384; "
+        "configuration values of this device cannot be encrypted to it, so it has to be registered anew"
+    )
+
+
+def _csr(current: x509.Certificate, key: ec.EllipticCurvePrivateKey, wanted: CsrAttributes = NOTHING) -> str:
+    """Give the CSR as the journal keeps it."""
+    return base64.b64encode(certificates.build_csr(current, key, wanted)).decode()
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
