@@ -142,7 +142,7 @@ class Rotator:
                 try:
                     self._actions[action]()
                 except FORESEEABLE as error:
-                    self._failed(error)
+                    self._failed(action, error)
             self._note_failure()
         if self._failure is not None:
             raise self._failure
@@ -197,21 +197,21 @@ class Rotator:
             return self._lost_journal.due
         return self._wish in {Wish.RESUME, Wish.OFFLINE} and self._lost_journal.exists
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, action: Action, error: Exception) -> None:
         """Have the call end with that error; the first one is the one to tell."""
         if self._failure is not None:
             log.warning("after that failure: %s", describe(error))
             self._call = Call.ENDS
             return
         self._failure = error
-        self._call = Call.REFUSED if is_final(error) else Call.ENDS
+        self._call = Call.REFUSED if is_final(error) and action is not Action.UNMARK else Call.ENDS
 
     def _note_failure(self) -> None:
         """Have the journal say why this call could not go on: the daemon and people want to know."""
         if self._failure is None or self._wish is Wish.OFFLINE:
             return
         self._deliveries.drain()
-        if is_final(self._failure):
+        if is_final(self._failure) or Action.WAIT in self._done:
             return
         try:
             self._journal.wait(self._failure)
@@ -448,7 +448,8 @@ class Rotator:
         state, mark = self._opened().rotation, _mark(self._journal.rotation)
         wanted = self._wanted()
         if mark in GOING_BACK:
-            reason = f"rolled back, {state.rollback}" if state.locked else str(state.rollback)
+            nothing_done = self._wish is Wish.ABORT and not state.locked
+            reason = str(state.rollback) if nothing_done else f"rolled back, {state.rollback}"
         elif mark is Mark.REFUSED:
             reason = str(state.refused)
         elif wanted is not None:

@@ -223,10 +223,6 @@ TABLE: tuple[Row, ...] = (
     # A rotation that ends without being finished
     _row("abort; proved", Action.REFUSE, wish=Wish.ABORT, stage=PROVED),
     _row(
-        "abort; the gateway cannot know the new key; the old one is in use",
-        Action.DROP, wish=Wish.ABORT, stage=ROTATION, known=False, named=Named.OLD,
-    ),
-    _row(
         "abort, otherwise",
         Action.MARK, wish=Wish.ABORT, stage=ROTATION, mark=frozenset(Mark) - {Mark.BY_HAND},
     ),
