@@ -20,7 +20,7 @@ from .progress import Progress
 
 @dataclass
 class Context:
-    """One call: what it works with, and what it has changed so far.
+    """One call: what it works with.
 
     `by_fioconfig`: fioconfig waits for this call and is ended by its exit status, so it is neither stopped nor started
     here, and the old key outlives this call: if it is killed, fioconfig stores a configuration for that key.
@@ -35,10 +35,8 @@ class Context:
     connections: Connections = field(init=False)
     fioconfig: Fioconfig = field(init=False)
     local_config: LocalConfig = field(init=False)
-    switched: bool = False
-    """The configuration names a new identity, or config.encrypted is for its key, by what this call did."""
-    undone: bool = False
-    """This call has undone what an earlier one had switched."""
+    settled: bool = False
+    """This call has encrypted config.encrypted to the new key."""
 
     def __post_init__(self) -> None:
         """Build what follows from the rest."""
@@ -47,6 +45,15 @@ class Context:
         self.fioconfig = Fioconfig(self.journal, self.services, waits_for_us=self.by_fioconfig)
         self.local_config = LocalConfig(self.device.config_encrypted, self.journal.aside)
         self._target = current_target(self.device.storage)
+        self._named = self.device.names_in_use()
+
+    @property
+    def switched(self) -> bool:
+        """Whether this call has switched the key, one way or the other, or config.encrypted: fioconfig knows neither.
+
+        By evidence: a signal may come right after the replacement. What was switched and switched back is as before.
+        """
+        return self.settled or self.device.names_in_use(self._named) != self._named
 
     @property
     def rotation(self) -> RotationState:

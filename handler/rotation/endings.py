@@ -48,8 +48,7 @@ def go_back(context: Context) -> None:
     if state.step >= LOCKED:
         undone |= settle_back(context, state)
         move_files(context, state.new, state.old, via=state.old)
-    context.undone |= undone and not context.switched
-    context.switched = False
+    context.settled = False
     if undone or state.step >= SWITCHED:
         context.services.restart_aktualizr()
     log.warning("the gateway may take no changes of this device's configuration until a rotation is complete")

@@ -87,11 +87,8 @@ class Rotator:
 
     @property
     def switched(self) -> bool:
-        """Whether this call switched the key (or config.encrypted to it), one way or the other.
-
-        fioconfig has loaded what was there before. What was switched and rolled back in one call is as before.
-        """
-        return self._context.switched or self._context.undone
+        """Whether this call switched the key, one way or the other: fioconfig has loaded the one from before."""
+        return self._context.switched
 
     # What a call is for
 
@@ -118,7 +115,7 @@ class Rotator:
     def resume_offline(self) -> bool:
         """Make a half-switched device whole without any network; tell whether anything had to be changed."""
         self._run(Wish.OFFLINE)
-        return self._changed or self._context.switched
+        return self._changed or self._context.settled
 
     def close(self) -> None:
         """Let go of connections, threads and the token."""

@@ -140,10 +140,7 @@ def switch(context: Context, state: RotationState) -> None:
     device = context.device
     if device.names_in_use(state.new) != state.new:
         device.identity(state.new)
-        try:
-            device.switch(state.new)
-        finally:  # by evidence: a signal may come right after the replacement
-            context.switched |= device.names_in_use(state.new) == state.new
+        device.switch(state.new)
     settle(context, state)
 
 
@@ -151,7 +148,7 @@ def settle(context: Context, state: RotationState) -> None:
     """Make config.encrypted readable with the new key, which is in use. Needs no network."""
     keys = (partial(context.key, state.old), partial(context.key, state.new))
     if context.local_config.settle(state.config_digest, *keys):
-        context.switched = True
+        context.settled = True
 
 
 def settle_back(context: Context, state: RotationState) -> bool:

@@ -1,0 +1,448 @@
+"""What each action of the rules does in the abstract world: a sequence of single effects, each of which can be the last.
+
+An effect is a function of world and memory that yields what can come of it. A server's answer can be lost after it did
+its work, put off, or be wrong; each of these is a fault, and costs one.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+from handler.rotation.rules import Action, Before, Call, Found, Mark, Named, Stage, Way, Wish
+
+from .world import IN_FRONT, NEW, OLD, OTHER, REPLICAS, TAKES, Memory, World, without_rotation
+
+GOING_BACK = {Mark.TAKEN_BACK, Mark.BY_HAND, Mark.SUPERSEDED}
+STAGES = (Stage.ENROL, Stage.ANNOUNCE, Stage.PREPARE, Stage.MOVE, Stage.SWITCH, Stage.PROVE, Stage.TELL, Stage.TIDY)
+OK = None
+"""Of an outcome: the effects that are left follow."""
+
+
+class Outcome(NamedTuple):
+    """What came of an effect: the world and the memory after it, and what follows in the place of what was left."""
+
+    world: World
+    memory: Memory
+    instead: tuple | None = OK
+    label: str = ""
+
+
+def found_in(world, memory):
+    """Give what the loop would find."""
+    rotation = world.rotation != 0
+    named = {OLD: Named.OLD, NEW: Named.NEW, OTHER: Named.OTHER}[world.named] if rotation else Named.OLD
+    wanted = _wanted(world, memory)
+    stage = Stage.NONE
+    if rotation:
+        stage = STAGES[world.step]
+        if world.step < 5 and named is Named.OLD and not world.certificate:
+            stage = Stage.ENROL
+        if world.step == 6 and world.files_left:
+            stage = Stage.FOLLOW
+    mark = world.mark if rotation else Mark.NONE
+    way = memory.way if mark in GOING_BACK else Way.UNKNOWN
+    if mark in GOING_BACK and named is Named.OLD and not world.known:
+        way = Way.BACK
+    before = Before.EARLY if memory.early else Before.READY
+    if not memory.noted and memory.wish in {Wish.ROTATE, Wish.ABORT, Wish.WITHDRAWN}:
+        before = Before.UNNOTED
+    if world.foreign and not memory.taken_over:
+        before = Before.FOREIGN
+    switched = is_switched(world, memory)
+    return Found(
+        wish=memory.wish,
+        before=before,
+        stage=stage,
+        named=named,
+        known=world.known,
+        mark=mark,
+        way=way,
+        wanted=bool(wanted),
+        waits=memory.by_fioconfig and (switched or (memory.told and not wanted)),
+        call=memory.call,
+        events=(world.events_wait or world.success_waits) and not memory.delivered,
+        lost=world.lost
+        and not rotation
+        and not memory.mended
+        and memory.wish in {Wish.RESUME, Wish.UNATTENDED, Wish.OFFLINE},
+    )
+
+
+def is_switched(world, memory):
+    """Tell whether fioconfig has to load another key than it had at the beginning of this call."""
+    return memory.changed or memory.settled or world.named != memory.loaded
+
+
+def _ended(world, memory):
+    """Give the memory once no rotation is left: what is in use is the old identity of any next."""
+    return memory._replace(changed=memory.changed or world.named != memory.loaded, loaded=OLD)
+
+
+def _wanted(world, memory):
+    if memory.wish is Wish.ROTATE:
+        return memory.wanted if memory.noted else 0
+    return world.requested if memory.wish in {Wish.RESUME, Wish.UNATTENDED} else 0
+
+
+# Kinds of effects
+
+
+def write(world, memory, **changes):
+    """Change the world; nothing can come between."""
+    yield Outcome(world._replace(**changes), memory)
+
+
+def remember(world, memory, **changes):
+    """Change what the call knows."""
+    yield Outcome(world, memory._replace(**changes))
+
+
+def ends(world, memory):
+    """End the call with a failure that may pass."""
+    yield Outcome(world, memory._replace(call=Call.ENDS, failed=True), ())
+
+
+def is_refused(world, memory):
+    """Have something refused for good; the call goes on as the rules say."""
+    yield Outcome(world, memory._replace(call=Call.REFUSED, failed=True), ())
+
+
+def faulty(world):
+    """Give the world with one more fault."""
+    return world._replace(faults=world.faults + 1)
+
+
+def ask(world, memory, identity, done=None, refused=(is_refused,), denied=(is_refused,)):
+    """Ask the gateway as that identity. `done` changes the world where it answers yes; else what follows instead.
+
+    A final answer is the gateway's own or that of something in front of it; `denied` is one about the certificate.
+    """
+    takes = world.takes(identity) or (identity == NEW and _would_take(world))
+    done = dict(done or {})
+    if identity == NEW and takes:
+        done["seen"] = True
+    after = world._replace(**done)
+    if takes:
+        yield Outcome(after, memory)
+        yield Outcome(faulty(after), memory, (ends,), "its answer is lost")
+    else:
+        yield Outcome(world, memory, denied, "the gateway refuses the certificate")
+    yield Outcome(faulty(world), memory, (ends,), "the gateway cannot answer now")
+    yield Outcome(
+        faulty(world)._replace(asked_to_wait=world.rotation != 0),
+        memory,
+        (ends,),
+        "the gateway asks to come back later",
+    )
+    yield Outcome(faulty(world), memory, denied, "something answers 403")
+    yield Outcome(faulty(world), memory, refused, "the request is answered 400")
+    if world.gateway == REPLICAS and identity == OLD and world.seen:
+        yield Outcome(world._replace(**{**done, "seen": world.seen}), memory, OK, "a replica still takes the old one")
+
+
+def _would_take(world):
+    return world.gateway in {TAKES, REPLICAS}
+
+
+def enrol_at_server(world, memory):
+    """Have a certificate issued."""
+    yield Outcome(world, memory)
+    yield Outcome(faulty(world), memory, (ends,), "the EST server cannot answer now")
+    yield Outcome(faulty(world)._replace(asked_to_wait=True), memory, (ends,), "the EST server asks to come back later")
+    yield Outcome(faulty(world), memory, (record_refused, is_refused), "the EST server refuses")
+
+
+def record_refused(world, memory):
+    """Journal that a step was refused for good, unless the new identity is in use."""
+    if world.named == NEW:
+        yield Outcome(world._replace(events_wait=True), memory)
+    else:
+        yield Outcome(world._replace(mark=Mark.REFUSED, events_wait=True), memory)
+
+
+STEP_REFUSED = (record_refused, is_refused)
+
+
+def step_done(number):
+    """Journal a step and its event."""
+
+    def effect(world, memory):
+        step = max(world.step, number)
+        moved = {"asked_to_wait": False} if step != world.step else {}
+        yield Outcome(world._replace(step=step, events_wait=True, **moved), memory)
+
+    return effect
+
+
+def stop_fioconfig(world, memory):
+    """Stop fioconfig, unless this is its own call; it may have stored what it was about to."""
+    if memory.by_fioconfig or world.stopped:
+        yield Outcome(world, memory)
+        return
+    yield Outcome(world._replace(stopped=True), memory)
+    if world.fioconfig != world.config and world.fioconfig != NEW:
+        yield Outcome(
+            world._replace(stopped=True, config=world.fioconfig), memory, OK, "fioconfig stored its own first"
+        )
+
+
+def start_fioconfig(world, memory):
+    """Start it again where we stopped it: it loads what is in use."""
+    if world.stopped:
+        world = world._replace(stopped=False, fioconfig=world.named)
+    yield Outcome(world, memory)
+
+
+# The actions
+
+
+def note(world, memory):
+    request = world.request if memory.wish is Wish.ROTATE else 0
+    changes, wanted = {}, 0
+    if not request:
+        changes["requested"] = 0
+    elif world.rotation == request:
+        wanted = request if world.mark is Mark.REFUSED and not world.known else 0
+        if memory.by_fioconfig:
+            changes["requested"] = 0
+    elif request not in world.completed:
+        wanted = request
+        if world.rotation:
+            changes["requested"] = request
+    yield Outcome(world._replace(**changes), memory._replace(noted=True, wanted=wanted))
+
+
+def take_over(world, memory):
+    if world.rotation == 0:
+        step = min(world.foreign, 5 if world.named == NEW else 2)
+        world = world._replace(
+            rotation=world.request or 1, step=step, certificate=True, announced=True, reported=False, mark=Mark.NONE
+        )
+    yield Outcome(world, memory)
+
+
+def check_and_begin(world, memory):
+    wanted = _wanted(world, memory)
+    yield Outcome(world, memory)
+    yield Outcome(faulty(world)._replace(requested=wanted), memory, (ends,), "the checks cannot be made now")
+    yield Outcome(faulty(world)._replace(requested=0), memory, (is_refused,), "the checks refuse it")
+
+
+def open_journal(world, memory):
+    wanted = _wanted(world, memory)
+    world = without_rotation(world)._replace(rotation=wanted, requested=0, events_wait=True)
+    yield Outcome(world, memory._replace(wanted=0))
+
+
+def announce_first(world, memory):
+    """Journal that the gateway is told, before it is."""
+    yield Outcome(world._replace(announced=True), memory)
+
+
+def tell_gateway(world, memory, before):
+    forget = partial(write, announced=before)
+    keep_if_told = partial(write, announced=True)
+    yield from ask(world, memory, OLD, {}, (forget, *STEP_REFUSED), (keep_if_told if before else forget, *STEP_REFUSED))
+
+
+def announce(world, memory):
+    """Step 2, also where the old certificate is taken no longer."""
+    if world.announced and world.seen:
+        leave = (partial(write, files_left=True), step_done(2))
+        yield Outcome(world, memory, leave)
+        return
+    yield Outcome(
+        world,
+        memory,
+        (
+            partial(ask, identity=OLD, refused=STEP_REFUSED, denied=STEP_REFUSED),
+            announce_first,
+            partial(tell_gateway, before=world.announced),
+            step_done(2),
+        ),
+    )
+
+
+def move_files(world, memory):
+    """Step 4, also where the old certificate is taken no longer."""
+    if world.seen:
+        yield Outcome(world, memory, (partial(write, files_left=True), step_done(4)))
+        return
+    look = partial(ask, identity=OLD, refused=STEP_REFUSED, denied=STEP_REFUSED)
+    store = partial(ask, identity=OLD, done={"files": NEW}, refused=STEP_REFUSED, denied=STEP_REFUSED)
+    yield Outcome(world, memory, (look, store, step_done(4)) if world.files == OLD else (look, step_done(4)))
+
+
+def switch_names(world, memory):
+    if not world.has(NEW) or not world.certificate:
+        yield Outcome(world, memory, (is_refused,), "the new identity is not whole")
+        return
+    yield Outcome(world._replace(named=NEW), memory)
+
+
+def settle(world, memory):
+    if world.config == OLD and world.old_key:
+        yield Outcome(world._replace(config=NEW), memory._replace(settled=True))
+    else:
+        yield Outcome(world, memory)
+
+
+def settle_back(world, memory):
+    if world.config == NEW and world.new_key:
+        world = world._replace(config=OLD)
+    yield Outcome(world, memory)
+
+
+def prove(world, memory):
+    """Report over the new certificate. Today any final answer but one about the certificate counts as proof."""
+    taken_back = (partial(write, mark=Mark.TAKEN_BACK),)
+    reports = world.success_waits
+    if world.gateway == IN_FRONT:
+        yield Outcome(world, memory, OK, "something in front answers 400")
+        return
+    for outcome in ask(world, memory, NEW, {"success_waits": False, "events_wait": False}, taken_back, taken_back):
+        if outcome.label == "the request is answered 400":
+            continue  # it is taken for a proof: the expected counterexample with a server in front
+        after = outcome.world
+        if reports and not after.success_waits and not after.seen:
+            after = after._replace(false_success=True)
+        yield outcome._replace(world=after)
+
+
+def follow(world, memory):
+    yield from ask(world, memory, NEW, {"files": NEW} if world.files == OLD else {}, (ends,), (ends,))
+
+
+def tell_users(world, memory):
+    yield Outcome(world._replace(completed=world.completed | {world.rotation}), memory)
+
+
+def retire_old(world, memory):
+    yield Outcome(world._replace(old_key=False), memory)
+
+
+def close_journal(world, memory):
+    yield Outcome(without_rotation(world), _ended(world, memory))
+
+
+def mark(world, memory):
+    reason = Mark.BY_HAND if memory.wish is Wish.ABORT else Mark.SUPERSEDED
+    superseding = reason is Mark.SUPERSEDED
+    memory = memory._replace(way=Way.UNKNOWN, superseding=superseding)
+    if superseding:
+        memory = memory._replace(call=Call.GOES_ON, failed=False)
+    yield Outcome(world._replace(mark=reason), memory)
+
+
+def ask_for_way_back(world, memory):
+    if world.named == OLD and not world.new_key:
+        yield Outcome(world, memory._replace(way=Way.BACK))
+        return
+    closed = (partial(remember, way=Way.CLOSED),)
+    refused = closed if memory.superseding else (is_refused,)
+    for outcome in ask(world, memory, OLD, {}, refused, closed):
+        yield outcome if outcome.instead else outcome._replace(memory=memory._replace(way=Way.OPEN))
+
+
+def unmark(world, memory):
+    yield Outcome(world._replace(mark=Mark.REFUSED if memory.superseding else Mark.NONE), memory, (ends,))
+
+
+def go_back_names(world, memory):
+    yield Outcome(world._replace(named=OLD), memory)
+
+
+def files_back(world, memory):
+    if world.files == NEW:
+        yield from ask(world, memory, OLD, {"files": OLD})
+    else:
+        yield from ask(world, memory, OLD)
+
+
+def end_dropped(world, memory):
+    going_back = world.mark is Mark.TAKEN_BACK
+    dropped = without_rotation(world)._replace(events_wait=True)
+    memory = _ended(world, memory)._replace(delivered=False)
+    yield Outcome(dropped, memory, (is_refused,) if going_back else OK)
+
+
+def hand_over(world, memory):
+    """Have what the rotation's keys read encrypted to the key in use."""
+    if world.step >= 2:
+        yield Outcome(world._replace(config=OTHER, files=OTHER), memory)
+        yield Outcome(faulty(world), memory, (ends,), "the gateway cannot answer now")
+    else:
+        yield Outcome(world._replace(config=OTHER), memory) if world.config == NEW else Outcome(world, memory)
+
+
+def end_given_up(world, memory):
+    given_up = without_rotation(world)._replace(events_wait=True)
+    memory = _ended(world, memory)._replace(delivered=False)
+    yield Outcome(given_up, memory, OK if memory.wish is Wish.ABORT else (is_refused,))
+
+
+def deliver(world, memory):
+    memory = memory._replace(delivered=True)
+    for outcome in ask(world, memory, world.named, {"events_wait": False, "success_waits": False}, (), ()):
+        after = outcome.world
+        if world.success_waits and not after.success_waits and world.named == OLD and world.rotation:
+            after = after._replace(false_success=True)
+        yield outcome._replace(world=after, memory=memory, instead=() if outcome.instead else OK)
+
+
+def mend(world, memory):
+    memory = memory._replace(mended=True)
+    config = OLD if world.config == NEW and world.new_key else world.config
+    world = world._replace(config=config)
+    if memory.wish is Wish.OFFLINE:
+        yield Outcome(world, memory)
+        return
+    files = OLD if world.files == NEW and world.new_key else world.files
+    yield from ask(world, memory, OLD, {"files": files, "lost": False})
+
+
+def make_whole(world, memory):
+    effect = settle if world.named == NEW else settle_back
+    yield Outcome(world, memory, (effect, partial(remember, call=Call.ENDS)))
+
+
+ACTIONS = {
+    Action.TAKE_OVER: (take_over, partial(remember, taken_over=True), partial(write, foreign=0)),
+    Action.NOTE: (note,),
+    Action.WAIT: (ends,),
+    Action.MAKE_WHOLE: (make_whole,),
+    Action.MEND: (mend,),
+    Action.GIVE_UP: (hand_over, partial(write, new_key=False), start_fioconfig, end_given_up),
+    Action.REFUSE: (is_refused,),
+    Action.DROP: (partial(write, new_key=False), start_fioconfig, end_dropped),
+    Action.MARK: (mark,),
+    Action.ASK: (ask_for_way_back,),
+    Action.UNMARK: (unmark,),
+    Action.GO_BACK: (
+        stop_fioconfig,
+        partial(write, files_left=True),
+        go_back_names,
+        settle_back,
+        files_back,
+        partial(remember, way=Way.BACK, settled=False),
+    ),
+    Action.RETRY: (partial(write, mark=Mark.NONE),),
+    Action.SWITCH_AGAIN: (switch_names, settle),
+    Action.ENROL: (
+        partial(write, new_key=True),
+        enrol_at_server,
+        partial(write, certificate=True),
+        enrol_at_server,
+        step_done(1),
+    ),
+    Action.ANNOUNCE: (announce,),
+    Action.PREPARE: (stop_fioconfig, step_done(3)),
+    Action.MOVE: (move_files,),
+    Action.SWITCH: (switch_names, settle, step_done(5)),
+    Action.PROVE: (partial(write, reported=True, success_waits=True), prove, partial(write, step=6)),
+    Action.FOLLOW: (follow, partial(write, files_left=False)),
+    Action.TELL: (tell_users, partial(write, step=7), partial(remember, told=True)),
+    Action.TIDY: (stop_fioconfig, settle, retire_old, start_fioconfig, close_journal),
+    Action.BEGIN: (check_and_begin, open_journal),
+    Action.DELIVER: (deliver,),
+}
+"""The effects of each action, in order."""

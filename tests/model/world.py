@@ -1,0 +1,164 @@
+"""The abstract world: what lasts when a call is cut off, and what one call knows beside that.
+
+Identities are named from the pending rotation's point of view: OLD and NEW are its two, OTHER is one that somebody
+else put into the configuration, GONE a key that nobody has any more. When a rotation ends, the one in use becomes OLD.
+"""
+
+from typing import NamedTuple
+
+from handler.rotation.rules import Call, Mark, Way, Wish
+
+OLD, NEW, OTHER, GONE = "old", "new", "other", "gone"
+TAKES, REFUSES, IN_FRONT, REPLICAS = "takes", "refuses", "in front", "replicas"
+"""What the gateway does with a new certificate. IN_FRONT: a server before it does not trust it and answers 400.
+REPLICAS: two that learn late, so that one may refuse the new and take the old after the other took the new."""
+
+
+class World(NamedTuple):
+    """What lasts."""
+
+    # What somebody wants
+    request: int = 1
+    """The rotation that the request file asks for; 0: there is no file."""
+    completed: frozenset[int] = frozenset()
+    # The journal
+    rotation: int = 0
+    step: int = 0
+    certificate: bool = False
+    announced: bool = False
+    files_left: bool = False
+    mark: Mark = Mark.NONE
+    reported: bool = False
+    requested: int = 0
+    success_waits: bool = False
+    events_wait: bool = False
+    asked_to_wait: bool = False
+    # The device
+    named: str = OLD
+    old_key: bool = True
+    new_key: bool = False
+    config: str = OLD
+    """The key that config.encrypted is for."""
+    stopped: bool = False
+    """fioconfig was stopped by us, says the journal."""
+    fioconfig: str = OLD
+    """The identity that the running fioconfig loaded."""
+    foreign: int = 0
+    """fioconfig's own rotation lies there, after that step."""
+    lost: bool = False
+    """The journal was lost."""
+    # The servers
+    files: str = OLD
+    """The key that the device's files on the server are for."""
+    seen: bool = False
+    """The gateway has taken the new certificate, and takes the old one no more."""
+    gateway: str = TAKES
+    false_success: bool = False
+    """A success was reported that is none."""
+    # What the history has cost
+    faults: int = 0
+    changes: int = 0
+
+    @property
+    def known(self):
+        """Whether the gateway may know the new key, by the journal."""
+        return self.rotation != 0 and (self.step >= 2 or self.announced)
+
+    def has(self, key):
+        """Tell whether that key exists."""
+        return {OLD: self.old_key, NEW: self.new_key, OTHER: True, GONE: False}[key]
+
+    def takes(self, identity):
+        """Tell whether the gateway takes the certificate of that identity, and would not see it for the first time."""
+        if identity == NEW:
+            return self.seen
+        return identity == OTHER or (identity == OLD and not self.seen)
+
+
+class Memory(NamedTuple):
+    """What one call knows."""
+
+    wish: Wish
+    by_fioconfig: bool
+    noted: bool = False
+    wanted: int = 0
+    told: bool = False
+    way: Way = Way.UNKNOWN
+    call: Call = Call.GOES_ON
+    delivered: bool = False
+    mended: bool = False
+    loaded: str = OLD
+    """The identity that the configuration named when the call began."""
+    changed: bool = False
+    """It was another one when a rotation ended in this call."""
+    settled: bool = False
+    superseding: bool = False
+    failed: bool = False
+    early: bool = False
+    taken_over: bool = False
+
+
+def without_rotation(world, **changes):
+    """Give the world once the journal holds no rotation: the identity in use is the old one of any next."""
+    if world.named == OLD:
+        rest = {"new_key": world.new_key, "seen": False}
+        renamed = {}
+    else:
+        renamed = {NEW: OLD, OLD: GONE} if world.named == NEW else {OTHER: OLD, OLD: GONE, NEW: GONE}
+        rest = {"old_key": True, "new_key": False, "seen": False}
+    return world._replace(
+        **rest,
+        named=OLD,
+        config=renamed.get(world.config, world.config),
+        files=renamed.get(world.files, world.files),
+        fioconfig=renamed.get(world.fioconfig, world.fioconfig),
+        rotation=0,
+        step=0,
+        certificate=False,
+        announced=False,
+        files_left=False,
+        mark=Mark.NONE,
+        reported=False,
+        asked_to_wait=False,
+        success_waits=False,
+        stopped=False,
+        **changes,
+    )
+
+
+def broken(world):
+    """List what does not hold in a world that a call left, whatever happened in it."""
+    found = []
+    if not world.has(world.named):
+        found.append(f"the identity in use ({world.named}) has no key")
+    if world.named == NEW and not world.certificate:
+        found.append("the identity in use has no certificate")
+    if not world.has(world.config):
+        found.append("config.encrypted is for a key that is gone")
+    if not world.has(world.files):
+        found.append("the files on the server are for a key that is gone")
+    if world.seen and not world.new_key:
+        found.append("the gateway takes the new certificate alone, and its key is gone")
+    if not world.seen and not world.old_key and world.named != OTHER:
+        found.append("the gateway takes the old certificate alone, and its key is gone")
+    if world.false_success:
+        found.append("a success was reported that is none")
+    if world.rotation == 0 and world.stopped:
+        found.append("fioconfig stays stopped")
+    return found
+
+
+def unsettled(world):
+    """List what is not as it should be once a world that behaves has had its calls."""
+    found = []
+    if world.rotation or world.requested or world.foreign:
+        found.append("something is pending")
+    if world.events_wait or world.success_waits:
+        found.append("events are not delivered")
+    if world.config != world.named:
+        found.append(f"config.encrypted is for {world.config}, in use is {world.named}")
+    if world.files != world.named:
+        found.append(f"the files on the server are for {world.files}, in use is {world.named}")
+    if world.gateway == TAKES and world.request and world.request not in world.completed:
+        found.append("the rotation that is asked for is not complete")
+    return found
