@@ -15,7 +15,7 @@ from tests.independent_est import EstClients, running_libest
 from tests.invariants import broken_files, broken_invariants
 from tests.simulators.factory import running_factory
 from tests.simulators.pki import spki_pem
-from tests.unit.test_csrattrs import (
+from tests.unit.servers.test_csrattrs import (
     EC,
     EXTENSION_REQUEST,
     KEY_USAGE,

@@ -18,8 +18,8 @@ from handler.errors import CertificateRefusedError, PendingError, RequestRefused
 from handler.rotation.enrolment import curve_of
 from tests.authority import DAY, Authority, device_name, key_usage
 
-EST = json.loads((Path(__file__).parents[1] / "data" / "est.json").read_text())
-WIRE = json.loads((Path(__file__).parents[1] / "data" / "wire.json").read_text())
+EST = json.loads((Path(__file__).parents[2] / "data" / "est.json").read_text())
+WIRE = json.loads((Path(__file__).parents[2] / "data" / "wire.json").read_text())
 MINUTE = dt.timedelta(minutes=1)
 CA = Authority()
 NOW = CA.now

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from handler.crypto.ecies import DecryptError, decrypt, encrypt
 
-VECTORS = json.loads((Path(__file__).parents[1] / "data" / "ecies.json").read_text())["vectors"]
+VECTORS = json.loads((Path(__file__).parents[2] / "data" / "ecies.json").read_text())["vectors"]
 CURVES = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1()}
 KEYS = {name: ec.generate_private_key(curve) for name, curve in CURVES.items()}
 PROPERTY = settings(max_examples=60, deadline=None, database=None)

@@ -20,7 +20,7 @@ from handler.crypto.encrypted_values import (
 )
 from handler.errors import RefusedError
 
-WIRE = json.loads((Path(__file__).parents[1] / "data" / "wire.json").read_text())
+WIRE = json.loads((Path(__file__).parents[2] / "data" / "wire.json").read_text())
 OLD, NEW, OTHER = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
 PROPERTY = settings(max_examples=40, deadline=None, database=None)
 

@@ -15,7 +15,7 @@ from hsm.presence import wait_for_token
 from hsm.token import Token
 from tests.softhsm import MODULE, SO_PIN, make_token, remove_token, softhsm_environment
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 (_PRELOAD,) = (str(path) for path in Path("/usr/lib").glob("*/libumockdev-preload.so.0"))
 PIN = "87654321"
 _INIT = ["softhsm2-util", "--init-token", "--free", "--pin", PIN, "--so-pin", SO_PIN, "--label"]

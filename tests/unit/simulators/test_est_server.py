@@ -29,7 +29,7 @@ from tests.simulators.issuing import MISISSUED
 from tests.simulators.pki import CLIENT_AUTH, SERVER_AUTH, FactoryPki, general_names, spki_pem
 from tests.simulators.relay import Relay
 
-DATA = Path(__file__).resolve().parents[1] / "data"
+DATA = Path(__file__).resolve().parents[2] / "data"
 JSON = {"Content-Type": "application/json"}
 
 
