@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from handler.rotation.fioconfig import Fioconfig
 
 from handler.device.keystore import IdentityNames
 from handler.device.request import RotationRequest
 from handler.device.services import Services
 from handler.journal.journal import Journal, RotationState
+from handler.rotation.fioconfig import Fioconfig
 from tests import softhsm
 from tests.events import EVENTS
 from tests.simulators.client import Client

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handler.device.device import completed_rotations as completed
+from handler.device import completed_rotations as completed
 from handler.device.keystore import IdentityNames
 from handler.device.request import RotationRequest
 from handler.journal.journal import RotationState
