@@ -1,22 +1,15 @@
-"""A rotation that fioconfig's own code left at any of its steps is finished, in both key modes."""
+"""What fioconfig's own code does to a device and its gateway, step by step."""
 
 import json
 
-import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from handler.crypto import encrypted_values as encrypted_config
 from tests import softhsm
-from tests.crash.invariants import broken_invariants
-from tests.simulators.factory import running_factory
 from tests.simulators.pki import certificate_pem, key_pem, spki_pem
 
-from .in_process import call
-
 ID = "certs-1669058841"
-DONE, SWITCHED = 0, 123
 
 
 class Stock:
@@ -105,71 +98,3 @@ class Stock:
         self.switch()
         self.device.config_encrypted.write_text(self.state["FullConfigEncrypted"])
         self.state["Finalized"] = True
-
-
-@pytest.fixture(params=["file", "token"])
-def stock(request, tmp_path):
-    with running_factory(tmp_path / "device", request.param) as factory:
-        factory.device.write_request(ID)
-        yield Stock(factory)
-
-
-def finished(stock):
-    """Finish what was left; the call after the one that switched tidies up."""
-    assert call(stock.device).status in (SWITCHED, DONE)
-    assert call(stock.device).status == DONE
-    assert not (stock.device.storage / "cert-rotation.state").exists()
-
-
-@pytest.mark.parametrize("steps", range(6))
-def test_a_rotation_that_fioconfig_left_is_finished(stock, steps):
-    plaintexts = stock.device.plaintexts()
-    stock.run(steps)
-    finished(stock)
-    identity = stock.device.current_identity()
-    assert identity.whole
-    assert identity.public_key == stock.factory.gateway.current
-    assert stock.device.plaintexts() == plaintexts
-    with stock.device.private_key() as key:
-        assert stock.factory.gateway.files_readable_with(key)
-    assert [each["event"]["success"] for each in stock.factory.gateway.completed(ID)] == [True]
-    if steps:
-        assert identity.public_key == spki_pem(stock.public)
-        assert stock.factory.est.csrs == []
-    else:
-        assert broken_invariants(stock.factory, ID, completed=True) == []
-
-
-def test_one_that_was_cut_off_between_sota_toml_and_config_encrypted_is_made_whole_offline(stock):
-    plaintexts = stock.device.plaintexts()
-    stock.run(4)
-    stock.switch()
-    assert call(stock.device, "offline").status == DONE
-    assert stock.device.plaintexts() == plaintexts
-    finished(stock)
-    assert stock.device.plaintexts() == plaintexts
-
-
-def test_a_state_that_cannot_be_read_is_in_nobodys_way(stock):
-    (stock.device.storage / "cert-rotation.state").write_text('{"RotationId":')
-    finished(stock)
-    assert broken_invariants(stock.factory, ID, completed=True) == []
-
-
-def test_no_private_key_stays_in_a_json_file(stock):
-    stock.run(1)
-    call(stock.device)
-    left = [path.name for path in stock.device.private_key_files() if path.suffix != ".pem"]
-    assert left == []
-
-
-def test_the_key_that_fioconfig_made_is_kept_in_a_file_of_its_own(tmp_path):
-    with running_factory(tmp_path / "device", "file") as factory:
-        factory.device.write_request(ID)
-        stock = Stock(factory)
-        stock.run(2)
-        finished(stock)
-        path = factory.device.current_identity().key
-        loaded = serialization.load_pem_private_key((factory.device.storage / path).read_bytes(), None)
-        assert loaded.private_numbers() == stock.key.private_numbers()
-        assert (factory.device.storage / path).stat().st_mode & 0o777 == 0o600

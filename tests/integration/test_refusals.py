@@ -16,7 +16,6 @@ from tests.simulators.pki import key_pem
 
 (SPY,) = (str(path) for path in Path("/usr/lib").glob("*/pkcs11/pkcs11-spy.so"))
 FOUR_LINES = ("ESTSERVER={est}", "PKEYIDS=01,07", "CERTIDS=03,09", "ROTATIONID=certs-1")
-
 # What is wrong -> the lines, and what the message says beside the file: the line, the value, what is expected.
 REQUESTS = {
     "another server": (["ESTSERVER=https://a.example", *FOUR_LINES], ["line 2", "ESTSERVER", "a.example"]),
@@ -156,16 +155,11 @@ def test_sota_toml_that_may_not_be_written_is_refused_before_anything_is_sent():
 
 # Root may write everything. What is needed is loaded first: where the interpreter lies is not for everybody to read.
 AS_NOBODY = f"""
-import codecs, encodings.ascii, os, sys
+import codecs, encodings.ascii, importlib, os, pkgutil, sys
+import handler
 from handler import cli
-from handler.device.device import device
-from handler.console.terminal import progress
-from handler.device.device import request
-from handler.rotation.rotator import rotator as rotation
-from handler.journal import journal as state
-from handler.rotation.rotator import steps
-from handler.device.device import storage
-from handler.console.terminal import table
+for module in pkgutil.walk_packages(handler.__path__, "handler."):
+    module.name == "handler.__main__" or importlib.import_module(module.name)
 codecs.lookup("utf-8-sig")
 if not os.geteuid():
     os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
@@ -236,3 +230,12 @@ def test_a_wrong_pin_is_tried_once_and_nothing_is_sent(token, refused, tmp_path)
     assert {**after, "var/sota": None} == {**before, "var/sota": None}
     assert log.read_text().count(": C_Login\n") == 1
     assert "999111" not in said
+
+
+def test_names_that_fioctl_manages_are_never_written(files, refused):
+    device = files.device
+    device.write_request("certs-1")
+    names = device.sota()["import"]
+    fioctl = device.folder / "etc/sota/conf.d/z-50-fioctl.toml"
+    fioctl.write_text(f'[import]\ntls_pkey_path = "{names["tls_pkey_path"]}"\n')
+    assert "z-50-fioctl.toml" in refused(files)

@@ -7,12 +7,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from handler.crypto import ecies
+from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from tests.invariants import broken_invariants, secrets_in_journal
 from tests.simulators.factory import running_factory
 
 from .in_process import LIMITS, call
 
-DONE, PENDING, REFUSED, SWITCHED = 0, 75, 78, 123
 ID = "certs-rollback"
 REFUSALS = ["alert", 401, 403]
 

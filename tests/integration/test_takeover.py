@@ -1,4 +1,4 @@
-"""What else can be true of a rotation that fioconfig left: half-done steps, its own leftovers, refusals, another id.
+"""A rotation that fioconfig's own code left is finished: at each step, half-done, with leftovers, refused, another id.
 
 fioconfig counts a step when it is done and writes its file after that, so that of the step that follows anything may
 have been done. Its events up to there have gone out under the same correlation id.
@@ -7,8 +7,10 @@ have been done. Its events up to there have gone out under the same correlation 
 import json
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from tests import softhsm
 from tests.events import STEPS
 from tests.invariants import broken_files, broken_invariants, secrets_in_journal
@@ -16,9 +18,7 @@ from tests.simulators.factory import running_factory
 from tests.simulators.pki import certificate_pem, key_pem, spki_pem
 
 from .in_process import call
-from .test_takeover import ID, Stock
-
-DONE, PENDING, REFUSED, SWITCHED = 0, 75, 78, 123
+from .stock import ID, Stock
 
 
 class ReportingStock(Stock):
@@ -89,7 +89,7 @@ def test_a_rotation_that_is_taken_over_ends_as_one_of_our_own(stock, steps):
     stock.run(steps)
     finish(stock)
     assert broken_invariants(stock.factory, ID, completed=True) == []
-    assert not steps or with_its_key(stock)
+    assert not steps or (with_its_key(stock) and stock.factory.est.csrs == [])
 
 
 @pytest.mark.parametrize("steps", range(1, 6))
@@ -368,3 +368,32 @@ def test_a_state_with_a_key_that_comes_while_another_rotation_is_pending_is_kept
     in_files.factory.gateway.faults.clear()
     assert call(in_files.device, "resume").status == DONE
     assert in_files.device.current_identity().public_key == in_files.factory.gateway.current
+
+
+def test_one_that_was_cut_off_between_sota_toml_and_config_encrypted_is_made_whole_offline(stock):
+    plaintexts = stock.device.plaintexts()
+    stock.run(4)
+    stock.switch()
+    assert call(stock.device, "offline").status == DONE
+    assert stock.device.plaintexts() == plaintexts
+    finish(stock)
+    assert stock.device.plaintexts() == plaintexts
+
+
+def test_no_private_key_stays_in_a_json_file(stock):
+    stock.run(1)
+    call(stock.device)
+    left = [path.name for path in stock.device.private_key_files() if path.suffix != ".pem"]
+    assert left == []
+
+
+def test_the_key_that_fioconfig_made_is_kept_in_a_file_of_its_own(tmp_path):
+    with running_factory(tmp_path / "device", "file") as factory:
+        factory.device.write_request(ID)
+        stock = ReportingStock(factory)
+        stock.run(2)
+        finish(stock)
+        path = factory.device.current_identity().key
+        loaded = serialization.load_pem_private_key((factory.device.storage / path).read_bytes(), None)
+        assert loaded.private_numbers() == stock.key.private_numbers()
+        assert (factory.device.storage / path).stat().st_mode & 0o777 == 0o600

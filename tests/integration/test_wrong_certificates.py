@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from tests.invariants import broken_files, broken_invariants
 from tests.simulators.factory import running_factory
 from tests.simulators.pki import spki_pem
 
 from .in_process import LIMITS, call
 
-DONE, PENDING, REFUSED, SWITCHED = 0, 75, 78, 123
 ID = "certs-bad"
 SAN = ["device-1.example"]
 HUGE = 64_000_000

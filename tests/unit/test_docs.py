@@ -49,7 +49,7 @@ def text_of(node):
 def texts():
     """Give every text in the program's source, with the name of the call that it is the first argument of."""
     for folder in ("handler", "hsm"):
-        for path in sorted((DOCS.parent / folder).glob("*.py")):
+        for path in sorted((DOCS.parent / folder).rglob("*.py")):
             tree = ast.parse(path.read_text())
             firsts = {
                 id(node.args[0]): ast.unparse(node.func)
