@@ -191,7 +191,7 @@ def test_a_disk_that_makes_nothing_durable_any_more(tmp_path, keys, name, error)
             device.write_request(rotation_id)
             identity = device.current_identity()
             fault = f"inject={name}:error={error}:when={number}+"
-            strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={name}", "-e", fault]
+            strace = ["strace", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", f"trace={name}", "-e", fault]
             done = run(device, [*strace, *device.command()])
             untouched(factory, identity, done)
             assert finish(factory, rotation_id) == [], (number, done.stderr)
