@@ -58,7 +58,7 @@ def texts():
             }
             for node in ast.walk(tree):
                 if isinstance(node, ast.JoinedStr | ast.Constant) and (text := text_of(node)):
-                    yield f"{path.name}:{node.lineno}", firsts.get(id(node), ""), text
+                    yield f"{path.relative_to(DOCS.parent)}:{node.lineno}", firsts.get(id(node), ""), text
 
 
 def test_every_message_that_is_explained_is_one_of_the_program():

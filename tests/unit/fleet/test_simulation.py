@@ -36,7 +36,7 @@ def test_after_the_first_minute_ten_thousand_ask_less_at_once_and_less_often_tha
 
 
 def test_the_documentation_shows_what_is_simulated(documented):
-    text = (Path(__file__).parents[2] / "docs/fleet.md").read_text()
+    text = (Path(__file__).parents[3] / "docs/fleet.md").read_text()
     for name, of in (
         ("requests", lambda outcome: f"{outcome.total:,}"),
         ("busiest second of the first minute, requests", lambda outcome: str(outcome.peak)),
