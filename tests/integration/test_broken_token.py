@@ -71,6 +71,10 @@ def finish(factory, rotation_id=ID):
 # The PIN
 
 
+def beside_the_journal(snapshot):
+    return {name: file for name, file in snapshot.items() if "renew-client-cert" not in name and "spy.log" not in name}
+
+
 @pytest.mark.parametrize("arguments", [(), ("rotate",), ("resume",)], ids=" ".join)
 def test_a_wrong_pin_is_tried_once_by_a_call(factory, arguments):
     device = factory.device
@@ -80,10 +84,15 @@ def test_a_wrong_pin_is_tried_once_by_a_call(factory, arguments):
     right = configuration(device).read_text()
     watched = Watched(device)
     configuration(device).write_text(configuration(device).read_text().replace(device.token.pin, "999111"))
+    before, asked = device.snapshot(), [*factory.est.requests, *factory.gateway.requests]
     done = device.run(*arguments, environment=watched.environment())
     assert done.returncode == REFUSED, done.stderr
     assert "PIN" in done.stderr
+    assert "999111" not in done.stdout + done.stderr
     assert watched.calls.count("C_Login") == 1
+    assert [*factory.est.requests, *factory.gateway.requests] == asked
+    # Nothing has changed but the journal, where it stands that this PIN is not tried again.
+    assert beside_the_journal(device.snapshot()) == beside_the_journal(before)
     configuration(device).write_text(right)
     assert finish(factory) == []
 

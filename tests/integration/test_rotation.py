@@ -343,11 +343,14 @@ def test_three_rotations_in_a_row_swap_the_slots_each_time(factory):
 
 def test_the_next_call_has_nothing_to_do_but_tidying_up(factory):
     rotate(factory, "certs-1")
-    for _ in range(2):
-        done = factory.device.run()
-        assert done.returncode == DONE
-        assert not (factory.device.storage / "renew-client-cert/rotation.json").exists()
+    assert factory.device.run().returncode == DONE
+    before, asked = factory.device.snapshot(), [*factory.est.requests, *factory.gateway.requests]
+    done = factory.device.run()
+    assert done.returncode == DONE
     assert "complete already" in done.stdout
+    assert factory.device.snapshot() == before
+    assert [*factory.est.requests, *factory.gateway.requests] == asked
+    assert not (factory.device.storage / "renew-client-cert/rotation.json").exists()
     if not factory.device.token:
         assert len(factory.device.private_key_files()) == 2
 

@@ -261,12 +261,3 @@ def test_the_same_rotation_again_goes_on_where_it_was(factory, place):
     assert len(set(asked)) == 1
     assert ends(factory, FIRST) == [True]
     assert broken_invariants(factory, FIRST, completed=True) == []
-
-
-def test_a_rotation_that_is_complete_is_not_done_again(factory):
-    finish(factory)
-    asked = len(factory.est.requests) + len(factory.gateway.requests)
-    before = factory.device.snapshot()
-    assert call(factory.device).status == DONE
-    assert factory.device.snapshot() == before
-    assert len(factory.est.requests) + len(factory.gateway.requests) == asked
