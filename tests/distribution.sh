@@ -27,7 +27,7 @@ unshare --mount sh -eu -c '
     mount -t proc proc "$0/proc"
     mount --rbind /dev "$0/dev"
     chroot "$0" python3 -c "import ssl, sys; print(\"Python\", sys.version.split()[0], ssl.OPENSSL_VERSION)"
-    chroot "$0" sh -c "cd /opt/checkout && python3 -m pytest -n 2 tests/unit/test_hsm*.py \
-        tests/integration/test_rotation.py tests/integration/test_whole_rotation.py tests/integration/test_daemon.py \
-        tests/integration/test_independent_est.py"
+    chroot "$0" sh -c "cd /opt/checkout && python3 -m pytest -n 2 tests/unit/hsm \
+        tests/integration/test_rotation.py tests/integration/test_wire.py tests/integration/test_daemon.py \
+        tests/integration/test_interoperability.py"
 ' "$root"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Gets Cisco's libest, the EST server and client that tests/integration/test_independent_est.py runs.
+# Gets Cisco's libest, the EST server and client that tests/integration/test_interoperability.py runs.
 #
 # Debian has it from trixie on: installed there when root. In an older Debian its packages of trixie are fetched and
 # unpacked into build/libest, once; nothing is installed, so that no root is needed and nothing of trixie gets into the

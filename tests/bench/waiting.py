@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 
 from handler.exit_status import PENDING
-from tests.integration.test_daemon import SLOW, Systemd, waits
+from tests.integration.daemons import SLOW, Systemd, waits
 from tests.simulators.factory import Factory
 
 from .rotation import FailedError, registered

@@ -5,14 +5,11 @@ import threading
 import time
 import tomllib
 from importlib.metadata import EntryPoint
-from pathlib import Path
 
 import pytest
 
 from handler import __version__
 from handler.cli import main
-from handler.device.storage import DeviceLock
-from handler.errors import BusyError, is_final
 from handler.exit_status import BUG, DONE, PENDING, REFUSED, SWITCHED, USAGE
 from tests.simulators.device import REPOSITORY
 
@@ -206,36 +203,3 @@ def test_resuming_needs_no_request_file(factory, until):
     assert factory.est.csrs == csrs
     assert factory.gateway.event_names("certs-1")[-1] == "CertRotationCompleted"
     assert device.current_identity().public_key == factory.gateway.current
-
-
-# One at a time
-
-
-def test_a_second_call_waits_and_then_finds_the_work_done(files, until):
-    device, go_on = files.device, threading.Event()
-    files.gateway.faults.add("PATCH", "/device", hang=go_on)
-    device.write_request("certs-1")
-    with device.start() as first:
-        until(lambda: ("PATCH", "/device") in files.gateway.calls())
-        with device.start() as second:
-            until(lambda: has_open(second.pid, device.storage))
-            with pytest.raises(BusyError) as caught:
-                DeviceLock(device.storage).acquire(0.1)
-            assert f"process {first.pid} " in str(caught.value)
-            assert "-m handler" in str(caught.value)
-            # As the command line ends such a call: not final is pending, 75.
-            assert not is_final(caught.value)
-            assert second.poll() is None
-            go_on.set()
-            first.communicate(timeout=30)
-            second.communicate(timeout=30)
-    assert (first.returncode, second.returncode) == (SWITCHED, DONE)
-    assert len(files.est.csrs) == 1
-
-
-def has_open(pid, path):
-    """Tell whether the process has that file or folder open, as it has while it asks for the lock."""
-    try:
-        return any(each.readlink() == path for each in Path(f"/proc/{pid}/fd").iterdir())
-    except FileNotFoundError:  # closed while we looked
-        return False

@@ -50,7 +50,18 @@ def unread(device, *arguments, **environment):
 
 def test_where_no_journal_could_be_written_nothing_is_said_to_go_on(files):
     files.device.write_request(ID)
-    strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=mkdir", "-e", "inject=mkdir:error=ENOSPC"]
+    strace = [
+        "strace",
+        "-f",
+        "--seccomp-bpf",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=mkdir",
+        "-e",
+        "inject=mkdir:error=ENOSPC",
+    ]
     done = run(files.device, [*strace, *files.device.command("rotate")])
     assert done.returncode == PENDING
     assert done.stderr.startswith("renew-client-cert: not now: No space left on device: ")

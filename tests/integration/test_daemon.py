@@ -4,10 +4,7 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
-import threading
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -19,87 +16,9 @@ from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from handler.journal.pending import marker, read_pending
 from tests.invariants import broken_invariants
 
-ID = "certs-daemon"
-QUICK = ("--first-delay", "0.1", "--longest-delay", "0.3")
-SLOW = ("--first-delay", "600", "--longest-delay", "3600")
-ENROL = ("POST", "/simplereenroll")
+from .daemons import ENROL, ID, QUICK, SLOW, cut_off, ended, left_pending, running, systemd, waits, waits_for, works
 
-
-class Systemd:
-    """What the daemon tells systemd."""
-
-    def __init__(self, folder):
-        self.said = []
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.address = str(folder / "notify")
-        self._socket.bind(self.address)
-        self._thread = threading.Thread(target=self._hear, daemon=True)
-        self._thread.start()
-
-    def _hear(self):
-        while message := self._socket.recv(4096):
-            self.said += message.decode().splitlines()
-
-    def close(self):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
-            end.sendto(b"", self.address)
-        self._thread.join()
-        self._socket.close()
-
-
-@pytest.fixture
-def systemd(tmp_path):
-    service = Systemd(tmp_path)
-    yield service
-    service.close()
-
-
-@contextmanager
-def running(factory, systemd, *arguments, **environment):
-    """Run the daemon; it is stopped at the end, if it has not ended by itself."""
-    environment = {"NOTIFY_SOCKET": systemd.address, **environment}
-    with factory.device.start("daemon", *arguments, environment=environment) as daemon:
-        try:
-            yield daemon
-        finally:
-            daemon.terminate()
-
-
-def ended(daemon):
-    _, errors = daemon.communicate(timeout=30)
-    assert "Traceback" not in errors
-    assert daemon.returncode == DONE, errors
-    return errors
-
-
-def left_pending(factory, **fault):
-    """Leave a rotation that the EST server postponed: called by fioconfig, ended with 75."""
-    factory.device.write_request(ID)
-    fault = factory.est.faults.add(*ENROL, times=1, **({"status": 503, "headers": {"Retry-After": "3000"}} | fault))
-    done = factory.device.run()
-    assert done.returncode == PENDING, done.stderr
-    return fault
-
-
-def cut_off(factory, until):
-    """Leave a rotation that was killed in the middle."""
-    factory.device.write_request(ID)
-    fault = factory.gateway.faults.add("PATCH", "/config", hang=20.0)
-    with factory.device.start() as program:
-        until(lambda: fault.used)
-        program.kill()
-
-
-def waits(systemd):
-    return bool(waits_for(systemd))
-
-
-def waits_for(systemd):
-    """Give what the daemon said that it waits for, with 12:34 in the place of a time of day."""
-    said = [
-        each.removeprefix("STATUS=") for each in systemd.said if re.search("attempt at|come back|waiting for", each)
-    ]
-    return [re.sub(r"\b\d\d:\d\d\b", "12:34", each) for each in said]
+__all__ = ["systemd"]  # a fixture
 
 
 def change_waiting(factory, **fields):
@@ -431,73 +350,3 @@ def test_a_daemon_that_is_started_looks_for_the_token_at_once(token, systemd):
     with running(token, systemd, *SLOW) as daemon:  # as the udev rule starts it anew
         ended(daemon)
     assert broken_invariants(token, ID, completed=True) == []
-
-
-# The clock
-
-
-class Clock:
-    """The clock of a device, which is wrong until it is set (libfaketime reads a file)."""
-
-    def __init__(self, folder, wrong):
-        self._file = folder / "faketime"
-        self._file.write_text(f"{wrong}\n")
-        self.environment = {
-            "LD_PRELOAD": str(next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))),
-            "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
-
-    def set(self):
-        self._file.write_text("+0\n")
-
-
-def works(systemd):
-    return systemd.said.count(f"STATUS=rotation {ID}: working")
-
-
-def finished_after_the_clock_was_set(factory, systemd, until, clock, *, is_known=True):
-    """Have the daemon wait with a wrong clock, and set it."""
-    with running(factory, systemd, *SLOW, **clock.environment) as daemon:
-        until(lambda: waits(systemd))
-        if is_known:
-            assert waits_for(systemd) == ["waiting for network time"]
-        clock.set()
-        ended(daemon)
-    assert broken_invariants(factory, ID, completed=True) == []
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        "@1970-01-01 00:00:20",  # before the current certificate
-        "-2d",  # before those of the servers: TLS says so, and no time from which on it works
-        "-2h",  # before the issued one
-        "+400d",  # set back, then
-    ],
-)
-def test_a_clock_that_is_set_is_noticed_whatever_it_was_that_failed(files, systemd, until, tmp_path, wrong):
-    clock = Clock(tmp_path, wrong)
-    files.device.write_request(ID)
-    assert files.device.run(environment=clock.environment).returncode == PENDING
-    finished_after_the_clock_was_set(files, systemd, until, clock, is_known=wrong != "+400d")
-
-
-def test_a_clock_that_is_set_is_noticed_by_a_rotation_that_was_cut_off_before(files, systemd, until, tmp_path):
-    cut_off(files, until)
-    finished_after_the_clock_was_set(files, systemd, until, Clock(tmp_path, "@1970-01-01 00:00:20"))
-
-
-def test_a_clock_that_is_set_does_not_make_it_come_back_before_a_server_asked_for(files, systemd, until, tmp_path):
-    fault = left_pending(files)
-    clock = Clock(tmp_path, "-2d")
-    with running(files, systemd, *SLOW, **clock.environment) as daemon:
-        until(lambda: waits(systemd))
-        clock.set()
-        until(lambda: len(waits_for(systemd)) > 1)
-        assert works(systemd) == 0
-        daemon.terminate()
-        errors = ended(daemon)
-    assert "the clock was set by +172800 s" in errors
-    assert fault.seen == 1

@@ -17,7 +17,17 @@ from tests.invariants import broken_invariants
 from tests.simulators.est_server import EstServer
 from tests.simulators.factory import running_factory
 from tests.simulators.pki import certificate_pem
-from tests.unit.test_csrattrs import EXTENSION_REQUEST, KEY_USAGE, RSA, SHA384, USAGE, attribute, extension, oid, seq
+from tests.unit.servers.test_csrattrs import (
+    EXTENSION_REQUEST,
+    KEY_USAGE,
+    RSA,
+    SHA384,
+    USAGE,
+    attribute,
+    extension,
+    oid,
+    seq,
+)
 
 from .in_process import LIMITS, call
 

@@ -12,8 +12,8 @@ from tests import softhsm
 from tests.invariants import broken_files, broken_invariants
 from tests.simulators.factory import running_factory
 
+from .daemons import ID, QUICK, SLOW, ended, left_pending, running, systemd
 from .in_process import call
-from .test_daemon import ID, QUICK, SLOW, ended, left_pending, running, systemd
 
 __all__ = ["systemd"]  # a fixture
 COMMANDS = [(), ("rotate",), ("resume",), ("resume", "--offline"), ("resume", "--unattended"), ("abort",)]

@@ -1,17 +1,13 @@
 """What the person at the console is told where something is wrong: what it is, where, and what to do."""
 
 import contextlib
-import os
 import re
-import subprocess
-import threading
 
 import pytest
 
 from handler.exit_status import DONE, PROBLEMS, REFUSED
-from tests.simulators.device import REPOSITORY
 from tests.simulators.pki import FactoryPki
-from tests.terminal import make_terminal, on_terminal, read_all
+from tests.terminal import on_terminal
 
 from .looking import look
 
@@ -123,26 +119,6 @@ def test_a_rotation_that_was_refused_and_is_pending_has_not_ended_and_stands_in_
     assert status == PROBLEMS
     assert f"problem rotation {ID} is pending after step 3, refused: " in words
     assert "`renew-client-cert resume`, or `renew-client-cert abort`" in words
-
-
-def test_who_waits_for_another_rotation_says_for_whom_on_a_terminal(files, until):
-    go_on, device = threading.Event(), files.device
-    files.gateway.faults.add("PATCH", "/device", hang=go_on)
-    device.write_request(ID)
-    with device.start("rotate") as first:
-        until(lambda: ("PATCH", "/device") in files.gateway.calls())
-        ours, theirs = make_terminal(500)
-        with subprocess.Popen(
-            device.command("resume"), stdout=theirs, stderr=theirs, env=device.environment(), cwd=REPOSITORY
-        ) as second:
-            os.close(theirs)
-            words = os.read(ours, 4096).decode()
-            assert words.startswith(f"info: process {first.pid} (")
-            assert words.endswith(": waiting\r\n")
-            go_on.set()
-            assert "nothing to do: no rotation is pending" in read_all(ours)
-        assert second.returncode == DONE
-        first.communicate(timeout=30)
 
 
 def test_a_server_that_is_waited_for_is_said_to_be_on_a_terminal_and_not_in_a_pipe(files):

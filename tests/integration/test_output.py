@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from tests.events import STEPS
 from tests.simulators.device import REPOSITORY
 from tests.terminal import make_terminal, on_terminal
 
-DONE, PENDING, REFUSED, SWITCHED = 0, 75, 78, 123
 UTF8 = {"PYTHONIOENCODING": "utf-8"}
 PLAINTEXTS = ("correct horse", "N0tAReal0ne", "Grüße")
 

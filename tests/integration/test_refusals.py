@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -14,9 +13,7 @@ from tests.simulators.device import REPOSITORY
 from tests.simulators.factory import running_factory
 from tests.simulators.pki import key_pem
 
-(SPY,) = (str(path) for path in Path("/usr/lib").glob("*/pkcs11/pkcs11-spy.so"))
 FOUR_LINES = ("ESTSERVER={est}", "PKEYIDS=01,07", "CERTIDS=03,09", "ROTATIONID=certs-1")
-
 # What is wrong -> the lines, and what the message says beside the file: the line, the value, what is expected.
 REQUESTS = {
     "another server": (["ESTSERVER=https://a.example", *FOUR_LINES], ["line 2", "ESTSERVER", "a.example"]),
@@ -156,16 +153,11 @@ def test_sota_toml_that_may_not_be_written_is_refused_before_anything_is_sent():
 
 # Root may write everything. What is needed is loaded first: where the interpreter lies is not for everybody to read.
 AS_NOBODY = f"""
-import codecs, encodings.ascii, os, sys
+import codecs, encodings.ascii, importlib, os, pkgutil, sys
+import handler
 from handler import cli
-from handler.device.device import device
-from handler.console.terminal import progress
-from handler.device.device import request
-from handler.rotation.rotator import rotator as rotation
-from handler.journal import journal as state
-from handler.rotation.rotator import steps
-from handler.device.device import storage
-from handler.console.terminal import table
+for module in pkgutil.walk_packages(handler.__path__, "handler."):
+    module.name == "handler.__main__" or importlib.import_module(module.name)
 codecs.lookup("utf-8-sig")
 if not os.geteuid():
     os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
@@ -182,24 +174,6 @@ def test_any_object_of_somebody_else_in_an_unused_slot_is_refused_and_named(toke
     said = refused(token, reported=True)
     assert "disk" in said
     assert "07" in said
-
-
-def test_a_token_label_that_is_there_twice_is_refused(token, refused):
-    device = token.device
-    device.write_request("certs-1")
-    twin = softhsm.make_token(device.token.label, device.token.pin, exact=True)
-    try:
-        # The twin has other objects: the device's own cannot be questioned by label while it is there.
-        files = {path: path.read_bytes() for path in device.folder.rglob("*") if path.is_file()}
-        tokens = {path: path.read_bytes() for path in device.token.directory.iterdir()}
-        done = device.run()
-        assert done.returncode == REFUSED
-        assert device.token.label in done.stderr
-        assert {path: path.read_bytes() for path in device.folder.rglob("*") if path.is_file()} == files
-        assert {path: path.read_bytes() for path in device.token.directory.iterdir()} == tokens
-        assert token.gateway.requests == token.est.requests == []
-    finally:
-        softhsm.remove_token(twin)
 
 
 @pytest.mark.parametrize("key", ["p11.tls_pkey_id", "p11.tls_clientcert_id"])
@@ -221,18 +195,10 @@ def test_two_certificates_under_the_id_in_use_are_refused(token, refused):
     assert "'other'" in said
 
 
-def test_a_wrong_pin_is_tried_once_and_nothing_is_sent(token, refused, tmp_path):
-    device = token.device
+def test_names_that_fioctl_manages_are_never_written(files, refused):
+    device = files.device
     device.write_request("certs-1")
-    log = tmp_path / "spy.log"
-    hsm = device.folder / "usr/lib/sota/conf.d/40-hsm.toml"
-    hsm.write_text(hsm.read_text().replace(device.token.module, SPY).replace(device.token.pin, "999111"))
-    before = device.snapshot()
-    done = device.run(environment={"PKCS11SPY": device.token.module, "PKCS11SPY_OUTPUT": str(log)})
-    said = done.stderr
-    assert done.returncode == REFUSED, said
-    # A PIN that was refused is remembered, so that it is not tried again; nothing else has changed.
-    after = {name: file for name, file in device.snapshot().items() if "renew-client-cert" not in name}
-    assert {**after, "var/sota": None} == {**before, "var/sota": None}
-    assert log.read_text().count(": C_Login\n") == 1
-    assert "999111" not in said
+    names = device.sota()["import"]
+    fioctl = device.folder / "etc/sota/conf.d/z-50-fioctl.toml"
+    fioctl.write_text(f'[import]\ntls_pkey_path = "{names["tls_pkey_path"]}"\n')
+    assert "z-50-fioctl.toml" in refused(files, reported=True)

@@ -1,5 +1,6 @@
 """What a rotation leaves of everything else, and what it costs: whole rotations by the real program."""
 
+import json
 import os
 import re
 import threading
@@ -8,10 +9,12 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from handler.device.keystore import IdentityNames
 from handler.device.request import RotationRequest
 from handler.device.services import Services
+from handler.exit_status import DONE, PENDING, SWITCHED
 from handler.journal.journal import Journal, RotationState
 from handler.rotation.fioconfig import Fioconfig
 from tests import softhsm
@@ -22,9 +25,9 @@ from tests.simulators.factory import running_factory
 
 from .in_process import call
 
-DONE, PENDING, SWITCHED = 0, 75, 123
 OLD, NEW = IdentityNames("/old.key", "/old.pem"), IdentityNames("/new.key", "/new.pem")
 (SPY,) = (str(path) for path in Path("/usr/lib").glob("*/pkcs11/pkcs11-spy.so"))
+WIRE = json.loads((Path(__file__).parents[1] / "data/wire.json").read_text())
 
 
 def rotate(factory, rotation_id="certs-1", environment=None):
@@ -190,25 +193,6 @@ def test_a_device_without_files_of_its_own_sends_none(tmp_path):
         assert factory.gateway.event_names("certs-1") == EVENTS
 
 
-# What the EST server may answer
-
-
-@pytest.mark.parametrize("answer", ["200 with line breaks", "PEM armour", "issuer and root before", "issuer after"])
-def test_the_certificate_is_found_in_every_form_of_answer(tmp_path, answer):
-    with running_factory(tmp_path / "device", "file") as factory:
-        issuer, root = factory.pki.device_ca.certificate, factory.pki.root.certificate
-        forms = {
-            "200 with line breaks": {"status": 200, "line_breaks": True},
-            "PEM armour": {"pem_armour": True},
-            "issuer and root before": {"before": [issuer, root]},
-            "issuer after": {"after": [issuer], "content_type": "application/pkcs7-mime; smime-type=certs-only"},
-        }
-        for name, value in forms[answer].items():
-            setattr(factory.est, name, value)
-        rotate(factory)
-        assert factory.device.current_identity().certificate == factory.est.issued[0]
-
-
 # Events beside the rotation
 
 
@@ -320,3 +304,105 @@ def test_without_systemd_a_warning_says_what_to_do(files):
     done = rotate(files)
     booted = os.path.isdir("/run/systemd/system")  # noqa: PTH112 - as sd_booted(3) asks
     assert ("restart aktualizr-lite yourself" in done.stderr) != booted
+
+
+# One after another
+
+
+def test_three_rotations_in_a_row_swap_the_slots_each_time(factory):
+    device = factory.device
+    before, plaintexts = device.config_encrypted.stat(), device.plaintexts()
+    keys = [device.current_identity().key]
+    for number in range(3):
+        connections = factory.est.connections + factory.gateway.connections
+        rotate(factory, f"certs-{number}")
+        identity = device.current_identity()
+        keys.append(identity.key)
+        assert identity.whole
+        assert identity.public_key == factory.gateway.current
+        assert factory.est.connections + factory.gateway.connections - connections <= 5
+        assert device.plaintexts() == plaintexts
+        after = device.config_encrypted.stat()
+        assert (after.st_mode, after.st_mtime_ns) == (before.st_mode, before.st_mtime_ns)
+        with device.private_key() as key:
+            assert factory.gateway.files_readable_with(key)
+        assert len(factory.gateway.event_names(f"certs-{number}")) == 7
+    if device.token:
+        assert keys == ["01", "07", "01", "07"]
+        classes = [each.object_class for each in device.token_objects()]
+        assert {name: classes.count(name) for name in set(classes)} == {
+            "PRIVATE_KEY": 2,
+            "PUBLIC_KEY": 2,
+            "CERTIFICATE": 2,
+        }
+    else:
+        assert len(set(keys)) == 4
+        # The factory's, the one in use, and the one before it until the next call.
+        assert len(device.private_key_files()) == 3
+
+
+def test_the_next_call_has_nothing_to_do_but_tidying_up(factory):
+    rotate(factory, "certs-1")
+    assert factory.device.run().returncode == DONE
+    before, asked = factory.device.snapshot(), [*factory.est.requests, *factory.gateway.requests]
+    done = factory.device.run()
+    assert done.returncode == DONE
+    assert "complete already" in done.stdout
+    assert factory.device.snapshot() == before
+    assert [*factory.est.requests, *factory.gateway.requests] == asked
+    assert not (factory.device.storage / "renew-client-cert/rotation.json").exists()
+    if not factory.device.token:
+        assert len(factory.device.private_key_files()) == 2
+
+
+def test_the_completed_state_is_one_that_the_stock_handler_understands(factory):
+    rotate(factory, "certs-1669058841")
+    text = (factory.device.storage / "cert-rotation.state.completed").read_text()
+    assert '"RotationId":"certs-1669058841",' in text
+    assert list(json.loads(text)) == list(WIRE["cert-rotation.state.completed"])
+
+
+# What a device may look like
+
+
+def test_our_own_leftovers_in_the_unused_slot_are_replaced(token):
+    device = token.device
+    device.write_request("certs-1")
+    softhsm.add_key_pair(device.token, 7)
+    softhsm.add_key_pair(device.token, 7)
+    softhsm.add_certificate(device.token, 9, device.certificate)
+    assert device.run().returncode == SWITCHED
+    kinds = (("CERTIFICATE", "03"), ("CERTIFICATE", "09"))
+    pairs = [(kind, name) for kind in ("PRIVATE_KEY", "PUBLIC_KEY") for name in ("01", "07")]
+    assert sorted((each.object_class, each.id) for each in device.token_objects()) == [*kinds, *pairs]
+
+
+def test_an_id_in_use_written_with_one_digit_is_the_same_slot(token):
+    device = token.device
+    device.write_request("certs-1")
+    device.sota_toml.write_text(device.sota_toml.read_text().replace('"01"', '"1"').replace('"03"', '"3"'))
+    assert device.run().returncode == SWITCHED
+    assert (device.sota()["p11"]["tls_pkey_id"], device.sota()["p11"]["tls_clientcert_id"]) == ("07", "09")
+
+
+def test_a_p384_key_in_a_file_is_followed_by_a_p384_key(tmp_path):
+    with running_factory(tmp_path / "device", "file", curve=ec.SECP384R1()) as factory:
+        rotate(factory)
+        with factory.device.private_key() as key:
+            assert key.curve.name == "secp384r1"
+        assert factory.device.plaintexts()
+
+
+def test_an_empty_storage_or_no_encrypted_configuration_is_fine(files):
+    files.device.write_request("certs-1")
+    files.device.config_encrypted.unlink()
+    assert files.device.run().returncode == SWITCHED
+    assert not files.device.config_encrypted.exists()
+
+
+def test_a_request_file_that_was_removed_means_nothing_to_do(files):
+    files.device.request_file.unlink(missing_ok=True)
+    before = files.device.snapshot()
+    done = files.device.run()
+    assert (done.returncode, files.device.snapshot()) == (DONE, before)
+    assert "nothing to do" in done.stdout

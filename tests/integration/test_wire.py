@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from handler.exit_status import PENDING, REFUSED, SWITCHED
 from tests.simulators.factory import running_factory
 from tests.simulators.gateway import Gateway
 from tests.simulators.pki import FactoryPki, certificate_pem, spki_pem
 
-PENDING, REFUSED, SWITCHED = 75, 78, 123
 WIRE = json.loads((Path(__file__).parents[1] / "data/wire.json").read_text())
 
 
@@ -161,3 +161,38 @@ def test_config_url_names_the_server_of_configurations_and_of_nothing_else(files
         hosts = {each.path: each.headers["Host"] for each in files.gateway.requests}
         main = files.gateway_server.netloc
         assert hosts == {"/events": main, "/device": main, "/config-device": other.netloc, "/config": other.netloc}
+
+
+def test_requests_are_those_of_the_reference_client(factory):
+    rotate(factory)
+    reference = [each for each in WIRE["requests"] if each["path"] != "/events"]
+    ours = [each for each in [*factory.est.requests, *factory.gateway.requests] if each.path != "/events"]
+    # Beside the trial and the first look at the device's files, of which the reference has nothing.
+    ours = [each for each in ours if not each.path.endswith("/cacerts")]
+    ours.pop(next(number for number, each in enumerate(ours) if each.path == "/config-device"))
+    assert [(each.method, each.path) for each in ours] == [(each["method"], each["path"]) for each in reference]
+    for mine, theirs in zip(ours, reference, strict=True):
+        assert mine.headers["Content-Type"] == theirs["headers"]["Content-Type"]
+        if theirs["headers"]["Content-Type"] == "application/json" and theirs["body"]:
+            assert shape(mine.json()) == shape(json.loads(theirs["body"]))
+    events = [
+        each for request in WIRE["requests"] if request["path"] == "/events" for each in json.loads(request["body"])
+    ]
+    sent = factory.gateway.unique_events()
+    assert [each["eventType"]["id"] for each in sent[:-1]] == [each["eventType"]["id"] for each in events]
+    assert [shape(each) for each in sent[:-1]] == [shape(each) for each in events]
+    assert sent[-1]["eventType"]["id"] == "CertRotationCompleted"
+
+
+@pytest.mark.parametrize("keys", ["file", "token"])
+def test_exactly_one_certificate_is_presented_although_the_ca_file_holds_its_issuer(tmp_path, keys):
+    with running_factory(tmp_path / "device", keys, with_device_cas=True) as factory:
+        rotate(factory)
+        assert {each.chain_length for each in [*factory.est.requests, *factory.gateway.requests]} == {1}
+
+
+def shape(value):
+    """Give a JSON value with every text, number and truth replaced by its type."""
+    if isinstance(value, dict):
+        return {key: shape(each) for key, each in value.items()}
+    return [shape(each) for each in value] if isinstance(value, list) else type(value).__name__

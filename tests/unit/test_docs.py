@@ -49,7 +49,7 @@ def text_of(node):
 def texts():
     """Give every text in the program's source, with the name of the call that it is the first argument of."""
     for folder in ("handler", "hsm"):
-        for path in sorted((DOCS.parent / folder).glob("*.py")):
+        for path in sorted((DOCS.parent / folder).rglob("*.py")):
             tree = ast.parse(path.read_text())
             firsts = {
                 id(node.args[0]): ast.unparse(node.func)
@@ -58,7 +58,7 @@ def texts():
             }
             for node in ast.walk(tree):
                 if isinstance(node, ast.JoinedStr | ast.Constant) and (text := text_of(node)):
-                    yield f"{path.name}:{node.lineno}", firsts.get(id(node), ""), text
+                    yield f"{path.relative_to(DOCS.parent)}:{node.lineno}", firsts.get(id(node), ""), text
 
 
 def test_every_message_that_is_explained_is_one_of_the_program():

@@ -1,0 +1,58 @@
+"""A rotation that is stopped at one of its requests, before something else is asked for."""
+
+import pytest
+
+from handler.exit_status import DONE, PENDING, SWITCHED
+from tests.invariants import secrets_in_journal
+from tests.simulators.factory import running_factory
+
+from .in_process import call
+
+PLACES = {
+    "enrol": ("est", "POST", "/simplereenroll"),
+    "trial": ("est", "GET", "/cacerts"),
+    "announce": ("gateway", "PATCH", "/device"),
+    "fetch files": ("gateway", "GET", "/config-device"),
+    "store files": ("gateway", "PATCH", "/config"),
+    "prove": ("gateway", "POST", "/events"),
+}
+FIRST, SECOND = "certs-first", "certs-second"
+
+
+@pytest.fixture(params=["file", "token"])
+def factory(request, tmp_path):
+    with running_factory(tmp_path / "device", request.param) as running:
+        running.device.write_request(FIRST)
+        yield running
+
+
+@pytest.fixture
+def files(tmp_path):
+    with running_factory(tmp_path / "device", "file") as running:
+        running.device.write_request(FIRST)
+        yield running
+
+
+def stop(factory, place, *, keep=False):
+    """Let the first rotation come so far; `keep` the fault that stopped it."""
+    server, method, path = PLACES[place]
+    faults = getattr(factory, server).faults
+    # Any answer to the trial is good enough. The files are looked at once before.
+    how = {"drop": "before"} if place == "trial" else {"status": 500, "skip": int(place == "fetch files")}
+    faults.add(method, path, times=None, **how)
+    assert call(factory.device).status == (SWITCHED if place == "prove" else PENDING)
+    assert secrets_in_journal(factory.device) == []
+    if not keep:
+        faults.clear()
+
+
+def ends(factory, rotation_id):
+    return [each["event"]["success"] for each in factory.gateway.completed(rotation_id)]
+
+
+def finish(factory):
+    """Call as often as fioconfig and a boot do; the last call has nothing left to do."""
+    statuses = [call(factory.device).status for _ in range(3)]
+    # A call that has switched the key leaves a second rotation to the next one.
+    assert set(statuses[:2]) <= {SWITCHED, DONE}
+    assert (statuses[2], call(factory.device, "resume").status) == (DONE, DONE)

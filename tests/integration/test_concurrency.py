@@ -1,0 +1,116 @@
+"""The handler, `resume` and a person at once: whoever comes in the middle waits, and there is one rotation.
+
+ROUNDS in the environment: how many rotations are tried so, half of them with each kind of key.
+"""
+
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from handler.device.storage import DeviceLock
+from handler.errors import BusyError, is_final
+from handler.exit_status import DONE, PENDING, SWITCHED
+from tests.invariants import broken_invariants
+from tests.simulators.device import REPOSITORY
+from tests.simulators.factory import running_factory
+from tests.terminal import make_terminal, read_all
+
+from .in_process import call
+
+ROUNDS = int(os.environ.get("ROUNDS", "6"))
+REQUESTS = [
+    ("est", "POST", "/simplereenroll"),
+    ("gateway", "PATCH", "/device"),
+    ("gateway", "GET", "/config-device"),  # looked at beside the enrolment
+    ("gateway", "PATCH", "/config"),
+    None,  # all at once
+]
+ID = "certs-messages"
+
+
+@pytest.mark.timeout(60 + 15 * ROUNDS)
+@pytest.mark.parametrize("keys", ["file", "token"])
+def test_the_handler_resume_and_a_person_at_once_make_one_rotation(tmp_path, until, keys):
+    with running_factory(tmp_path / "device", keys) as factory:
+        device = factory.device
+        for number in range((ROUNDS + 1) // 2):
+            rotation_id = f"certs-{number}"
+            device.write_request(rotation_id)
+            enrolled = len(factory.est.csrs)
+            processes = [device.start()]
+            moment = REQUESTS[number % len(REQUESTS)]
+            if moment is not None:
+                server, method, path = moment
+                fault = getattr(factory, server).faults.add(method, path, delay=0.2)
+                until(lambda fault=fault: fault.used)
+            processes += [device.start("resume"), device.start("rotate"), device.start()]
+            said = [ended(process) for process in processes]
+            statuses = [process.returncode for process in processes]
+            assert set(statuses) <= {DONE, PENDING, SWITCHED}, said
+            assert call(device, "resume").status == DONE
+            assert len(factory.est.csrs) - enrolled == 1
+            assert [each["event"]["success"] for each in factory.gateway.completed(rotation_id)] == [True]
+            assert broken_invariants(factory, rotation_id, completed=True) == []
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    """Wait for a program, and give what it said as an error."""
+    with process:
+        _, errors = process.communicate(timeout=90)
+    return errors
+
+
+# One at a time
+
+
+def test_a_second_call_waits_and_then_finds_the_work_done(files, until):
+    device, go_on = files.device, threading.Event()
+    files.gateway.faults.add("PATCH", "/device", hang=go_on)
+    device.write_request("certs-1")
+    with device.start() as first:
+        until(lambda: ("PATCH", "/device") in files.gateway.calls())
+        with device.start() as second:
+            until(lambda: has_open(second.pid, device.storage))
+            with pytest.raises(BusyError) as caught:
+                DeviceLock(device.storage).acquire(0.1)
+            assert f"process {first.pid} " in str(caught.value)
+            assert "-m handler" in str(caught.value)
+            # As the command line ends such a call: not final is pending, 75.
+            assert not is_final(caught.value)
+            assert second.poll() is None
+            go_on.set()
+            first.communicate(timeout=30)
+            second.communicate(timeout=30)
+    assert (first.returncode, second.returncode) == (SWITCHED, DONE)
+    assert len(files.est.csrs) == 1
+
+
+def has_open(pid, path):
+    """Tell whether the process has that file or folder open, as it has while it asks for the lock."""
+    try:
+        return any(each.readlink() == path for each in Path(f"/proc/{pid}/fd").iterdir())
+    except FileNotFoundError:  # closed while we looked
+        return False
+
+
+def test_who_waits_for_another_rotation_says_for_whom_on_a_terminal(files, until):
+    go_on, device = threading.Event(), files.device
+    files.gateway.faults.add("PATCH", "/device", hang=go_on)
+    device.write_request(ID)
+    with device.start("rotate") as first:
+        until(lambda: ("PATCH", "/device") in files.gateway.calls())
+        ours, theirs = make_terminal(500)
+        with subprocess.Popen(
+            device.command("resume"), stdout=theirs, stderr=theirs, env=device.environment(), cwd=REPOSITORY
+        ) as second:
+            os.close(theirs)
+            words = os.read(ours, 4096).decode()
+            assert words.startswith(f"info: process {first.pid} (")
+            assert words.endswith(": waiting\r\n")
+            go_on.set()
+            assert "nothing to do: no rotation is pending" in read_all(ours)
+        assert second.returncode == DONE
+        first.communicate(timeout=30)

@@ -1,0 +1,115 @@
+"""What a rotation takes from the configuration, and what it refuses."""
+
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from handler.device.configuration.checked import DeviceConfig, TokenConfig
+from handler.device.keystore import IdentityNames
+from handler.errors import RequestRefusedError
+from tests.authority import Authority
+
+PEM = Authority().certificate.public_bytes(Encoding.PEM)
+# What a rotation takes from it
+
+
+SOFTWARE = {
+    "tls.server": "https://gateway.example:8443",
+    "tls.ca_source": "file",
+    "tls.pkey_source": "file",
+    "tls.cert_source": "file",
+    "import.tls_pkey_path": "/var/sota/pkey.pem",
+    "import.tls_clientcert_path": "/var/sota/client.pem",
+    "storage.path": "/var/sota",
+}
+TOKEN = {
+    **SOFTWARE,
+    "tls.pkey_source": "pkcs11",
+    "tls.cert_source": "pkcs11",
+    "p11.module": "/usr/lib/libckteec.so.0",
+    "p11.pass": "s3cret-pin",
+    "p11.tls_pkey_id": "01",
+    "p11.tls_clientcert_id": "3",
+}
+
+
+def configured(tree, values, storage=None, config_url=None):
+    (tree.root / "root.crt").write_bytes(PEM)
+    values = {"import.tls_cacert_path": str(tree.root / "root.crt"), **values}
+    tree.write("sota.toml", "".join(f'{key} = "{value}"\n' for key, value in values.items() if value is not None))
+    return DeviceConfig.from_sota(tree.load(), storage=storage, config_url=config_url)
+
+
+def refusal(tree, values, **arguments):
+    with pytest.raises(RequestRefusedError) as caught:
+        configured(tree, values, **arguments)
+    assert "s3cret" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_device_with_software_keys(tree):
+    assert configured(tree, SOFTWARE) == DeviceConfig(
+        server="https://gateway.example:8443",
+        config_url="https://gateway.example:8443/config",
+        ca_file=tree.root / "root.crt",
+        storage=Path("/var/sota"),
+        token=None,
+        names=IdentityNames("/var/sota/pkey.pem", "/var/sota/client.pem"),
+    )
+
+
+def test_device_with_a_token(tree):
+    config = configured(tree, TOKEN)
+    assert config.token == TokenConfig("/usr/lib/libckteec.so.0", "aktualizr", "s3cret-pin")
+    assert config.names == IdentityNames("01", "3")
+    assert "s3cret" not in repr(config)
+    assert configured(tree, {**TOKEN, "p11.label": "mine"}).token.label == "mine"
+
+
+def test_options_and_environment_stand_over_the_configuration(tree):
+    config = configured(
+        tree, {**SOFTWARE, "storage.path": None}, storage=Path("/data"), config_url="https://other.example/c/"
+    )
+    assert config.storage == Path("/data")
+    assert config.config_url == "https://other.example/c"
+
+
+def test_slash_at_the_end_of_the_server_is_dropped(tree):
+    config = configured(tree, {**SOFTWARE, "tls.server": "https://gateway.example:8443/"})
+    assert config.config_url == "https://gateway.example:8443/config"
+
+
+@pytest.mark.parametrize("key", sorted(SOFTWARE))
+def test_each_key_of_a_software_device_is_required(tree, key):
+    assert f"{key} is not set" in refusal(tree, {**SOFTWARE, key: None})
+
+
+@pytest.mark.parametrize("key", ["p11.module", "p11.pass", "p11.tls_pkey_id", "p11.tls_clientcert_id"])
+@pytest.mark.parametrize("value", [None, ""])
+def test_each_key_of_a_token_is_required(tree, key, value):
+    assert f"{key} is not set" in refusal(tree, {**TOKEN, key: value})
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"tls.ca_source": "pkcs11"}, "tls.ca_source is 'pkcs11': expected \"file\""),
+        ({"tls.pkey_source": "tpm"}, "tls.pkey_source is 'tpm'"),
+        ({"tls.cert_source": "pkcs11"}, "expected key and certificate in the same place"),
+        ({"tls.server": "http://gateway.example"}, "tls.server"),
+        ({"tls.server": "https://user:s3cret@gateway.example"}, "credentials"),
+        ({"import.tls_cacert_path": "/nowhere/root.crt"}, "/nowhere/root.crt (import.tls_cacert_path"),
+        ({"import.tls_cacert_path": "/"}, "cannot be read"),
+        ({"import.tls_cacert_path": "/dev/null"}, "expected one or more in PEM"),
+    ],
+)
+def test_value_that_cannot_be_is_refused_with_its_place(tree, values, words):
+    message = refusal(tree, {**SOFTWARE, **values})
+    assert words in message
+    assert str(tree.root / "sota.toml") in message
+    assert "expected" in message or "cannot be read" in message
+
+
+def test_config_url_of_the_environment_is_checked(tree):
+    assert "CONFIG_URL" in refusal(tree, SOFTWARE, config_url="ftp://x")

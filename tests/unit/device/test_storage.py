@@ -1,0 +1,136 @@
+"""Atomic files."""
+
+import os
+import resource
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+
+from handler.device.storage import atomic_write, remove, remove_leftovers
+from tests.privileges import NOBODY
+
+KILLED_WHILE_WRITING = """
+import resource, signal, sys
+from pathlib import Path
+from handler.device.storage import atomic_write
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+atomic_write(Path(sys.argv[1]), b"x" * 5000)
+"""
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def mode(path):
+    return path.stat().st_mode & 0o7777
+
+
+@contextmanager
+def file_size_limit(size):
+    """Let writing fail beyond so many bytes, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_new_file_is_whole_and_private(tmp_path):
+    atomic_write(tmp_path / "new", b"x" * 100_000)
+    assert (tmp_path / "new").read_bytes() == b"x" * 100_000
+    assert mode(tmp_path / "new") == 0o600
+    assert names_in(tmp_path) == ["new"]
+
+
+def test_replaced_file_keeps_its_mode(tmp_path):
+    path = tmp_path / "sota.toml"
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    atomic_write(path, b"new")
+    assert (path.read_bytes(), mode(path)) == (b"new", 0o640)
+
+
+def test_given_mode_is_set_whatever_the_umask(tmp_path):
+    before = os.umask(0o077)
+    try:
+        atomic_write(tmp_path / "file", b"", mode=0o644)
+    finally:
+        os.umask(before)
+    assert mode(tmp_path / "file") == 0o644
+
+
+def test_replaced_file_keeps_its_owner(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    if os.geteuid() == 0:  # only root can have given it to somebody else
+        os.chown(path, NOBODY, NOBODY)
+    before = path.stat()
+    atomic_write(path, b"new")
+    assert (path.stat().st_uid, path.stat().st_gid) == (before.st_uid, before.st_gid)
+    assert path.stat().st_ino != before.st_ino
+
+
+def test_modification_time_is_kept_to_the_nanosecond(tmp_path):
+    path = tmp_path / "config.encrypted"
+    atomic_write(path, b"x", mtime_ns=1_669_058_841_123_456_789)
+    assert path.stat().st_mtime_ns == 1_669_058_841_123_456_789
+
+
+def test_symlink_stays_and_its_target_is_replaced(tmp_path):
+    (tmp_path / "real").mkdir()
+    target = tmp_path / "real" / "sota.toml"
+    target.write_bytes(b"old")
+    link = tmp_path / "sota.toml"
+    link.symlink_to("real/sota.toml")
+    atomic_write(link, b"new")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+    assert names_in(target.parent) == ["sota.toml"]
+
+
+def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with file_size_limit(1000), pytest.raises(OSError, match="File too large"):
+        atomic_write(path, b"x" * 5000)
+    assert path.read_bytes() == b"old"
+    assert names_in(tmp_path) == ["file"]
+
+
+def test_folder_in_the_place_of_the_file_fails_and_leaves_nothing(tmp_path):
+    (tmp_path / "folder" / "in").mkdir(parents=True)
+    with pytest.raises(OSError):
+        atomic_write(tmp_path / "folder", b"x")
+    assert names_in(tmp_path) == ["folder"]
+
+
+def test_leftovers_of_a_cut_are_removed_and_nothing_else(tmp_path):
+    kept = [".sota.toml.tmp", "sota.toml", ".x.renew-client-cert.tmp", "pkey.1.pem"]
+    left = [".sota.toml.0123456789abcdef.renew-client-cert.tmp", ".a.b.c.ffffffffffffffff.renew-client-cert.tmp"]
+    for name in [*kept, *left]:
+        (tmp_path / name).write_bytes(b"")
+    assert sorted(path.name for path in remove_leftovers(tmp_path)) == sorted(left)
+    assert names_in(tmp_path) == sorted(kept)
+
+
+def test_missing_folder_has_no_leftovers(tmp_path):
+    assert remove_leftovers(tmp_path / "missing") == []
+
+
+def test_temporary_file_of_a_cut_is_known_as_a_leftover(tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(tmp_path / "file")], check=False)
+    assert len(names_in(tmp_path)) == 1
+    assert len(remove_leftovers(tmp_path)) == 1
+
+
+def test_removing_can_be_repeated(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    remove(tmp_path / "file")
+    remove(tmp_path / "file")
+    assert names_in(tmp_path) == []
