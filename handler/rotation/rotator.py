@@ -50,6 +50,8 @@ log = logging.getLogger(__name__)
 REPORT_LIMITS = Limits(total=10.0, connect=5.0, read=5.0, retry_delays=())
 BY_HAND = "given up by hand"
 SUPERSEDED = "superseded by "
+WITHDRAWN = "the request was removed from the configuration"
+MARKS = {BY_HAND: Mark.BY_HAND, WITHDRAWN: Mark.WITHDRAWN}
 STAGES = (Stage.ENROL, Stage.ANNOUNCE, Stage.PREPARE, Stage.MOVE, Stage.SWITCH, Stage.PROVE, Stage.TELL, Stage.TIDY)
 """What comes next after that many steps."""
 
@@ -164,7 +166,7 @@ class Rotator:
             mark=mark,
             way=way,
             wanted=wanted is not None,
-            waits=self._context.by_fioconfig and (self.switched or (self._told and wanted is None)),
+            waits=self._context.by_fioconfig and (self._told or self.switched),
             call=self._call,
             events=not self._delivered and bool(self._journal.undelivered()),
             lost=state is None and self._is_lost_journal_due(),
@@ -394,11 +396,12 @@ class Rotator:
 
     def _mark_as_going_back(self) -> None:
         """Have the journal say that everything goes back, and why."""
-        state = self._context.rotation
-        reason = BY_HAND
-        if self._wish is not Wish.ABORT:
-            wanted = self._wanted()
-            reason = f"{SUPERSEDED}{wanted.rotation_id if wanted else ''}: {self._failure}"
+        state, wanted = self._context.rotation, self._wanted()
+        reason = BY_HAND if self._wish is Wish.ABORT else WITHDRAWN
+        if wanted is not None:
+            reason = f"{SUPERSEDED}{wanted.rotation_id}"
+            if self._failure is not None:
+                reason = f"{reason}: {self._failure}"
             self._superseded_error, self._failure, self._call = self._failure, None, Call.GOES_ON
         self._way = Way.UNKNOWN
         self._journal.record(replace(state, rollback=reason, refused=None))
@@ -442,23 +445,17 @@ class Rotator:
 
     def _drop(self) -> None:
         """End the rotation with the old identity in use."""
-        state, mark = self._opened().rotation, _mark(self._journal.rotation)
-        wanted = self._wanted()
-        if mark in GOING_BACK:
-            nothing_done = self._wish is Wish.ABORT and not state.locked
-            reason = str(state.rollback) if nothing_done else f"rolled back, {state.rollback}"
-        elif mark is Mark.REFUSED:
-            reason = str(state.refused)
-        elif wanted is not None:
-            reason = f"{SUPERSEDED}{wanted.rotation_id}"
-        else:
-            reason = "the request was removed from the configuration"
+        state = self._opened().rotation
+        mark = _mark(state)
+        reason = f"rolled back, {state.rollback}" if state.locked else state.rollback or state.refused or ""
         endings.drop(self._context, reason)
-        self._delivered = False
+        self._delivered, self._way = False, Way.UNKNOWN
         if mark is Mark.TAKEN_BACK:
             raise ServerRefusedError(reason)
-        if mark in GOING_BACK and self._wish is not Wish.ABORT:
-            log.warning("%s", f"what `abort` asked for is done: {reason}" if mark is Mark.BY_HAND else reason)
+        if mark is Mark.BY_HAND and self._wish is not Wish.ABORT:
+            log.warning("what `abort` asked for is done: %s", reason)
+        elif mark is Mark.SUPERSEDED and state.locked:
+            log.warning("%s", reason)
 
     def _give_up(self) -> None:
         state = self._context.rotation
@@ -485,8 +482,8 @@ class Rotator:
 
 def _mark(state: RotationState | None) -> Mark:
     if state is not None and state.rollback is not None:
-        if state.rollback == BY_HAND:
-            return Mark.BY_HAND
+        if state.rollback in MARKS:
+            return MARKS[state.rollback]
         return Mark.SUPERSEDED if state.rollback.startswith(SUPERSEDED) else Mark.TAKEN_BACK
     return Mark.NONE if state is None or state.refused is None else Mark.REFUSED
 

@@ -8,7 +8,8 @@ docs/architecture.md shows the same table; `as_markdown` writes it.
 An action that fails ends the call (`Call.ENDS`), except for a refusal (`Call.REFUSED`): then what the refused rotation
 leaves behind is cleaned up first. What the rows rely on:
 
-* Nothing of the identity that the configuration names is ever destroyed; DROP stands only in rows for the old one.
+* Nothing of the identity that the configuration names is ever destroyed; DROP stands only in rows for the old one,
+  and the journal has said before that the rotation ends.
 * The gateway sees the new certificate in PROVE for the first time, and only there.
 * The old key goes in TIDY, after the proof, and never while fioconfig waits for us and knows only that key.
 """
@@ -80,7 +81,9 @@ class Mark(Enum):
     BY_HAND = auto()
     """Goes back: `abort` asked for it."""
     SUPERSEDED = auto()
-    """Goes back: refused, and another rotation is wanted."""
+    """Goes back: another rotation is wanted, and this one is refused or has hardly begun."""
+    WITHDRAWN = auto()
+    """Goes back: the request is gone, and the gateway cannot know the new key."""
 
 
 class Way(Enum):
@@ -163,7 +166,7 @@ ROTATION = frozenset(Stage) - {Stage.NONE}
 STEPS = frozenset({Stage.ENROL, Stage.ANNOUNCE, Stage.PREPARE, Stage.MOVE, Stage.SWITCH})
 SWITCHED = ROTATION - STEPS
 PROVED = SWITCHED - {Stage.PROVE}
-GOING_BACK = frozenset({Mark.TAKEN_BACK, Mark.BY_HAND, Mark.SUPERSEDED})
+GOING_BACK = frozenset(Mark) - {Mark.NONE, Mark.REFUSED}
 
 
 @dataclass(frozen=True)
@@ -226,14 +229,23 @@ TABLE: tuple[Row, ...] = (
         "abort, otherwise",
         Action.MARK, wish=Wish.ABORT, stage=ROTATION, mark=frozenset(Mark) - {Mark.BY_HAND},
     ),
+    _row("goes back, and is back; fioconfig waits, and knows only the new key", Action.DONE, way=Way.BACK, waits=True),
     _row("goes back, and is back", Action.DROP, stage=ROTATION, mark=GOING_BACK, way=Way.BACK),
     _row(
         "withdrawn; the gateway cannot know the new key; the old one is in use",
-        Action.DROP, wish=Wish.WITHDRAWN, stage=ROTATION, known=False, named=Named.OLD,
+        Action.MARK,
+        wish=Wish.WITHDRAWN,
+        stage=ROTATION,
+        known=False,
+        named=Named.OLD,
     ),
     _row(
         "another rotation is wanted; the gateway cannot know the new key; the old one is in use",
-        Action.DROP, wanted=True, stage=ROTATION, known=False, named=Named.OLD,
+        Action.MARK,
+        wanted=True,
+        stage=ROTATION,
+        known=False,
+        named=Named.OLD,
     ),
     # What nobody has looked at, and what is not due
     _row(

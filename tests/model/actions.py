@@ -1,4 +1,4 @@
-"""What each action of the rules does in the abstract world: a sequence of single effects, each of which can be the last.
+"""What each action of the rules does in the abstract world: a sequence of effects, each of which can be the last.
 
 An effect is a function of world and memory that yields what can come of it. A server's answer can be lost after it did
 its work, put off, or be wrong; each of these is a fault, and costs one.
@@ -7,11 +7,10 @@ its work, put off, or be wrong; each of these is a fault, and costs one.
 from functools import partial
 from typing import NamedTuple
 
-from handler.rotation.rules import Action, Before, Call, Found, Mark, Named, Stage, Way, Wish
+from handler.rotation.rules import GOING_BACK, Action, Before, Call, Found, Mark, Named, Stage, Way, Wish
 
 from .world import IN_FRONT, NEW, OLD, OTHER, REPLICAS, TAKES, Memory, World, without_rotation
 
-GOING_BACK = {Mark.TAKEN_BACK, Mark.BY_HAND, Mark.SUPERSEDED}
 STAGES = (Stage.ENROL, Stage.ANNOUNCE, Stage.PREPARE, Stage.MOVE, Stage.SWITCH, Stage.PROVE, Stage.TELL, Stage.TIDY)
 OK = None
 """Of an outcome: the effects that are left follow."""
@@ -57,7 +56,7 @@ def found_in(world, memory):
         mark=mark,
         way=way,
         wanted=bool(wanted),
-        waits=memory.by_fioconfig and (switched or (memory.told and not wanted)),
+        waits=memory.by_fioconfig and (switched or memory.told),
         call=memory.call,
         events=(world.events_wait or world.success_waits) and not memory.delivered,
         lost=world.lost
@@ -74,7 +73,7 @@ def is_switched(world, memory):
 
 def _ended(world, memory):
     """Give the memory once no rotation is left: what is in use is the old identity of any next."""
-    return memory._replace(changed=memory.changed or world.named != memory.loaded, loaded=OLD)
+    return memory._replace(changed=memory.changed or world.named != memory.loaded, loaded=OLD, way=Way.UNKNOWN)
 
 
 def _wanted(world, memory):
@@ -179,7 +178,7 @@ def stop_fioconfig(world, memory):
         yield Outcome(world, memory)
         return
     yield Outcome(world._replace(stopped=True), memory)
-    if world.fioconfig != world.config and world.fioconfig != NEW:
+    if world.fioconfig not in {world.config, NEW}:
         yield Outcome(
             world._replace(stopped=True, config=world.fioconfig), memory, OK, "fioconfig stored its own first"
         )
@@ -218,6 +217,18 @@ def take_over(world, memory):
             rotation=world.request or 1, step=step, certificate=True, announced=True, reported=False, mark=Mark.NONE
         )
     yield Outcome(world, memory)
+
+
+def mend_before(world, memory):
+    """Mend what a lost journal left before another rotation takes its places; a refusal ends the call."""
+    if not world.lost or not world.new_key:
+        yield Outcome(world, memory)
+        return
+    keep = (partial(write, requested=_wanted(world, memory)), ends)
+    config = OLD if world.config == NEW else world.config
+    files = OLD if world.files == NEW else world.files
+    for outcome in ask(world._replace(config=config), memory, OLD, {"files": files, "lost": False}):
+        yield outcome._replace(instead=keep) if outcome.instead == (ends,) else outcome
 
 
 def check_and_begin(world, memory):
@@ -325,10 +336,11 @@ def close_journal(world, memory):
 
 
 def mark(world, memory):
-    reason = Mark.BY_HAND if memory.wish is Wish.ABORT else Mark.SUPERSEDED
-    superseding = reason is Mark.SUPERSEDED
-    memory = memory._replace(way=Way.UNKNOWN, superseding=superseding)
-    if superseding:
+    reason = Mark.BY_HAND if memory.wish is Wish.ABORT else Mark.WITHDRAWN
+    memory = memory._replace(way=Way.UNKNOWN)
+    if _wanted(world, memory):
+        reason = Mark.SUPERSEDED
+        memory = memory._replace(superseding=memory.failed)
         memory = memory._replace(call=Call.GOES_ON, failed=False)
     yield Outcome(world._replace(mark=reason), memory)
 
@@ -367,11 +379,11 @@ def end_dropped(world, memory):
 
 def hand_over(world, memory):
     """Have what the rotation's keys read encrypted to the key in use."""
-    if world.step >= 2:
-        yield Outcome(world._replace(config=OTHER, files=OTHER), memory)
-        yield Outcome(faulty(world), memory, (ends,), "the gateway cannot answer now")
-    else:
-        yield Outcome(world._replace(config=OTHER), memory) if world.config == NEW else Outcome(world, memory)
+    if world.step < 2:
+        yield Outcome(world, memory)
+        return
+    yield Outcome(world._replace(config=OTHER, files=OTHER), memory)
+    yield Outcome(faulty(world), memory, (ends,), "the gateway cannot answer now")
 
 
 def end_given_up(world, memory):
@@ -442,7 +454,7 @@ ACTIONS = {
     Action.FOLLOW: (follow, partial(write, files_left=False)),
     Action.TELL: (tell_users, partial(write, step=7), partial(remember, told=True)),
     Action.TIDY: (stop_fioconfig, settle, retire_old, start_fioconfig, close_journal),
-    Action.BEGIN: (check_and_begin, open_journal),
+    Action.BEGIN: (mend_before, check_and_begin, open_journal),
     Action.DELIVER: (deliver,),
 }
 """The effects of each action, in order."""

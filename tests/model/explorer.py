@@ -18,7 +18,7 @@ from .world import NEW, OLD, OTHER, REFUSES, TAKES, Memory, World, broken, unset
 MOST_ACTIONS = 60
 """Of one call; more are a loop without end."""
 CALLS = 6
-"""Calls by which a world that behaves has to come to rest: fioconfig's, then `resume`."""
+"""Calls by which a world that behaves has to come to rest: fioconfig's and `resume`, in turn."""
 
 
 @dataclass
@@ -147,8 +147,13 @@ class Explorer:
             memory = Memory(Wish.ABORT, by_fioconfig=False, loaded=world.named)
             yield "call: abort", (changed, memory, (), 0)
             if world.named != OTHER and not world.stopped:
-                yield "somebody names another identity", changed._replace(named=OTHER, fioconfig=OTHER)
-            if world.gateway == TAKES and not (world.named == OLD and world.seen) and not world.stopped:
+                yield "somebody names another identity, and brings along what the old one reads", _renamed(changed)
+            if (
+                world.gateway == TAKES
+                and not (world.named == OLD and world.seen)
+                and not world.stopped
+                and world.named != OTHER
+            ):
                 yield "the journal is lost", _lost(changed)
 
     # What is wrong
@@ -159,14 +164,15 @@ class Explorer:
         return broken(state) or self._not_settled(state)
 
     def _not_settled(self, world):
-        """Have a world that behaves come to rest, by calls of fioconfig and `resume`; tell what is left."""
+        """Have a world that behaves come to rest, by calls of fioconfig and `resume` in turn; tell what is left."""
         world = world._replace(faults=0, changes=0, asked_to_wait=False)
         for number in range(CALLS):
             if world in self._settles:
                 return self._settles[world]
-            wish = Wish.RESUME if number else (Wish.ROTATE if world.request else Wish.WITHDRAWN)
+            by_fioconfig = number % 2 == 0
+            wish = (Wish.ROTATE if world.request else Wish.WITHDRAWN) if by_fioconfig else Wish.RESUME
             before = world
-            world = self._run_well(world, Memory(wish, by_fioconfig=number == 0, loaded=world.named))
+            world = self._run_well(world, Memory(wish, by_fioconfig, loaded=world.named))
             if not unsettled(world) and not broken(world):
                 self._settles[before] = []
                 return []
@@ -208,6 +214,16 @@ def _calls(world):
     yield Wish.RESUME, False
     yield Wish.UNATTENDED, False
     yield Wish.OFFLINE, False
+
+
+def _renamed(world):
+    brought = {OLD: OTHER}
+    return world._replace(
+        named=OTHER,
+        fioconfig=OTHER,
+        config=brought.get(world.config, world.config),
+        files=brought.get(world.files, world.files),
+    )
 
 
 def _lost(world):
