@@ -13,8 +13,9 @@ from functools import partial
 from handler.crypto import encrypted_values
 from handler.crypto.certificates import spki_pem
 from handler.device.keystore import IdentityNames
-from handler.errors import ServerRefusedError
+from handler.errors import FORESEEABLE, OfflineError, ServerRefusedError, describe, is_final, until
 from handler.journal.journal import RotationState
+from handler.journal.pending import COMPLETED
 from handler.servers.gateway import CERTIFICATE_REFUSALS
 
 from .context import Context
@@ -166,3 +167,41 @@ STEPS = {
     Action.MOVE: Step(4, "Update device specific configuration on server with new key", update_device_config),
     Action.SWITCH: Step(5, "Finalize aktualizr configuration", finalize),
 }
+
+
+def run_step(context: Context, step: Step, *, is_new_in_use: bool) -> None:
+    """Run a step, journal and report it. `is_new_in_use`: a cut came inside the last one.
+
+    Raises RefusedError, PendingError, hsm.errors.TokenError, OSError, journalled and reported as well.
+    """
+    state, progress = context.rotation, context.progress
+    progress.step_started(step.number, step.name)
+    try:
+        done = replace(step.run(context, state), step=max(state.step, step.number))
+        left = None if done.files_left == state.files_left else done.files_left
+        context.journal.record(done, context.events(state.rotation_id).make(step.name, failure=left))
+    except FORESEEABLE as error:
+        progress.step_failed(describe(error))
+        _record_failure(context, step, error, is_refused=is_final(error) and not is_new_in_use)
+        raise
+    if left is None:
+        progress.step_done()
+    else:
+        progress.step_failed(left)
+
+
+def _record_failure(context: Context, step: Step, error: Exception, *, is_refused: bool) -> None:
+    state, reason, waiting = context.rotation, describe(error), context.journal.waiting
+    events = context.events(state.rotation_id)
+    # That a server asks to come back later is reported once, that there is no network not at all.
+    known = isinstance(error, OfflineError) or (waiting is not None and None not in (waiting.until, until(error)))
+    reported = [] if known else [events.make(step.name, failure=reason)]
+    if is_refused:
+        if state.locked:
+            reported.append(events.make(COMPLETED, failure=reason))
+        state = replace(state, refused=reason)
+    try:
+        context.journal.record(state, *reported)
+    except FORESEEABLE as second:
+        # The first error is the one to tell; what could not be cleaned up is found by the next call.
+        log.warning("after that failure: %s", describe(second))

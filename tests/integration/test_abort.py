@@ -104,7 +104,7 @@ def test_giving_up_is_not_forgotten_while_the_gateway_cannot_be_asked(factory):
     assert "would be rolled back first" in factory.device.run("rotate", "--dry-run", "--est-server=https://e").stdout
     done = factory.device.run("resume")
     assert done.returncode == DONE, done.stderr
-    assert "given up by hand" in done.stderr
+    assert "rolled back, given up by hand" in done.stderr
     assert factory.device.current_identity() == identity
     assert broken_files(factory) == []
     assert read_pending(factory.device.storage) is None
@@ -139,7 +139,7 @@ def test_giving_up_is_not_forgotten_while_the_token_is_away(tmp_path):
             assert read_pending(factory.device.storage).waiting.kind == "token"
         done = factory.device.run("resume")
         assert done.returncode == DONE, done.stderr
-        assert "given up by hand" in done.stderr
+        assert "what `abort` asked for is done: given up by hand" in done.stderr
         assert factory.device.current_identity() == identity
         assert sorted(each.id for each in factory.device.token_objects()) == ["01", "01", "03"]
 

@@ -1,0 +1,246 @@
+"""One method for each action of the rules. Each does one thing and journals it; none decides what comes next."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+
+from handler.crypto.certificates import device_id
+from handler.device import completed_rotations
+from handler.errors import FORESEEABLE, PendingError, RequestRefusedError, ServerRefusedError, describe, is_final
+from handler.journal.journal import SWITCHED, RotationState
+from handler.journal.pending import COMPLETED
+from handler.servers.connections import Connections
+from handler.servers.events import STARTED, Event
+from handler.servers.http import Deadline, Limits
+
+from . import completion, endings
+from .context import Context
+from .deliveries import Deliveries
+from .look import BY_HAND, SUPERSEDED, WITHDRAWN, mark_of, named_by_configuration, wanted
+from .lost_journal import LostJournal
+from .memory import Memory
+from .preflight import check_before_anything_changes
+from .rules import Action, Call, Mark, Named, Way, Wish
+from .steps import STEPS, run_step, settle, settle_back, switch
+from .takeover import take_over
+
+log = logging.getLogger(__name__)
+
+REPORT_LIMITS = Limits(total=10.0, connect=5.0, read=5.0, retry_delays=())
+
+
+class Actions:
+    """The actions of one call. `act` raises RefusedError, PendingError, hsm.errors.TokenError, OSError."""
+
+    def __init__(self, context: Context, memory: Memory, deliveries: Deliveries, lost_journal: LostJournal) -> None:
+        self._context, self._memory = context, memory
+        self._device, self._journal = context.device, context.journal
+        self._deliveries, self._lost_journal = deliveries, lost_journal
+        steps = {action: partial(self._step, action) for action in STEPS}
+        self._methods: dict[Action, Callable[[], None]] = {
+            Action.TAKE_OVER: lambda: take_over(context),
+            Action.NOTE: self._note,
+            Action.WAIT: self._wait,
+            Action.MAKE_WHOLE: self._make_whole,
+            Action.MEND: self._mend,
+            Action.GIVE_UP: self._give_up,
+            Action.REFUSE: lambda: self._refuse_abort("the gateway has taken the new certificate"),
+            Action.DROP: self._drop,
+            Action.MARK: self._mark,
+            Action.ASK: self._ask,
+            Action.UNMARK: self._unmark,
+            Action.GO_BACK: self._go_back,
+            Action.RETRY: lambda: self._journal.record(replace(context.rotation, refused=None)),
+            Action.SWITCH_AGAIN: self._switch_again,
+            **steps,
+            Action.PROVE: lambda: completion.prove(self._opened()),
+            Action.FOLLOW: lambda: completion.bring_files_along(self._opened()),
+            Action.TELL: self._tell,
+            Action.TIDY: lambda: completion.tidy(self._opened(), lost_journal),
+            Action.BEGIN: self._begin,
+            Action.DELIVER: self._deliver,
+        }
+
+    def act(self, action: Action) -> None:
+        """Do it."""
+        self._memory.done.add(action)
+        self._methods[action]()
+
+    def _opened(self) -> Context:
+        """Open the key store for the ids of the rotation that is pending."""
+        request = self._context.rotation.request
+        self._device.open_store(request.key_ids, request.certificate_ids)
+        return self._context
+
+    # What is wanted
+
+    def _note(self) -> None:
+        """Take over what this call is for, so that a cut does not lose it."""
+        memory, state, request = self._memory, self._journal.rotation, self._memory.request
+        memory.noted = True
+        if request is None:
+            memory.changed = self._journal.requested is not None
+            self._journal.request(None)
+        elif state is not None and state.rotation_id == request.rotation_id:
+            if state.locked or state.refused is None:  # else it is dropped, and begins again
+                memory.request = None
+            self._journal.record(replace(state, request=request))  # ESTSERVER may be a corrected one
+            if self._context.by_fioconfig:  # it asks for this one again: nobody does for another any more
+                self._journal.request(None)
+        elif request.rotation_id in completed_rotations.rotation_ids(self._device.storage):
+            memory.request = None
+        elif state is not None:  # it has to survive what comes first
+            self._journal.request(request)
+
+    def _wait(self) -> None:
+        waiting = self._journal.waiting
+        moment = datetime.fromisoformat((waiting and waiting.until) or datetime.now(UTC).isoformat())
+        raise PendingError(f"{self._memory.early}; it is left alone until {moment:%Y-%m-%d %H:%M:%S} UTC", moment)
+
+    def _begin(self) -> None:
+        """Check everything that can be refused before anything changes, then open the journal."""
+        request = wanted(self._context, self._memory)
+        assert request is not None  # noqa: S101 - the rule asks for one
+        events = self._context.events(request.rotation_id)
+        try:
+            unmended = self._lost_journal.refusal()
+            self._device.open_store(request.key_ids, request.certificate_ids)
+            old = self._device.names_in_use()
+            new = check_before_anything_changes(self._device, self._context.local_config, self._context.connections)
+            if unmended is not None:
+                if self._device.store.find_key(new.key) is not None:
+                    raise unmended  # the new key would take the place of one that may be needed
+                log.warning("what a rotation that nobody goes on with has left is left: %s", describe(unmended))
+        except FORESEEABLE as error:
+            self._journal.request(None if is_final(error) else request)
+            if is_final(error):
+                self._report_refusal([events.make(STARTED), events.make(COMPLETED, failure=describe(error))])
+            raise
+        self._memory.request = None
+        self._journal.device = device_id(self._device.store.certificate(old.certificate))
+        self._journal.record(RotationState(request, old, new), events.make(STARTED), taken=True)
+
+    def _report_refusal(self, events: list[Event]) -> None:
+        """Tell the operators, once and without a journal: a refused request changes nothing on the device."""
+        connections = Connections(self._device, Deadline(REPORT_LIMITS.total), REPORT_LIMITS)
+        try:
+            connections.gateway(self._device.names_in_use()).post_events(events)
+        except FORESEEABLE as error:
+            log.info("the refusal was not reported: %s", describe(error))
+        finally:
+            connections.close()
+
+    # Forward
+
+    def _step(self, action: Action) -> None:
+        context, step = self._opened(), STEPS[action]
+        old = context.rotation.old
+        if step.number == SWITCHED:
+            # From the switch on nothing else may show the gateway a certificate: the proof comes first.
+            self._deliveries.stop()
+        else:
+            self._deliveries.begin(old)
+        if action is Action.ENROL:
+            context.connections.prepare_gateway(old)
+        in_use = named_by_configuration(context, context.rotation) is Named.NEW
+        run_step(context, step, is_new_in_use=in_use)
+        self._deliveries.notify()
+
+    def _switch_again(self) -> None:
+        log.warning("the configuration names the old identity again: it is switched to the new one")
+        switch(self._opened(), self._context.rotation)
+
+    def _tell(self) -> None:
+        completion.tell_users(self._opened())
+        self._memory.told = True
+
+    def _deliver(self) -> None:
+        self._memory.delivered = True
+        self._deliveries.deliver_now()
+
+    # Back
+
+    def _mark(self) -> None:
+        """Have the journal say that everything goes back, and why."""
+        memory, state, other = self._memory, self._context.rotation, wanted(self._context, self._memory)
+        reason = BY_HAND if memory.wish is Wish.ABORT else WITHDRAWN
+        if other is not None:
+            reason = f"{SUPERSEDED}{other.rotation_id}{f': {memory.failure}' if memory.failure else ''}"
+            memory.refused_before, memory.failure, memory.call = memory.failure, None, Call.GOES_ON
+        memory.way = Way.UNKNOWN
+        self._journal.record(replace(state, rollback=reason, refused=None))
+
+    def _ask(self) -> None:
+        """Find out whether there is a way back."""
+        memory, state = self._memory, self._opened().rotation
+        named_old = named_by_configuration(self._context, state) is Named.OLD
+        if named_old and self._device.store_of(state.new).find_key(state.new.key) is None:
+            memory.way = Way.BACK  # a cut came after all that is done
+            return
+        try:
+            closed = endings.why_no_way_back(self._context)
+        except ServerRefusedError as error:
+            if memory.refused_before is None:
+                raise
+            closed = str(error)
+        memory.way, memory.why_closed = (Way.CLOSED, closed) if closed else (Way.OPEN, "")
+
+    def _go_back(self) -> None:
+        endings.go_back(self._opened())
+        self._memory.way = Way.BACK
+
+    def _unmark(self) -> None:
+        """Go on with the new identity: the old one cannot be used any more."""
+        state, error = self._opened().rotation, self._memory.refused_before
+        if state.step >= SWITCHED:
+            switch(self._context, state)
+        self._journal.record(replace(state, rollback=None, refused=None if error is None else describe(error)))
+        if error is not None:
+            raise error
+        closed = self._memory.why_closed
+        if self._memory.wish is Wish.ABORT:
+            self._refuse_abort(closed)
+        raise PendingError(f"there is no way back ({state.rollback}): {closed}. The new one is tried again")
+
+    def _refuse_abort(self, closed: str) -> None:
+        raise RequestRefusedError(
+            f"rotation {self._context.rotation.rotation_id} is past the point of no return: {closed}; "
+            "`renew-client-cert resume` finishes it"
+        )
+
+    def _drop(self) -> None:
+        """End the rotation with the old identity in use; the journal has said before that it ends."""
+        state = self._opened().rotation
+        mark = mark_of(state)
+        reason = f"rolled back, {state.rollback}" if state.locked else state.rollback or state.refused or ""
+        endings.drop(self._context, reason)
+        self._memory.delivered, self._memory.way = False, Way.UNKNOWN
+        if mark is Mark.TAKEN_BACK:
+            raise ServerRefusedError(reason)
+        if mark is Mark.BY_HAND and self._memory.wish is not Wish.ABORT:
+            log.warning("what `abort` asked for is done: %s", reason)
+        elif mark is Mark.SUPERSEDED and state.locked:
+            log.warning("%s", reason)
+
+    def _give_up(self) -> None:
+        state = self._context.rotation
+        reason = endings.give_up(self._context, self._device.names_in_use(state.old, state.new))
+        self._memory.delivered = False
+        if self._memory.wish is not Wish.ABORT:
+            raise RequestRefusedError(reason)
+        log.warning("%s", reason)
+
+    # Without a network, and without a journal
+
+    def _make_whole(self) -> None:
+        state = self._opened().rotation
+        if named_by_configuration(self._context, state) is Named.NEW:
+            settle(self._context, state)
+        else:
+            self._memory.changed = settle_back(self._context, state)
+        self._memory.call = Call.ENDS
+
+    def _mend(self) -> None:
+        self._memory.changed = self._lost_journal.mend(offline=self._memory.wish is Wish.OFFLINE)

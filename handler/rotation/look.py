@@ -1,0 +1,112 @@
+"""Says what is found, in the terms of the rules: from the journal, the configuration, and what this call remembers."""
+
+from datetime import UTC, datetime, timedelta
+
+from handler.backoff import MAX_ASKED
+from handler.device.request import RotationRequest
+from handler.journal.journal import ANNOUNCED, PROVED, SWITCHED, RotationState
+from handler.journal.pending import EST, GATEWAY
+
+from .context import Context
+from .enrolment import has_ended
+from .lost_journal import LostJournal
+from .memory import Memory
+from .rules import GOING_BACK, Action, Before, Found, Mark, Named, Stage, Way, Wish
+from .takeover import NAME
+
+BY_HAND = "given up by hand"
+SUPERSEDED = "superseded by "
+WITHDRAWN = "the request was removed from the configuration"
+_MARKS = {BY_HAND: Mark.BY_HAND, WITHDRAWN: Mark.WITHDRAWN}
+_STAGES = (Stage.ENROL, Stage.ANNOUNCE, Stage.PREPARE, Stage.MOVE, Stage.SWITCH, Stage.PROVE, Stage.TELL, Stage.TIDY)
+"""What comes next after that many steps."""
+
+
+def look(context: Context, memory: Memory, lost_journal: LostJournal) -> Found:
+    """Give what a decision depends on. Raises RequestRefusedError where the configuration cannot be read."""
+    journal, state = context.journal, context.journal.rotation
+    named = Named.OLD if state is None else named_by_configuration(context, state)
+    mark, known = mark_of(state), state is not None and state.locked
+    way = memory.way if mark in GOING_BACK else Way.UNKNOWN
+    if mark in GOING_BACK and named is Named.OLD and not known:
+        way = Way.BACK
+    return Found(
+        wish=memory.wish,
+        before=_before(context, memory),
+        stage=_stage(state, named),
+        named=named,
+        known=known,
+        mark=mark,
+        way=way,
+        wanted=wanted(context, memory) is not None,
+        waits=context.by_fioconfig and (memory.told or context.switched),
+        call=memory.call,
+        events=not memory.delivered and bool(journal.undelivered()),
+        lost=state is None and _is_lost_journal_due(memory, lost_journal),
+    )
+
+
+def wanted(context: Context, memory: Memory) -> RotationRequest | None:
+    """Give the rotation that is to begin once nothing else is pending."""
+    if memory.wish is Wish.ROTATE:
+        return memory.request if memory.noted else None
+    return context.journal.requested if memory.wish in {Wish.RESUME, Wish.UNATTENDED} else None
+
+
+def named_by_configuration(context: Context, state: RotationState) -> Named:
+    """Say which identity the configuration on disk names."""
+    names = context.device.names_in_use(state.old, state.new)
+    return {state.old: Named.OLD, state.new: Named.NEW}.get(names, Named.OTHER)
+
+
+def mark_of(state: RotationState | None) -> Mark:
+    """Say whether a rotation goes back, and for whom, or was refused."""
+    if state is None or (state.rollback is None and state.refused is None):
+        return Mark.NONE
+    if state.rollback is None:
+        return Mark.REFUSED
+    if state.rollback.startswith(SUPERSEDED):
+        return Mark.SUPERSEDED
+    return _MARKS.get(state.rollback, Mark.TAKEN_BACK)
+
+
+def why_early(context: Context, memory: Memory) -> str | None:
+    """Say why a server is to be left alone; None where it is not, or a person asks.
+
+    A time more than a day away is none that a server was granted: the clock is off.
+    """
+    waiting, state, request = context.journal.waiting, context.journal.rotation, memory.request
+    again = request is not None and request in (state and state.request, context.journal.requested)
+    if not (memory.wish is Wish.UNATTENDED or (context.by_fioconfig and again)):
+        return None
+    if waiting is None or waiting.until is None or waiting.kind not in {EST, GATEWAY}:
+        return None
+    left = datetime.fromisoformat(waiting.until) - datetime.now(UTC)
+    return waiting.reason if timedelta() < left <= timedelta(seconds=MAX_ASKED) else None
+
+
+def _before(context: Context, memory: Memory) -> Before:
+    if Action.TAKE_OVER not in memory.done and (context.device.storage / NAME).exists():
+        return Before.FOREIGN
+    if not memory.noted and memory.wish in {Wish.ROTATE, Wish.ABORT, Wish.WITHDRAWN}:
+        return Before.UNNOTED
+    return Before.EARLY if memory.early else Before.READY
+
+
+def _stage(state: RotationState | None, named: Named) -> Stage:
+    """Give what comes next by the journal. The certificate may have ended since it was issued: it is evidence too."""
+    if state is None:
+        return Stage.NONE
+    if state.step < SWITCHED and named is Named.OLD and (state.certificate is None or has_ended(state)):
+        return Stage.ENROL
+    if state.step == PROVED and state.files_left is not None:
+        return Stage.FOLLOW
+    return _STAGES[min(state.step, ANNOUNCED)]
+
+
+def _is_lost_journal_due(memory: Memory, lost_journal: LostJournal) -> bool:
+    if memory.done & {Action.MEND, Action.BEGIN, Action.TIDY, Action.DROP, Action.GIVE_UP}:
+        return False
+    if memory.wish is Wish.UNATTENDED:
+        return lost_journal.due
+    return memory.wish in {Wish.RESUME, Wish.OFFLINE} and lost_journal.exists

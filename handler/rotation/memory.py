@@ -1,0 +1,33 @@
+"""What one call remembers beside the journal: gone when it is cut off, so nothing that has to last."""
+
+from dataclasses import dataclass, field
+
+from handler.device.request import RotationRequest
+
+from .rules import Action, Call, Way, Wish
+
+
+@dataclass
+class Memory:
+    """What a call is for, what it has done, and what has come of it."""
+
+    wish: Wish
+    request: RotationRequest | None = None
+    """What `rotate` asks for, until it is the pending rotation's."""
+    early: str | None = None
+    """Why a server is to be left alone."""
+    call: Call = Call.GOES_ON
+    failure: Exception | None = None
+    """The first one, which the call ends with."""
+    refused_before: Exception | None = None
+    """Why a rotation was refused that goes back for another one."""
+    way: Way = Way.UNKNOWN
+    why_closed: str = ""
+    noted: bool = False
+    told: bool = False
+    """The new key's users were told by this call."""
+    delivered: bool = False
+    """What waits was tried to be delivered."""
+    changed: bool = False
+    """There was something to give up, or to make whole."""
+    done: set[Action] = field(default_factory=set)
