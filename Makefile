@@ -17,7 +17,7 @@ TOOLS := softhsm2:/usr/bin/softhsm2-util opensc:/usr/bin/pkcs11-tool strace:/usr
     man-db:/usr/bin/man strongswan-pki:/usr/bin/pki \
     libstrongswan-standard-plugins:/usr/lib/ipsec/plugins/libstrongswan-openssl.so
 
-.PHONY: bench fleet plot soak tokens install uninstall deb demo test test-crash test-distribution test-systemd check lint types format tools libest clean
+.PHONY: bench fleet plot soak tokens install uninstall deb demo test test-crash test-model test-distribution test-systemd check lint types format tools libest clean
 
 demo: $(INSTALLED) tools
 	$(BIN)/python -m tests.demo --keys $(KEYS)
@@ -29,6 +29,12 @@ test: $(INSTALLED) tools libest
 # times; in both key modes, with three kinds of gateway. 45 minutes on 2 free cores. EXPLORE="--every 10": a tenth.
 test-crash: $(INSTALLED) tools
 	@$(BIN)/python -m tests.crash.explorer $(EXPLORE)
+
+# The rules over an abstract world, with more faults and changes on a path than `make test` has: some minutes.
+# MODEL="--faults 2 --changes 3".
+MODEL ?=
+test-model: $(INSTALLED)
+	@$(BIN)/python -m tests.model $(MODEL)
 
 # 500 rotations of one device in one process, with each kind of key: half an hour; nothing may grow.
 # SOAK="--keys softhsm", SOAK="--rotations 50".

@@ -11,7 +11,7 @@ def main():
     """Explore within the bounds of the command line; exit status 1 where anything is broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.model", description=__doc__)
     parser.add_argument("--faults", type=int, default=3)
-    parser.add_argument("--changes", type=int, default=1)
+    parser.add_argument("--changes", type=int, default=3)
     options = parser.parse_args()
     result = Explorer(options.faults, options.changes).run(STARTS)
     for story in result.stories[:3]:

@@ -252,7 +252,8 @@ def announce_first(world, memory):
 def tell_gateway(world, memory, before):
     forget = partial(write, announced=before)
     keep_if_told = partial(write, announced=True)
-    yield from ask(world, memory, OLD, {}, (forget, *STEP_REFUSED), (keep_if_told if before else forget, *STEP_REFUSED))
+    denied = (keep_if_told if before else forget, *STEP_REFUSED)
+    yield from ask(world, memory, OLD, {"expects_new": True}, (forget, *STEP_REFUSED), denied)
 
 
 def announce(world, memory):
@@ -372,7 +373,8 @@ def files_back(world, memory):
 
 def end_dropped(world, memory):
     going_back = world.mark is Mark.TAKEN_BACK
-    dropped = without_rotation(world)._replace(events_wait=True)
+    locked_out = world.expects_new and not world.known
+    dropped = without_rotation(world)._replace(events_wait=True, locked_out=locked_out)
     memory = _ended(world, memory)._replace(delivered=False)
     yield Outcome(dropped, memory, (is_refused,) if going_back else OK)
 

@@ -116,7 +116,10 @@ class Explorer:
         return self._decided[found]
 
     def _ended(self, world, memory):
-        if not memory.by_fioconfig:
+        offline = memory.wish is Wish.OFFLINE and not memory.failed and world.named != OTHER
+        if offline and world.config != world.named:
+            yield "  ends", f"after `resume --offline` config.encrypted is for the {world.config} key"
+        elif not memory.by_fioconfig:
             yield "  ends", _released(world)
         elif is_switched(world, memory):
             yield "  ends with 123: fioconfig starts anew", _released(world)._replace(fioconfig=world.named)
@@ -159,6 +162,8 @@ class Explorer:
     # What is wrong
 
     def _wrong(self, state):
+        if isinstance(state, str):
+            return [state]
         if not isinstance(state, World):
             return ["a call does not end"] if state[3] > MOST_ACTIONS else []
         return broken(state) or self._not_settled(state)

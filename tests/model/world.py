@@ -52,9 +52,13 @@ class World(NamedTuple):
     """The key that the device's files on the server are for."""
     seen: bool = False
     """The gateway has taken the new certificate, and takes the old one no more."""
+    expects_new: bool = False
+    """The gateway was told of the new key, and may refuse changes until it sees it."""
     gateway: str = TAKES
     false_success: bool = False
     """A success was reported that is none."""
+    locked_out: bool = False
+    """The gateway expects a key that was dropped as one that it cannot know."""
     # What the history has cost
     faults: int = 0
     changes: int = 0
@@ -121,7 +125,7 @@ def without_rotation(world, **changes):
         reported=False,
         asked_to_wait=False,
         success_waits=False,
-        stopped=False,
+        expects_new=False,
         **changes,
     )
 
@@ -143,6 +147,8 @@ def broken(world):
         found.append("the gateway takes the old certificate alone, and its key is gone")
     if world.false_success:
         found.append("a success was reported that is none")
+    if world.locked_out:
+        found.append("the gateway waits for a key that was dropped as one that it cannot know")
     if world.rotation == 0 and world.stopped:
         found.append("fioconfig stays stopped")
     return found

@@ -1,0 +1,114 @@
+"""Rules and effects that are wrong on purpose: the model has to find each of them."""
+
+from dataclasses import replace
+
+from handler.rotation.rules import TABLE, Action
+
+from .actions import ACTIONS, ask, end_dropped, ends, retire_old
+from .world import OLD
+
+
+def _without(words):
+    left = tuple(row for row in TABLE if row.words != words)
+    assert len(left) == len(TABLE) - 1, words
+    return left
+
+
+def _instead(words, action):
+    assert any(row.words == words for row in TABLE), words
+    return tuple(replace(row, action=action) if row.words == words else row for row in TABLE)
+
+
+def _with(words, **when):
+    """Give the table with another condition in one row; None takes a condition away."""
+    assert any(row.words == words for row in TABLE), words
+    changed = {name: frozenset({value}) for name, value in when.items() if value is not None}
+    return tuple(
+        replace(row, when={k: v for k, v in {**row.when, **changed}.items() if when.get(k, v) is not None})
+        if row.words == words
+        else row
+        for row in TABLE
+    )
+
+
+def _swapped(first, second):
+    rows = {row.words: row for row in TABLE}
+    other = {first: rows[second], second: rows[first]}
+    return tuple(other.get(row.words, row) for row in TABLE)
+
+
+def _announce_unrecorded(world, memory):
+    """Step 2 whose record comes after the request."""
+    for outcome in ask(world, memory, OLD, {"expects_new": True}):
+        yield (
+            outcome._replace(world=outcome.world._replace(step=max(2, outcome.world.step)))
+            if (outcome.instead is None)
+            else outcome._replace(instead=(ends,))
+        )
+
+
+def _drop_without_withdrawal(world, memory):
+    """Let an undelivered success stay in the journal of a rotation that is dropped."""
+    for outcome in end_dropped(world, memory):
+        waits = world.success_waits
+        yield outcome._replace(world=outcome.world._replace(success_waits=waits, false_success=waits))
+
+
+WITHDRAWN = "withdrawn; the gateway cannot know the new key; the old one is in use"
+WANTED = "another rotation is wanted; the gateway cannot know the new key; the old one is in use"
+FAULTS = {
+    "the old key is retired before the proof": (_instead("switched", Action.TIDY), ACTIONS),
+    "a rotation that the gateway may know of is dropped at once": (_with(WITHDRAWN, known=None), ACTIONS),
+    "dropped for another one though the gateway may know it": (_with(WANTED, known=None), ACTIONS),
+    "dropped without a word in the journal before": (_instead(WITHDRAWN, Action.DROP), ACTIONS),
+    "what goes back is dropped before it is back": (
+        _instead("goes back; the gateway takes the old certificate", Action.DROP),
+        ACTIONS,
+    ),
+    "no look whether there is a way back": (
+        _instead("goes back; the gateway refuses the old certificate", Action.GO_BACK),
+        ACTIONS,
+    ),
+    "the old key goes while fioconfig waits with it": (
+        _without("told; fioconfig waits, and knows only the old key"),
+        ACTIONS,
+    ),
+    "the new key goes while fioconfig waits with it": (
+        _without("goes back, and is back; fioconfig waits, and knows only the new key"),
+        ACTIONS,
+    ),
+    "a backup of sota.toml is not noticed": (
+        _without("switched by the journal, but the configuration names the old identity"),
+        ACTIONS,
+    ),
+    "offline, half a switch is left": (_without("offline; the configuration names the new identity"), ACTIONS),
+    "the files that were left are forgotten": (_instead("proved; the device's files were left", Action.TELL), ACTIONS),
+    "complete without a proof": (_instead("switched", Action.TELL), ACTIONS),
+    "two rows are swapped": (
+        _swapped("goes back, and is back; fioconfig waits, and knows only the new key", "goes back, and is back"),
+        ACTIONS,
+    ),
+    "a refused rotation stays for good": (_instead("refused, and somebody asks", Action.DONE), ACTIONS),
+    "somebody else's identity is switched away": (
+        _instead("the configuration names neither identity", Action.SWITCH),
+        ACTIONS,
+    ),
+    "sota.toml is switched before the files are moved": (
+        _instead("config.encrypted is prepared", Action.SWITCH),
+        ACTIONS,
+    ),
+    "the gateway is told before the journal is": (TABLE, {**ACTIONS, Action.ANNOUNCE: (_announce_unrecorded,)}),
+    "the old key goes before config.encrypted is whole": (
+        TABLE,
+        {**ACTIONS, Action.TIDY: (retire_old, *(each for each in ACTIONS[Action.TIDY] if each is not retire_old))},
+    ),
+    "a success is not withdrawn": (
+        TABLE,
+        {**ACTIONS, Action.DROP: (*ACTIONS[Action.DROP][:-1], _drop_without_withdrawal)},
+    ),
+    "the journal is closed before fioconfig runs again": (
+        TABLE,
+        {**ACTIONS, Action.DROP: (ACTIONS[Action.DROP][0], ACTIONS[Action.DROP][2], ACTIONS[Action.DROP][1])},
+    ),
+}
+"""What is wrong, by name: a table and the effects of its actions."""
