@@ -9,22 +9,26 @@ Each check is for itself: what one of them meets stops no other. Of the servers 
   point of no return.
 """
 
+import argparse
+import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from handler.commands.checks.device import DeviceChecks
-from handler.commands.checks.finding import PROBLEM, SKIPPED, WARNING, Finding, ok, problem
+from handler.commands.checks.result import OK, PROBLEM, SKIPPED, WARNING, Result, ok, problem
 from handler.commands.checks.servers import ServerChecks
 from handler.commands.checks.system import System, system_findings
-from handler.console.arguments import Settings
+from handler.console.output import print_line
+from handler.console.settings import Settings
 from handler.console.table import hanging
 from handler.console.terminal import Console
 from handler.device.configuration.values import TOKEN, Configured
 from handler.device.request import Overrides
 from handler.errors import FORESEEABLE, describe
 from handler.exit_status import ALL_OK, PROBLEMS, WARNINGS
-from handler.inspection.effective_request import Asked
-from handler.journal.snapshot import View
+from handler.inspection.effective_request import EffectiveRequest
+from handler.journal.snapshot import Snapshot
 
 _LEVEL_WIDTH, _TOPIC_WIDTH = 9, 15
 
@@ -38,11 +42,17 @@ class Check:
     options: Overrides
     system: System
 
-    def findings(self) -> Iterator[Finding]:
+    def findings(self) -> Iterator[Result]:
         """Give what is found, as soon as it is. Raises nothing that is foreseeable."""
         configured = self.configured
-        view = View.of(configured.storage)
-        asked = Asked.of(self.settings, self.options, view, token=configured.source == TOKEN)
+        view = Snapshot.of(configured.storage)
+        asked = EffectiveRequest.of(
+            self.settings.request_file,
+            self.options,
+            view,
+            named=self.settings.request_named,
+            token=configured.source == TOKEN,
+        )
         device = DeviceChecks(configured, asked, view)
         servers = ServerChecks(self.settings, device, asked)
         try:
@@ -66,13 +76,13 @@ class Check:
         finally:
             device.close()
 
-    def _environment(self) -> Iterator[Finding]:
+    def _environment(self) -> Iterator[Result]:
         """Look at what the environment says beside places. Raises RequestRefusedError."""
         if seconds := self.settings.token_wait:
             yield ok("configuration", f"HSM_WAIT = {seconds:g} (environment)")
 
 
-def _guarded(topic: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+def _guarded(topic: str, check: Callable[[], Iterator[Result]]) -> Iterator[Result]:
     try:
         yield from check()
     except FORESEEABLE as error:
@@ -86,7 +96,7 @@ def exit_status(levels: set[str]) -> int:
     return WARNINGS if WARNING in levels else ALL_OK
 
 
-def summary(findings: list[Finding]) -> str:
+def summary(findings: list[Result]) -> str:
     """Say in one line what it comes to."""
     count = {level: sum(each.level == level for each in findings) for level in (PROBLEM, WARNING, SKIPPED)}
     parts = [f"{number} {level}{'s' * (number > 1 and level != SKIPPED)}" for level, number in count.items() if number]
@@ -96,9 +106,26 @@ def summary(findings: list[Finding]) -> str:
     return f"{found or 'all ok'}: a rotation can go ahead" + (", as far as it was tried" if count[SKIPPED] else "")
 
 
-def lines_of(finding: Finding, console: Console) -> Iterator[str]:
+def lines_of(finding: Result, console: Console) -> Iterator[str]:
     """Give the lines of one finding: one, but for a narrow console."""
     level = f"{finding.level:{_LEVEL_WIDTH}}"
     first, *rest = hanging(f"{level}{finding.topic:{_TOPIC_WIDTH}}", finding.text, console.width)
     yield console.coloured(finding.level, level) + first[_LEVEL_WIDTH:]
     yield from rest
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Show each result as soon as it is known. Raises OutputError."""
+    overrides = Overrides(options.est_server, None, options.pkey_ids, options.cert_ids)
+    configured = Configured(settings.search_paths, settings.storage, settings.config_url)
+    console = Console.of(sys.stdout, os.environ)
+    found = []
+    for finding in Check(settings, configured, overrides, System()).findings():
+        found.append(finding)
+        if options.quiet and finding.level == OK:
+            continue
+        for line in lines_of(finding, console):
+            print_line(line)
+    if not options.quiet:
+        print_line(summary(found))
+    return exit_status({each.level for each in found})

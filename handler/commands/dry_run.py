@@ -11,16 +11,15 @@ from handler.device.request import RotationRequest
 from handler.device.services import AKTUALIZR, FIOCONFIG
 from handler.device.storage import check_folder
 from handler.errors import RequestRefusedError
+from handler.inspection.pin_safety import why_no_login
 from handler.journal.journal import PROVED, Journal
 from handler.journal.pending import read_pending
-from handler.journal.snapshot import View
+from handler.journal.snapshot import Snapshot
 from handler.rotation.enrolment import curve_of
 from handler.rotation.preflight import check_before_anything_changes
 from handler.servers.connections import Connections
 from handler.servers.http import Deadline, Limits
 from hsm.curves import shown_curve
-
-from .slots import why_no_login
 
 Line = tuple[str, str]
 """How a line begins, and its text: what does not fit goes on behind that beginning."""
@@ -35,7 +34,7 @@ def plan(device: Device, request: RotationRequest) -> Iterator[Line]:
     """
     check_folder(device.storage)
     pending = read_pending(device.storage)
-    view = View.of(device.storage)
+    view = Snapshot.of(device.storage)
     going_back = view.rotation is not None and view.rotation.rollback is not None
     if pending is not None and pending.rotation_id == request.rotation_id and not going_back:
         yield "", f"rotation {request.rotation_id} is pending after step {pending.step}: it would go on from there"
@@ -66,7 +65,7 @@ def plan(device: Device, request: RotationRequest) -> Iterator[Line]:
         device.close()
 
 
-def _finished_first(view: View, names: IdentityNames) -> str | None:
+def _finished_first(view: Snapshot, names: IdentityNames) -> str | None:
     """Say what would have to be brought to its end first, so that nothing is known yet of what follows."""
     if view.left_by_fioconfig:
         return "a rotation that fioconfig left would be taken over and finished first"
@@ -85,7 +84,7 @@ def _finished_first(view: View, names: IdentityNames) -> str | None:
     )
 
 
-def _ended_first(view: View, rotation_id: str) -> str:
+def _ended_first(view: Snapshot, rotation_id: str) -> str:
     rotation = view.rotation
     if rotation is None:
         return f"rotation {rotation_id} is asked for, not begun: this one takes its place"

@@ -1,17 +1,8 @@
-"""What is in the token, or in the storage folder, as a table: what is in use, and whose the rest is.
+"""`slots`: what is in the token, or in the storage folder, as a table (inspection/objects.py explains the uses)."""
 
-| use | |
-| --- | --- |
-| in use | the configuration names it |
-| pending | a rotation that is not finished made it, or may still go back to it |
-| free | a rotation made it once: the next one may take its place |
-| leftover | a file that a rotation made and that nothing names any more |
-| kept | a file that was provisioned: never removed |
-| ambiguous | under an id in use there is more than one of its class: a rotation is refused |
-| not ours | somebody else's: never touched |
-"""
-
-import hashlib
+import argparse
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,26 +13,23 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from handler.console.output import print_line, tell
+from handler.console.settings import Settings
 from handler.console.table import columns, hanging
+from handler.console.terminal import Console
 from handler.device.configuration.checked import TokenConfig
 from handler.device.configuration.values import TOKEN, Configured
 from handler.device.keystore import IdentityNames
-from handler.errors import RequestRefusedError
-from handler.journal.snapshot import View
+from handler.errors import FORESEEABLE, RequestRefusedError, describe, is_final
+from handler.exit_status import DONE, REFUSED
+from handler.exit_status import PENDING as STATUS_PENDING
+from handler.inspection.objects import IN_USE, KEPT, LEFTOVER, PENDING, fingerprint, use_of
+from handler.inspection.pin_safety import why_no_login
+from handler.journal.snapshot import Snapshot
 from hsm.curves import shown_curve
-from hsm.errors import TokenError
 
 if TYPE_CHECKING:
     from hsm.inventory import Item
-
-IN_USE, PENDING, FREE, LEFTOVER = "in use", "pending", "free", "leftover"
-KEPT, AMBIGUOUS, STRANGE = "kept", "ambiguous", "not ours"
-_PIN_ADVICE = {
-    "LOW": "log in by hand with the right PIN (pkcs11-tool --login), which gives all attempts back",
-    "FINAL": "log in by hand with the right PIN (pkcs11-tool --login), which gives all attempts back",
-    "LOCKED": "unlock it with the security officer's PIN",
-    "MISSING": "set a user PIN",
-}
 
 
 @dataclass(frozen=True)
@@ -73,11 +61,6 @@ def list_slots(configured: Configured) -> Listing:
     return _file_listing(configured, configured.storage)
 
 
-def fingerprint(spki: bytes | None) -> str:
-    """Give the first 12 hexadecimal digits of the SHA-256 of a public key (SubjectPublicKeyInfo, DER); `-` for none."""
-    return hashlib.sha256(spki).hexdigest()[:12] if spki else "-"
-
-
 def _unsaid(configured: Configured) -> list[str]:
     """Say what of the configuration is missing for telling what is in use."""
     unnamed = [] if configured.names else ["the configuration names no identity, so nothing is in use"]
@@ -89,7 +72,7 @@ def _unsaid(configured: Configured) -> list[str]:
 
 def _token_listing(configured: Configured, config: TokenConfig) -> Listing:
     items, notes = _items(config, configured.storage)
-    pending = View.of(configured.storage).names
+    pending = Snapshot.of(configured.storage).names
     rows = tuple(_row(item, items, configured.names, pending) for item in items)
     title = f"Token {config.label} ({config.module}): {len(items)} objects"
     notes += _unsaid(configured)
@@ -107,39 +90,6 @@ def _items(config: TokenConfig, storage: Path | None) -> "tuple[list[Item], list
 
         return inventory.items(config.pin, None if storage is None else RefusedPin(storage)), []
     return inventory.public_items(), [f"private keys are not shown: {unseen}"]
-
-
-@dataclass(frozen=True)
-class Unsafe:
-    """Why the PIN is not to be tried for a look only."""
-
-    reason: str
-    hopeless: bool = True
-    """Whether a rotation would not try it either."""
-
-    def __str__(self) -> str:
-        return self.reason
-
-
-def why_no_login(config: TokenConfig, storage: Path | None) -> Unsafe | None:
-    """Say why the PIN is not to be tried for a look only; None where it may be. Raises TokenError."""
-    from handler.device.refused_pin import RefusedPin  # noqa: PLC0415
-    from hsm.inventory import Inventory, PinState  # noqa: PLC0415 - only where a token is used
-
-    state = Inventory(config.module, config.label).pin_state()
-    if not config.pin:
-        return Unsafe("p11.pass is not set: expected the token's PIN there")
-    if state not in (PinState.GOOD, PinState.LOW):
-        return Unsafe(f"the PIN is not tried, its state is: {state.value}; {_PIN_ADVICE[state.name]}")
-    if storage is not None:
-        try:
-            RefusedPin(storage).check(config.label, config.pin)
-        except TokenError as error:  # it was refused before, or its refusal could not be noted
-            return Unsafe(str(error))
-    if state is PinState.LOW:
-        said = f"the PIN is not tried, its state is: {state.value}; {_PIN_ADVICE[state.name]}"
-        return Unsafe(said, hopeless=False)
-    return None
 
 
 def _row(
@@ -167,27 +117,11 @@ def _partner(item: "Item", items: "Sequence[Item]", key: bytes | None) -> str:
     return " ".join(sorted(ids)) or "-"
 
 
-def use_of(
-    item: "Item", items: "Sequence[Item]", names: IdentityNames | None, pending: Sequence[IdentityNames] = ()
-) -> str:
-    """Say whether an object is in use, free to be replaced, or somebody else's."""
-    place = {"private": "key", "public": "key", "cert": "certificate"}.get(item.kind)
-    label = {"key": "tls", "certificate": "client"}.get(place or "")
-    if place is None:
-        return STRANGE
-    if names is not None and item.id == getattr(names, place):
-        alike = [each for each in items if (each.kind, each.cka_id) == (item.kind, item.cka_id)]
-        return IN_USE if len(alike) == 1 else AMBIGUOUS
-    if item.label != label or item.id not in {f"{number:02d}" for number in range(1, 10)}:
-        return STRANGE
-    return PENDING if any(item.id == getattr(each, place) for each in pending) else FREE
-
-
 # Files
 
 
 def _file_listing(configured: Configured, storage: Path) -> Listing:
-    names, pending = configured.names, View.of(storage).names
+    names, pending = configured.names, Snapshot.of(storage).names
     found = {
         Path(name)
         for identity in (names, *pending)
@@ -259,3 +193,15 @@ def _file_use(path: Path, names: IdentityNames | None, pending: Sequence[Identit
     if any(str(path) in (each.key, each.certificate) for each in pending):
         return PENDING
     return LEFTOVER if path.name.startswith(("pkey.", "client.")) and path.name.count(".") > 1 else KEPT
+
+
+def run(_options: argparse.Namespace, settings: Settings) -> int:
+    """Show the token's objects, or the files. Raises OutputError."""
+    configured = Configured(settings.search_paths, settings.storage, settings.config_url)
+    try:
+        for line in list_slots(configured).lines(Console.of(sys.stdout, os.environ).width):
+            print_line(line)
+    except FORESEEABLE as error:
+        tell(describe(error), "problem: ")
+        return REFUSED if is_final(error) else STATUS_PENDING
+    return DONE

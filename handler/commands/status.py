@@ -1,141 +1,44 @@
-"""What `renew-client-cert status` shows: what is in use, what is pending, what is left to say. docs/status.md.
+"""`status`: what is in use, what is pending, what is left to say. docs/status.md."""
 
-It takes no lock, needs no network, and leaves the PIN alone wherever the token shows its certificates without it.
-"""
-
+import argparse
+import os
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-from handler.console.arguments import Settings
+from handler.console.output import print_line
+from handler.console.settings import Settings
 from handler.console.table import hanging
-from handler.device import completed_rotations as completed
+from handler.console.terminal import Console
 from handler.device.configuration.values import TOKEN, Configured
-from handler.device.keystore import IdentityNames
-from handler.device.request import Overrides
-from handler.device.storage import holder
-from handler.inspection.effective_request import Asked
-from handler.inspection.identity import Identity, read_identity
-from handler.journal.history import History
+from handler.exit_status import DONE, PENDING, REFUSED
+from handler.inspection.identity import Identity
+from handler.inspection.status import LastRotation, Status, read_status, serial, undelivered
 from handler.journal.journal import ANNOUNCED, PROVED, SWITCHED
-from handler.journal.pending import COMPLETED, FOLDER
-from handler.journal.snapshot import View
-
-from .slots import AMBIGUOUS, IN_USE, STRANGE, use_of
+from handler.journal.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from cryptography import x509
 
-EMPTY = "empty"
 _NAME_WIDTH = 15
 _SLOTS = {"key": "key slots", "certificate": "cert slots"}
 
 
-@dataclass(frozen=True)
-class Slot:
-    """A place in the token that a rotation may use."""
+def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Show what the device is and what is pending. Raises OutputError."""
+    configured = Configured(settings.search_paths, settings.storage, settings.config_url)
+    status = read_status(configured, settings.request_file, named=settings.request_named)
+    if options.json:
+        from .status_json import as_json  # noqa: PLC0415
 
-    kind: str
-    """`key` or `certificate`."""
-    id: str
-    use: str
-    """`in use`, `empty`, or as `slots` says."""
-
-
-@dataclass(frozen=True)
-class LastRotation:
-    """How the last rotation ended."""
-
-    rotation_id: str
-    time: str | None
-    success: bool
-    details: str = ""
-
-
-@dataclass(frozen=True)
-class Status:
-    """Everything that is shown."""
-
-    now: datetime
-    storage: Path | None
-    identity: Identity
-    slots: tuple[Slot, ...]
-    last: LastRotation | None
-    view: View
-    running: str | None
-    """Who holds the device's lock, where somebody does."""
-
-
-def read_status(settings: Settings, configured: Configured) -> Status:
-    """Look. Raises nothing that is foreseeable."""
-    storage = configured.storage
-    identity = read_identity(configured)
-    if identity.source == TOKEN and identity.problem is None:  # it shows its certificate without the PIN
-        identity = replace(identity, problem=configured.value("p11.pass").problem)
-    view = View.of(storage)
-    return Status(
-        now=datetime.now(UTC),
-        storage=storage,
-        identity=identity,
-        slots=_slots(settings, identity, view),
-        last=None if storage is None else _last_rotation(storage, view),
-        view=view,
-        running=None if storage is None else _running(storage),
-    )
-
-
-def _slots(settings: Settings, identity: Identity, view: View) -> tuple[Slot, ...]:
-    names = identity.names
-    if identity.source != TOKEN or identity.token is None or names is None:
-        return ()
-    asked = Asked.of(settings, Overrides(), view, token=True)
-    places = (("key", asked.key_ids, names.key), ("certificate", asked.certificate_ids, names.certificate))
-    return tuple(
-        Slot(kind, each, _use(identity, names, view, each, kind))
-        for kind, ids, used in places
-        for each in sorted({*ids, used})
-    )
-
-
-def _use(identity: Identity, names: IdentityNames, view: View, object_id: str, kind: str) -> str:
-    """Give the use of what is under an id: what is least ours of it."""
-    used = getattr(names, kind)
-    if not identity.items:
-        return IN_USE if object_id == used else "unknown"
-    under = [each for each in identity.items if each.id == object_id]
-    uses = {use_of(each, identity.items, names, view.names) for each in under}
-    worst = next((each for each in (STRANGE, AMBIGUOUS, IN_USE) if each in uses), None)
-    if object_id == used:
-        return worst or "missing"
-    return worst or next(iter(sorted(uses)), EMPTY)
-
-
-def _last_rotation(storage: Path, view: View) -> LastRotation | None:
-    """Give the rotation that ended last. One that is pending has not, whatever was reported, before it is proved."""
-    pending = view.rotation.rotation_id if view.rotation and view.rotation.step < PROVED else None
-    try:
-        entries = History(storage / FOLDER).read()
-    except OSError:
-        entries = []
-    ends = [each for each in entries if each.event == COMPLETED and each.rotation_id != pending]
-    if ends:
-        last = ends[-1]
-        return LastRotation(last.rotation_id, last.time, last.success, last.details)
-    names = completed.rotation_ids(storage)
-    return LastRotation(names[0], None, success=True) if names else None
-
-
-def _running(storage: Path) -> str | None:
-    try:
-        found = holder(storage.stat())
-    except OSError:
-        return None
-    return found if found.startswith("process ") else None  # else nobody that /proc/locks knows
-
-
-# For people
+        print_line(as_json(status))
+    else:
+        for line in lines(status, Console.of(sys.stdout, os.environ).width):
+            print_line(line)
+    if status.identity.problem is None:
+        return DONE
+    return PENDING if status.identity.passing else REFUSED
 
 
 def lines(status: Status, width: int | None) -> Iterator[str]:
@@ -190,12 +93,6 @@ def _certificate_facts(certificate: "x509.Certificate", now: datetime) -> Iterat
     yield "valid", f"{begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC, {left}"
 
 
-def serial(certificate: "x509.Certificate") -> str:
-    """Give the serial number as openssl(1) does: whole bytes, in hexadecimal."""
-    number = certificate.serial_number
-    return number.to_bytes((number.bit_length() + 7) // 8 or 1).hex()
-
-
 def _last_words(last: LastRotation | None) -> str:
     if last is None:
         return "none that is known here"
@@ -205,7 +102,7 @@ def _last_words(last: LastRotation | None) -> str:
     return f"{last.rotation_id}: failed{time}: {last.details or 'no reason is known'}"
 
 
-def _pending_words(view: View) -> Iterator[str]:
+def _pending_words(view: Snapshot) -> Iterator[str]:
     pending = view.pending
     if view.left_by_fioconfig:
         yield "a rotation that fioconfig left: the next call takes it over"
@@ -233,10 +130,3 @@ def _step_words(step: int, *, begun: bool) -> str:
         ANNOUNCED: "in use, only tidying up is left to the next call",
     }
     return special.get(step, f"{step} of {SWITCHED} steps done")
-
-
-def undelivered(view: View) -> int | None:
-    """Count the events that the gateway has not taken; None where the journal cannot be read."""
-    if view.problem is not None:
-        return None
-    return view.pending.undelivered if view.pending else 0

@@ -7,10 +7,9 @@ from typing import Any
 from cryptography import x509
 
 from handler.crypto.certificates import ec_key_of, spki_der
-from handler.journal.snapshot import View
-
-from .slots import fingerprint
-from .status import Status, serial, undelivered
+from handler.inspection.objects import fingerprint
+from handler.inspection.status import Status, serial, undelivered
+from handler.journal.snapshot import Snapshot
 
 VERSION = 1
 """Of the schema: fields are added to it without another number, never changed or removed."""
@@ -67,7 +66,7 @@ def _certificate_json(certificate: x509.Certificate | None) -> dict[str, Any]:
     }
 
 
-def _pending_json(view: View) -> dict[str, Any] | None:
+def _pending_json(view: Snapshot) -> dict[str, Any] | None:
     pending = view.pending
     if pending is None or pending.rotation_id is None:
         return None

@@ -1,73 +1,16 @@
-"""The command line's arguments, and where things are: from options, fioconfig's environment, or the defaults."""
+"""The command line's arguments."""
 
 import argparse
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import NoReturn
 
 from handler import __version__
 from handler.backoff import MAX_ASKED
-from handler.device.configuration.toml_files import DEFAULT_SEARCH_PATHS
-from handler.errors import RequestRefusedError
 from handler.exit_status import USAGE
 
+from .settings import DEFAULT_REQUEST
 from .terminal import Console
-
-DEFAULT_REQUEST = "/var/run/secrets/fio-rotate-certs"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Where everything is, from options first, then fioconfig's environment, then the defaults."""
-
-    request_file: Path
-    request_named: bool
-    search_paths: tuple[Path, ...]
-    storage: Path | None
-    config_url: str | None
-    hsm_wait: str
-    """HSM_WAIT as it was given, for the calls that need it: `token_wait`."""
-
-    @classmethod
-    def of(cls, options: argparse.Namespace, environment: Mapping[str, str]) -> "Settings":
-        """Merge the options with the environment. An empty variable counts as none. Raises RequestRefusedError."""
-        named = getattr(options, "config_file", None)
-        request_file = named or environment.get("CONFIG_FILE") or DEFAULT_REQUEST
-        sota = options.sota or environment.get("SOTA_DIR") or ",".join(DEFAULT_SEARCH_PATHS)
-        storage = options.storage_dir or environment.get("STORAGE_DIR")
-        return cls(
-            request_file=Path(request_file),
-            request_named=bool(named),
-            search_paths=tuple(Path(part.strip()) for part in sota.split(",") if part.strip()),
-            storage=Path(storage) if storage else None,
-            config_url=environment.get("CONFIG_URL") or None,
-            hsm_wait=environment.get("HSM_WAIT") or "0",
-        )
-
-    @property
-    def token_wait(self) -> float:
-        """Seconds that a token that is not there yet is waited for. Raises RequestRefusedError."""
-        return _seconds("HSM_WAIT", self.hsm_wait)
-
-    def storage_folder(self) -> Path:
-        """Give the storage folder, from the configuration where nothing else names it. Raises RefusedError, OSError."""
-        from handler.device.configuration.toml_files import SotaConfig  # noqa: PLC0415 - --help does without
-
-        return self.storage or Path(SotaConfig.load(self.search_paths).require("storage.path"))
-
-
-def _seconds(name: str, text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    # Not (a < b): neither holds for "nan".
-    if not 0 <= seconds < float("inf"):
-        raise RequestRefusedError(f"{name} in the environment is {text!r}: expected a number of seconds, such as 60")
-    return seconds
 
 
 def _share(text: str) -> float:

@@ -1,17 +1,17 @@
 """What a rotation would be asked now, as far as that is known without being asked: for commands that only look."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from handler.console.arguments import Settings
 from handler.device.request import CERTIFICATE_IDS, KEY_IDS, Overrides, read_request, with_usual_ids
 from handler.errors import RequestRefusedError
-from handler.journal.snapshot import View
+from handler.journal.snapshot import Snapshot
 
 _NOWHERE = "https://nowhere.invalid"
 
 
 @dataclass(frozen=True)
-class Asked:
+class EffectiveRequest:
     """The request, or what stands in for the parts of it that nobody gave."""
 
     origin: str
@@ -24,17 +24,16 @@ class Asked:
     """Why what is given is refused; the ids are the usual ones then."""
 
     @classmethod
-    def of(cls, settings: Settings, options: Overrides, view: View, *, token: bool) -> "Asked":
+    def of(cls, path: Path, options: Overrides, view: Snapshot, *, named: bool, token: bool) -> "EffectiveRequest":
         """Read the request file with the options over it; without a file, a pending rotation's request, or the usual.
 
-        `token` tells whether ids are needed. Raises nothing that is foreseeable.
+        `named`: a person named the file; `token` tells whether ids are needed. Raises nothing that is foreseeable.
         """
-        path = settings.request_file
         usual = with_usual_ids(replace(options, est_server=options.est_server or _NOWHERE, rotation_id=None))
         try:
             if path.exists():
-                return cls._read(settings, options, str(path), token=token)
-            if settings.request_named:
+                return cls._read(path, options, str(path), token=token)
+            if named:
                 raise RequestRefusedError(f"--config-file {path}: expected a request file, there is none")
             pending = view.rotation.request if view.rotation else None
             if pending is None:
@@ -55,8 +54,7 @@ class Asked:
         return cls("the usual ids", None, *(ids if token else ((), ())), problem=problem)
 
     @classmethod
-    def _read(cls, settings: Settings | None, given: Overrides, origin: str, *, token: bool) -> "Asked":
-        path = None if settings is None else settings.request_file
+    def _read(cls, path: Path | None, given: Overrides, origin: str, *, token: bool) -> "EffectiveRequest":
         request = read_request(path, given, token=token, default_rotation_id="none")
         if request is None:
             raise RequestRefusedError(f"{origin} is gone")

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 
-from handler.commands.slots import Unsafe, why_no_login
 from handler.crypto.certificates import ec_key_of, spki_der
 from handler.device.configuration.checked import TokenConfig
 from handler.device.configuration.values import FILE, TOKEN, Configured
 from handler.device.keystore import FileKeyStore, IdentityNames
 from handler.errors import RenewalError
+from handler.inspection.pin_safety import Unsafe, why_no_login
 from hsm.errors import TokenError
 
 if TYPE_CHECKING:

@@ -6,12 +6,11 @@ Nothing depends on it. It is not synced to the disk, and a line that a power los
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from handler.console.table import folded, hanging, printable
 from handler.device.storage import atomic_write
 
 from .decoding import read
@@ -20,8 +19,6 @@ from .pending import COMPLETED
 log = logging.getLogger(__name__)
 
 NAME = "history.jsonl"
-MIN_NAME = 20
-"""Columns of an event's name on the narrowest console."""
 MAX_BYTES = 64 * 1024
 """Some 300 events: the older half goes when there are more."""
 
@@ -88,31 +85,6 @@ def told_apart(entries: Sequence[Entry], undelivered: Sequence[Mapping[str, Any]
             ended[entry.rotation_id] = entry.success
         told.append(replace(entry, details=details))
     return told[::-1]
-
-
-def timeline(entries: Sequence[Entry], width: int | None = None) -> Iterator[str]:
-    """Give the lines of a timeline for a console of that width: a paragraph per rotation, a line or two per event."""
-    name_width = max((len(entry.event) for entry in entries), default=0)
-    if width is not None:
-        name_width = max(MIN_NAME, min(name_width, width - len(_line("", "", "failed"))))
-    rotation_id = None
-    for entry in entries:
-        if entry.rotation_id != rotation_id:
-            rotation_id = entry.rotation_id
-            yield from hanging("rotation ", rotation_id, width)
-        first, *rest = folded(printable(entry.event), name_width)
-        yield _line(printable(entry.time.replace("T", " ").removesuffix("Z")), f"{first:{name_width}}", _end(entry))
-        yield from (_line("", part).rstrip() for part in rest)
-        if entry.details:
-            yield from hanging(_line(""), entry.details, width)
-
-
-def _line(time: str, *rest: str) -> str:
-    return "  ".join(("", f"{time:19}", *(rest or ("",))))
-
-
-def _end(entry: Entry) -> str:
-    return "ok" if entry.success else "failed"
 
 
 def _for_its_owner(path: str, flags: int) -> int:

@@ -14,7 +14,7 @@ TAKEN_OVER = "cert-rotation.state"
 
 
 @dataclass(frozen=True)
-class View:
+class Snapshot:
     """What the journal says."""
 
     pending: Pending | None = None
@@ -26,7 +26,7 @@ class View:
     """Whether a rotation of fioconfig's own code lies there, for the next call to take over."""
 
     @classmethod
-    def of(cls, storage: Path | None) -> "View":
+    def of(cls, storage: Path | None) -> "Snapshot":
         """Read the journal below a storage folder. Raises nothing that is foreseeable."""
         if storage is None:
             return cls(problem="the storage folder is not known")

@@ -42,7 +42,7 @@ ATTEMPTS = 4
 
 
 @dataclass(frozen=True)
-class Finding:
+class Result:
     """What a point led to: invariants that are broken; whether it happened at all."""
 
     point: str
@@ -277,13 +277,13 @@ def try_site(site):
             with trial(site.keys, site.gateway) as tried:
                 findings = list(_HOW[site.kind](tried, site))
         except Exception as error:
-            return [Finding(site.name(site.cuts[0]), (f"what was left could not be questioned: {error!r}",))]
+            return [Result(site.name(site.cuts[0]), (f"what was left could not be questioned: {error!r}",))]
         if findings:
             return findings
         if site.kind == "error":
             break  # it has failed elsewhere or not at all, and went on
     broken = ("the new certificate was never shown to the gateway",) if site.is_proof else ()
-    return [Finding(site.name(cut), broken, happened=False) for cut in site.cuts]
+    return [Result(site.name(cut), broken, happened=False) for cut in site.cuts]
 
 
 def _cut_at_call(tried, site):
@@ -328,7 +328,7 @@ def _replayed(tried, before, calls, last):
 
 def _cut_at_exchange(tried, site):
     if tried.killed_at(site.exchange, site.kind):
-        yield Finding(site.name(site.kind), tuple(_after_kill(tried, site.name(site.kind))))
+        yield Result(site.name(site.kind), tuple(_after_kill(tried, site.name(site.kind))))
 
 
 def _points(tried, site, killed, disk):
@@ -343,7 +343,7 @@ def _points(tried, site, killed, disk):
             broken = _cut_again(tried, name)
         else:
             broken = _after_kill(tried, name)
-        yield Finding(name, tuple(broken))
+        yield Result(name, tuple(broken))
 
 
 def _after_kill(tried, name):
@@ -404,7 +404,7 @@ def _killed_by_hand(tried, site):
         if done.returncode != DONE or "Traceback" in "".join(said):
             broken.append(f"recovery ended with {said}")
         completed = tried.gateway != "refuses"
-        yield Finding(site.name("held"), (*broken, *broken_invariants(tried.factory, ROTATION, completed=completed)))
+        yield Result(site.name("held"), (*broken, *broken_invariants(tried.factory, ROTATION, completed=completed)))
 
 
 def _failing_call(tried, site):
@@ -419,8 +419,8 @@ def _failing_call(tried, site):
 def _with_error(tried, site, cut):
     status, calls, said = tried.recorded(inject=site.call, fault=f"error={cut}")
     if any(each.main and each.same_as(site.call) and each.is_of_token_itself for each in calls):
-        return Finding(site.name(cut), (), happened=False)  # left out, see places.py: it has met that one this time
-    return Finding(site.name(cut), tuple(tried.failed_softly(status, said)))
+        return Result(site.name(cut), (), happened=False)  # left out, see places.py: it has met that one this time
+    return Result(site.name(cut), tuple(tried.failed_softly(status, said)))
 
 
 def _failing_module(tried, site):
@@ -432,7 +432,7 @@ def _failing_module(tried, site):
             done = warm.program().run(tried.device, environment=module.environment(site.number, RETURN_VALUES[cut]))
             with plain_module(tried.device):
                 broken = tried.failed_softly(done.status, done.output)
-            yield Finding(site.name(cut), tuple(broken))
+            yield Result(site.name(cut), tuple(broken))
 
 
 @contextlib.contextmanager
@@ -461,7 +461,7 @@ def _together(tried, site):
         broken.append(f"they ended with {statuses}: {said}")
     if len(tried.factory.est.csrs) != 1:
         broken.append(f"{len(tried.factory.est.csrs)} certificates were asked for")
-    yield Finding(site.name("together"), (*broken, *tried.recover()))
+    yield Result(site.name("together"), (*broken, *tried.recover()))
 
 
 _HOW = {

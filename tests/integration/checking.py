@@ -3,7 +3,8 @@
 import re
 
 from handler.commands.check import Check
-from handler.console.arguments import Settings, make_parser
+from handler.console.arguments import make_parser
+from handler.console.settings import Settings
 from handler.device.configuration.values import Configured
 from handler.device.request import Overrides
 

@@ -228,7 +228,7 @@ def test_the_certificate_in_use_that_a_server_refuses_by_an_alert_is_refused(fac
     assert broken_invariants(factory, ID, completed=True) == []
 
 
-# Asked to wait
+# EffectiveRequest to wait
 
 
 @pytest.mark.parametrize("request_name", STEPS)

@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from handler.commands.checks.device import disk_finding
-from handler.commands.checks.finding import OK, PROBLEM
+from handler.commands.checks.result import OK, PROBLEM
 from handler.device.refused_pin import RefusedPin
 from handler.device.storage import DeviceLock
 from tests import softhsm

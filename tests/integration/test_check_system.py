@@ -5,7 +5,7 @@ import re
 import pytest
 
 from handler.commands.check import exit_status, lines_of, summary
-from handler.commands.checks.finding import Finding
+from handler.commands.checks.result import Result
 from handler.commands.checks.system import System
 from handler.console.terminal import Console
 from handler.device.services import Services
@@ -120,6 +120,6 @@ def test_lines_are_folded_and_coloured_on_a_terminal_only(files):
 
 
 def test_a_line_keeps_its_columns_when_it_is_folded_and_coloured():
-    finding = Finding("problem", "gateway", "cannot be reached by anybody")
+    finding = Result("problem", "gateway", "cannot be reached by anybody")
     lines = list(lines_of(finding, Console(45, colours=True)))
     assert lines == ["\033[1;31mproblem  \033[0mgateway        cannot be reached by", " " * 24 + "anybody"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from handler.exit_status import DONE, REFUSED, SWITCHED
-from handler.journal.snapshot import View
+from handler.journal.snapshot import Snapshot
 
 from .flagged_token import COUNT_LOW, FlaggedToken
 from .left_behind import left_after
@@ -16,7 +16,7 @@ ID = "certs-hand"
 
 def read_state(device):
     """Give the rotation that is pending."""
-    return View.of(device.storage).rotation
+    return Snapshot.of(device.storage).rotation
 
 
 # rotate --dry-run

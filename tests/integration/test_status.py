@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from handler.commands.inspection import show_check, show_slots, show_status
-from handler.console.arguments import Settings, make_parser
+from handler.console.arguments import make_parser
+from handler.console.settings import Settings
 from handler.device.storage import DeviceLock
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from tests import softhsm
@@ -276,7 +276,7 @@ def test_somebody_who_is_not_root_is_told_what_only_root_may_read(capsys):
         os.chown(folder / "device", NOBODY, -1)
         device.sota_toml.chmod(0o600)
         settings = Settings.of(make_parser().parse_args(["status"]), device.environment())
-        for command, show in {"status": show_status, "slots": show_slots, "check": show_check}.items():
+        for command, show in {"status": status.run, "slots": slots.run, "check": check.run}.items():
             options = make_parser().parse_args([command])
             show(options, settings)  # loads what only root may load
             capsys.readouterr()

@@ -236,7 +236,7 @@ def test_a_file_that_is_no_state_is_removed(in_files, content):
     assert broken_invariants(in_files.factory, ID, completed=True) == []
 
 
-# Asked for another one, or for none
+# EffectiveRequest for another one, or for none
 
 
 @pytest.mark.parametrize("steps", range(6))

@@ -9,21 +9,21 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from handler.commands.slots import why_no_login
 from handler.device.config_encrypted import LocalConfig
 from handler.device.configuration.checked import KEYS_OF_IDENTITY
 from handler.device.configuration.values import FILE, TOKEN, Configured, Value
 from handler.device.keystore import FileKeyStore, IdentityNames, KeyStore
 from handler.device.url import https_url
-from handler.inspection.effective_request import Asked
+from handler.inspection.effective_request import EffectiveRequest
 from handler.inspection.identity import read_identity
+from handler.inspection.pin_safety import why_no_login
 from handler.journal.pending import FOLDER
-from handler.journal.snapshot import View
+from handler.journal.snapshot import Snapshot
 from handler.rotation.enrolment import curve_of
 from handler.rotation.preflight import CLOCK_TOLERANCE
 from hsm.curves import is_pair, shown_curve
 
-from .finding import OK, WARNING, Finding, ok, problem, skipped, warning
+from .result import OK, WARNING, Result, ok, problem, skipped, warning
 
 KIB = 1024
 LEAST_FREE = 256 * KIB
@@ -41,7 +41,7 @@ UNUSABLE = "the key in use cannot be used"
 class DeviceChecks:
     """The checks of one device. `identity` is what is in use; `store` its key store, once that could be opened."""
 
-    def __init__(self, configured: Configured, asked: Asked, view: View) -> None:
+    def __init__(self, configured: Configured, asked: EffectiveRequest, view: Snapshot) -> None:
         self.configured = configured
         self.asked = asked
         self.view = view
@@ -64,7 +64,7 @@ class DeviceChecks:
         """The names of the identity in use."""
         return self.identity.names
 
-    def configuration(self) -> Iterator[Finding]:
+    def configuration(self) -> Iterator[Result]:
         """Say which file each value comes from, and where the new names would be written."""
         for text in self.configured.problems:
             yield problem("configuration", text)
@@ -80,7 +80,7 @@ class DeviceChecks:
         """The configuration keys that a rotation changes."""
         return KEYS_OF_IDENTITY.get(self.configured.source or "", ())
 
-    def permissions(self) -> Iterator[Finding]:
+    def permissions(self) -> Iterator[Result]:
         """Look who may read secrets, and whether the CA file can be read."""
         pin = self.configured.value(_SECRET)
         if self.configured.source == TOKEN and pin.text:
@@ -94,7 +94,7 @@ class DeviceChecks:
         self.no_trust = None if finding.level in (OK, WARNING) else "no server can be trusted without the CA file"
         yield finding
 
-    def disk(self) -> Iterator[Finding]:
+    def disk(self) -> Iterator[Result]:
         """Look whether files can be written where a rotation writes them, and for how much there is room."""
         storage = self.configured.storage
         if storage is None:
@@ -104,7 +104,7 @@ class DeviceChecks:
         for folder in sorted({storage, *([target.resolve().parent] if target else [])}):
             yield disk_finding(folder)
 
-    def certificate(self) -> Iterator[Finding]:
+    def certificate(self) -> Iterator[Result]:
         """Look at the certificate in use."""
         identity = self.identity
         if identity.problem and (identity.names is None or self.configured.problems):
@@ -127,7 +127,7 @@ class DeviceChecks:
         else:
             yield ok("certificate", f"{said}: {left.days} days left")
 
-    def clock(self) -> Iterator[Finding]:
+    def clock(self) -> Iterator[Result]:
         """Look whether the certificate is valid already."""
         now = datetime.now(UTC)
         certificate = self.identity.certificate
@@ -139,7 +139,7 @@ class DeviceChecks:
         else:
             yield ok("clock", f"shows {now:%Y-%m-%d %H:%M} UTC")
 
-    def token(self) -> Iterator[Finding]:
+    def token(self) -> Iterator[Result]:
         """Look for the token, then log in where that risks nothing."""
         config, storage = self.configured.token, self.configured.storage
         if self.configured.source == FILE and storage is not None:
@@ -167,7 +167,7 @@ class DeviceChecks:
         self.store, self.no_store = TokenKeyStore(token, *ids), UNUSABLE
         yield ok("token", "the PIN is right, and no attempt at it is lost")
 
-    def slots(self) -> Iterator[Finding]:
+    def slots(self) -> Iterator[Result]:
         """Look whether the next identity has a place that is free or ours."""
         if self.asked.problem:
             yield problem("request", self.asked.problem)
@@ -189,7 +189,7 @@ class DeviceChecks:
             else:
                 yield ok("slots", f"new files can be made in {self.configured.storage}")
 
-    def key(self) -> Iterator[Finding]:
+    def key(self) -> Iterator[Result]:
         """Have the key in use sign and derive, and read config.encrypted with it."""
         storage = self.configured.storage
         if self.store is None or self.names is None or storage is None:
@@ -216,7 +216,7 @@ class DeviceChecks:
         else:
             yield warning("key", "this token cannot derive keys (ECDH): nothing may be encrypted to this device")
 
-    def rotation(self) -> Iterator[Finding]:
+    def rotation(self) -> Iterator[Result]:
         """Say what is pending."""
         view = self.view
         if view.problem:
@@ -234,7 +234,7 @@ class DeviceChecks:
             yield ok("rotation", "none is pending")
 
 
-def _value_finding(value: Value) -> Finding:
+def _value_finding(value: Value) -> Result:
     if value.problem:
         return problem("configuration", value.problem + (f" ({value.origin})" if value.origin else ""))
     shown = "set, not shown" if value.key == _SECRET else value.text
@@ -248,14 +248,14 @@ def _value_finding(value: Value) -> Finding:
     return ok("configuration", f"{value.key} = {shown} ({value.origin})")
 
 
-def _private(path: Path, what: str, mode: str = "600") -> Finding:
+def _private(path: Path, what: str, mode: str = "600") -> Result:
     found = stat.S_IMODE(path.stat().st_mode)
     if found & 0o077:
         return warning("permissions", f"{path} {what}, and others may use it (mode {found:03o}): chmod {mode}")
     return ok("permissions", f"{path} {what}, for its owner only (mode {found:03o})")
 
 
-def _ca_finding(path: Path | None) -> Finding:
+def _ca_finding(path: Path | None) -> Result:
     if path is None:
         return skipped("CA file", f"{_CA_FILE} is not set")
     expected = f"put the factory's CA certificates there, in PEM, or correct {_CA_FILE}"
@@ -272,7 +272,7 @@ def _ca_finding(path: Path | None) -> Finding:
     return ok("CA file", f"{path}: {len(anchors)} trusted")
 
 
-def disk_finding(folder: Path) -> Finding:
+def disk_finding(folder: Path) -> Result:
     """Look at one folder, and at the file system that it is on."""
     try:
         disk = os.statvfs(f"{folder}/.")  # which a file does not have

@@ -10,22 +10,22 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from handler.console.arguments import Settings
+from handler.console.settings import Settings
 from handler.crypto.certificates import CLOCK_SKEW
 from handler.crypto.encrypted_values import check_readable, has_encrypted_values
 from handler.device.configuration.values import Configured
 from handler.device.keystore import IdentityNames
 from handler.device.url import https_url
 from handler.errors import PendingError, ServerBusyError, ServerRefusedError
-from handler.inspection.effective_request import Asked
-from handler.journal.snapshot import View
+from handler.inspection.effective_request import EffectiveRequest
+from handler.journal.snapshot import Snapshot
 from handler.servers.est import EstClient
 from handler.servers.gateway import GatewayClient
 from handler.servers.http import Deadline, HttpClient, Limits
 from handler.servers.response import Answer
 
 from .device import DeviceChecks
-from .finding import Finding, ok, problem, skipped, warning
+from .result import Result, ok, problem, skipped, warning
 
 NOT_FOUND = 404
 LIMITS = Limits(total=20.0, connect=5.0, read=10.0, retry_delays=())
@@ -53,12 +53,12 @@ class Witness(HttpClient):
 class ServerChecks:
     """The checks of the gateway and of the EST server, after those of the device."""
 
-    def __init__(self, settings: Settings, device: DeviceChecks, asked: Asked) -> None:
+    def __init__(self, settings: Settings, device: DeviceChecks, asked: EffectiveRequest) -> None:
         self._settings = settings
         self._device = device
         self._asked = asked
 
-    def gateway(self) -> Iterator[Finding]:
+    def gateway(self) -> Iterator[Result]:
         """Ask the gateway for the device's own files, unless the certificate in use may be new to it."""
         configured, names = self._device.configured, self._device.names
         missing = self._missing()
@@ -103,7 +103,7 @@ class ServerChecks:
         finally:
             http.close()
 
-    def est(self) -> Iterator[Finding]:
+    def est(self) -> Iterator[Result]:
         """Ask the EST server for its CA certificates."""
         url, names = self._asked.est_server, self._device.names
         if url is None:
@@ -152,7 +152,7 @@ class ServerChecks:
             return "key and certificate in use do not belong together"
         return device.no_store if device.names is None or device.usable_key is None else None
 
-    def _without_certificate(self, topic: str, url: str, why: str | None) -> Finding:
+    def _without_certificate(self, topic: str, url: str, why: str | None) -> Result:
         """Look whether a server is there, and its chain trusted. Raises RenewalError, OSError."""
         ca_file = self._device.configured.ca_file or Path()
         http = Witness(ca_file, lambda _: None, Deadline(LIMITS.total), LIMITS)
@@ -177,11 +177,11 @@ class ServerChecks:
         if now.problems or now.names != names:
             return "the configuration has changed meanwhile, a rotation may be running: try again"
         # The journal of a rotation lies in storage.path, wherever options point.
-        reasons = (View.of(folder).why_unseen(names) for folder in now.storages)
+        reasons = (Snapshot.of(folder).why_unseen(names) for folder in now.storages)
         return next((reason for reason in reasons if reason), None)
 
 
-def _without_authorities(http: Witness) -> Finding:
+def _without_authorities(http: Witness) -> Result:
     """Say what an EST server's answer without CA certificates means for a rotation."""
     if http.refusal is not None:  # the enrolment would be refused like this too
         return problem("EST", f"/cacerts: {http.refusal}")
@@ -193,7 +193,7 @@ def _without_authorities(http: Witness) -> Finding:
     return warning("EST", f"{said}: is the address right?")
 
 
-def _clock_finding(answer: Answer | None) -> Iterator[Finding]:
+def _clock_finding(answer: Answer | None) -> Iterator[Result]:
     if answer is None or answer.date is None:
         return
     off = datetime.now(UTC) - answer.date

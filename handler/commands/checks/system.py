@@ -8,7 +8,7 @@ from pathlib import Path
 
 from handler.device.services import AKTUALIZR, FIOCONFIG, Services
 
-from .finding import Finding, ok, problem, warning
+from .result import Result, ok, problem, warning
 
 HANDLER = Path("/usr/share/fioconfig/handlers/renew-client-cert")
 OURS = b"handler.cli"
@@ -30,7 +30,7 @@ class System:
     handler: Path = HANDLER
     user: Callable[[], int] = os.geteuid
 
-    def user_findings(self) -> Iterator[Finding]:
+    def user_findings(self) -> Iterator[Result]:
         """Look who runs this."""
         if self.user() == 0:
             yield ok("user", "root, as fioconfig")
@@ -54,7 +54,7 @@ class System:
         return dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
 
 
-def system_findings(system: System) -> Iterator[Finding]:
+def system_findings(system: System) -> Iterator[Result]:
     """Look for the services that use the key, the program's own units, and the handler that fioconfig calls."""
     yield _handler(system.handler)
     if not system.services.available:
@@ -72,7 +72,7 @@ def system_findings(system: System) -> Iterator[Finding]:
         yield _unit(system, name, by_itself=by_itself)
 
 
-def _unit(system: System, name: str, *, by_itself: bool) -> Finding:
+def _unit(system: System, name: str, *, by_itself: bool) -> Result:
     found = system.unit(name)
     if found.get("LoadState") != "loaded":
         state = found.get("LoadState") or "unknown"
@@ -86,7 +86,7 @@ def _unit(system: System, name: str, *, by_itself: bool) -> Finding:
     return ok("units", f"{name} is installed" + (f" and {enabled}" if by_itself else ""))
 
 
-def _handler(path: Path) -> Finding:
+def _handler(path: Path) -> Result:
     try:
         content = path.read_bytes()
     except FileNotFoundError:

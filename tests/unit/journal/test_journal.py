@@ -20,7 +20,7 @@ from handler.errors import PendingError
 from handler.journal.decoding import MalformedError
 from handler.journal.journal import Content, Journal, RotationState
 from handler.journal.pending import FOLDER, JOURNAL, LaterJournalError, Waiting, read_pending
-from handler.journal.snapshot import View
+from handler.journal.snapshot import Snapshot
 from handler.servers.events import EventFactory
 from tests.simulators.device import REPOSITORY
 from tests.simulators.pki import FactoryPki, certificate_pem
@@ -90,7 +90,7 @@ def is_broken(storage):
     """Tell whether the journal is broken for whoever reads all of it, and for `status`; then it is set aside."""
     with pytest.raises(MalformedError) as failure:
         Content.load(storage)
-    assert str(failure.value) in View.of(storage).problem
+    assert str(failure.value) in Snapshot.of(storage).problem
     path = storage / FOLDER / JOURNAL
     loaded(storage)
     return not os.path.lexists(path) and os.path.lexists(path.with_suffix(".broken"))
@@ -126,7 +126,7 @@ def test_a_journal_of_a_later_version_is_refused_and_left_as_it_is(change):
     for reader in (Content.load, read_pending, loaded):
         with pytest.raises(LaterJournalError, match="install that version again"):
             reader(path.parents[1])
-    assert "later version" in View.of(path.parents[1]).problem
+    assert "later version" in Snapshot.of(path.parents[1]).problem
     assert path.read_bytes() == before
 
 
@@ -277,7 +277,7 @@ def test_nothing_that_stands_in_the_journal_fails_a_reader(rotation, tmp_path_fa
     storage = tmp_path_factory.mktemp("storage")
     (storage / FOLDER).mkdir()
     (storage / FOLDER / JOURNAL).write_text(json.dumps(content))
-    View.of(storage)
+    Snapshot.of(storage)
     try:
         short = read_pending(storage)
         journal = loaded(storage)

@@ -6,7 +6,7 @@ OK, WARNING, PROBLEM, SKIPPED = "ok", "warning", "problem", "skipped"
 
 
 @dataclass(frozen=True)
-class Finding:
+class Result:
     """How good it is, what it is about, and what was found; where it is not ok, what to do too."""
 
     level: str
@@ -14,21 +14,21 @@ class Finding:
     text: str
 
 
-def ok(topic: str, text: str) -> Finding:
+def ok(topic: str, text: str) -> Result:
     """As a rotation needs it."""
-    return Finding(OK, topic, text)
+    return Result(OK, topic, text)
 
 
-def warning(topic: str, text: str) -> Finding:
+def warning(topic: str, text: str) -> Result:
     """A rotation goes on without it."""
-    return Finding(WARNING, topic, text)
+    return Result(WARNING, topic, text)
 
 
-def problem(topic: str, text: str) -> Finding:
+def problem(topic: str, text: str) -> Result:
     """A rotation would be refused, or fail."""
-    return Finding(PROBLEM, topic, text)
+    return Result(PROBLEM, topic, text)
 
 
-def skipped(topic: str, text: str) -> Finding:
+def skipped(topic: str, text: str) -> Result:
     """Not tried, for a reason; neither good nor bad."""
-    return Finding(SKIPPED, topic, text)
+    return Result(SKIPPED, topic, text)

@@ -1,0 +1,78 @@
+"""What every command shares that may change something: the device's lock, and how its end is said."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from handler.console.output import say, tell
+from handler.console.progress import make_progress
+from handler.console.settings import Settings
+from handler.console.terminal import Console
+from handler.device.device import Device
+from handler.device.storage import DeviceLock, remove_leftovers
+from handler.errors import FORESEEABLE
+from handler.exit_status import DONE, PENDING, SWITCHED
+from handler.journal.journal import Journal
+from handler.journal.pending import Pending, read_pending
+from handler.rotation.rotator import Rotator
+from handler.servers.http import Limits
+
+from .outcome import GOES_ON, explain, what_next
+
+log = logging.getLogger("renew-client-cert")
+
+
+def change(
+    device: Device,
+    settings: Settings,
+    work: Callable[[Rotator], str],
+    *,
+    by_fioconfig: bool = False,
+    offline: bool = False,
+) -> int:
+    """Do `work` under the device's lock; it gives what to say beside the progress. Give the exit status.
+
+    Raises RenewalError and OSError where the lock cannot be taken, OutputError.
+    """
+    limits = Limits()
+    with DeviceLock(device.storage).acquire(limits.lock_wait):
+        for folder in (*device.folders, Journal(device.storage).folder):
+            remove_leftovers(folder)
+        progress = make_progress(sys.stdout, Console.of(sys.stdout, os.environ).width)
+        rotator = Rotator(device, progress, called_by_fioconfig=by_fioconfig, limits=limits)
+        before = read_pending(device.storage)
+        try:
+            if said := work(rotator):
+                tell(said)
+            status = DONE
+        except FORESEEABLE as error:
+            status = explain(error, what_next(settings))
+        except KeyboardInterrupt:  # here, because fioconfig has to be told even then that the key was switched
+            say("interrupted" + what_next(settings))
+            status = PENDING
+        finally:
+            rotator.close()
+        if status == DONE and not (by_fioconfig or offline):
+            status = _undelivered(device.storage, before)
+        return SWITCHED if by_fioconfig and rotator.switched else status
+
+
+def _undelivered(storage: Path, before: Pending | None) -> int:
+    """Say what became of events that were all that was pending (`before`); give the exit status for what is left.
+
+    What is left though everything else is done is warned of.
+    """
+    left = read_pending(storage)
+    if left is not None and left.rotation_id is None and left.undelivered:
+        why = f": {left.waiting.reason}" if left.waiting else ""
+        log.warning("not delivered yet: %s%s%s", _events(left.undelivered), why, GOES_ON)
+        return PENDING
+    if left is None and before is not None and before.rotation_id is None and before.undelivered:
+        tell(f"delivered: {_events(before.undelivered)}")
+    return DONE
+
+
+def _events(count: int) -> str:
+    return "1 event" if count == 1 else f"{count} events"

@@ -1,0 +1,20 @@
+"""`daemon`: finish what is pending, then end (for systemd)."""
+
+import argparse
+import sys
+
+from handler.backoff import Backoff
+from handler.console.settings import Settings
+from handler.daemon.daemon import Daemon
+from handler.daemon.notify import Notifier
+from handler.exit_status import DONE
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Be the daemon, which loads next to nothing: its child, another process of this program, does the work."""
+    backoff = Backoff(options.first_delay, max(options.first_delay, options.longest_delay))
+    storage = settings.storage_folder()
+    this_program = [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]]
+    places = [f"--storage-dir={storage}", *([f"--sota={options.sota}"] if options.sota else [])]
+    Daemon(storage, [*this_program, "resume", "--unattended", *places], Notifier(), backoff).run()
+    return DONE

@@ -1,0 +1,32 @@
+"""How a call that could not end is explained to a person, and which exit status it gets."""
+
+import contextlib
+
+from handler.console.output import say
+from handler.console.settings import Settings
+from handler.errors import BusyError, RenewalError, describe, is_final
+from handler.exit_status import PENDING, REFUSED
+from handler.journal.pending import FOLDER, JOURNAL
+
+GOES_ON, NOT_BEGUN = "; `renew-client-cert resume` goes on", "; nothing was begun: call it again"
+
+
+def explain(error: Exception, next_step: str) -> int:
+    """Say what ended the call and what goes on from here (`what_next`), and give the status for it."""
+    pending = next_step == GOES_ON
+    # Somebody has to act where a file may not be used, unless a rotation is under way, which is tried again.
+    if is_final(error) or (isinstance(error, PermissionError) and not pending):
+        say(f"refused: {describe(error)}")
+        return REFUSED
+    if isinstance(error, BusyError):
+        next_step = ""  # it says so itself
+    say(f"{'pending' if pending else 'not now'}: {describe(error)}{next_step}")
+    return PENDING
+
+
+def what_next(settings: Settings | None) -> str:
+    """Say what goes on after a call that could not end: by what is in the journal now, not by how far it came."""
+    with contextlib.suppress(RenewalError, OSError):
+        if settings is not None and (settings.storage_folder() / FOLDER / JOURNAL).exists():
+            return GOES_ON
+    return NOT_BEGUN

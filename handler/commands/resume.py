@@ -1,0 +1,31 @@
+"""`resume`: go on with what is pending."""
+
+import argparse
+
+from handler.console.settings import Settings
+from handler.device.device import Device
+from handler.journal.pending import read_pending
+from handler.rotation.rotator import Rotator
+
+from .change import change
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Resume, and give the exit status. Raises RenewalError, OSError, OutputError."""
+    device = Device(settings.search_paths, settings.storage, settings.config_url, token_wait=settings.token_wait)
+    if options.offline:
+        return change(device, settings, _resume_offline, offline=True)
+    return change(device, settings, lambda rotator: _resume(rotator, settings, unattended=options.unattended))
+
+
+def _resume_offline(rotator: Rotator) -> str:
+    return "made whole" if rotator.resume_offline() else "nothing to do without a network"
+
+
+def _resume(rotator: Rotator, settings: Settings, *, unattended: bool) -> str:
+    if rotator.resume(unattended=unattended):
+        return ""
+    pending = read_pending(settings.storage_folder())
+    if pending is not None and pending.refused is not None:
+        return f"nothing to do: rotation {pending.rotation_id} was refused, `resume` by hand tries again"
+    return "nothing to do: no rotation is pending"

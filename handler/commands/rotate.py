@@ -1,0 +1,124 @@
+"""`rotate`, by hand or by the timer, and the handler that fioconfig calls without a command."""
+
+import argparse
+import os
+import time
+from datetime import UTC, datetime, timedelta
+
+from handler.console.output import tell
+from handler.console.settings import Settings
+from handler.device.configuration.values import Configured
+from handler.device.device import Device
+from handler.device.request import Overrides, RotationRequest, read_request, with_usual_ids
+from handler.errors import PendingError, RequestRefusedError
+from handler.exit_status import DONE
+from handler.inspection.identity import read_identity
+from handler.journal.journal import PROVED, Journal
+from handler.journal.pending import read_pending
+from handler.rotation.preflight import CLOCK_TOLERANCE
+from handler.rotation.rotator import Rotator
+
+from . import resume
+from .change import change
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Rotate, or say what that would do; give the exit status. Raises RenewalError, OSError, OutputError."""
+    device = Device(settings.search_paths, settings.storage, settings.config_url, token_wait=settings.token_wait)
+    if options.command is None:
+        return _handle(options, settings, device)
+    request = _request(options, settings, device)  # what is wrong with it is said long before it is due
+    if options.if_due and (status := _unless_due(options, settings, device)) is not None:
+        return status
+    if options.dry_run:
+        from .dry_run import plan  # noqa: PLC0415 - few calls need it
+
+        for first, text in plan(device, request):
+            tell(text, first)
+        return DONE
+    return change(device, settings, lambda rotator: _rotate(rotator, request))
+
+
+def _unless_due(options: argparse.Namespace, settings: Settings, device: Device) -> int | None:
+    """Give the exit status where the timer has nothing to begin: not due yet, or a rotation is pending."""
+    pending = read_pending(device.storage)
+    if pending is None or not pending.rotation_id:
+        return None if _is_due(settings, options.if_due) else DONE
+    if pending.refused is None:
+        tell(f"nothing to do: rotation {pending.rotation_id} is pending already")
+    elif options.dry_run:
+        tell(f"rotation {pending.rotation_id} was refused, and would be tried again: {pending.refused}")
+    else:  # nobody else would look at it
+        return resume.run(argparse.Namespace(**vars(options), offline=False, unattended=False), settings)
+    return DONE
+
+
+def _handle(options: argparse.Namespace, settings: Settings, device: Device) -> int:
+    """Be the handler: do what the request file asks, or heed that it is gone."""
+    if settings.request_file.exists():
+        request = _request(options, settings, device)
+        return change(device, settings, lambda rotator: _rotate(rotator, request), by_fioconfig=True)
+    if not Journal(device.storage).exists():
+        tell(f"nothing to do: {settings.request_file} is not there, no rotation is asked for")
+        return DONE
+    return change(device, settings, _withdraw, by_fioconfig=True)
+
+
+def _rotate(rotator: Rotator, request: RotationRequest) -> str:
+    return "" if rotator.rotate(request) else f"nothing to do: rotation {request.rotation_id} is complete already"
+
+
+def _withdraw(rotator: Rotator) -> str:
+    rotator.withdraw()
+    return ""
+
+
+def _is_due(settings: Settings, share: float) -> bool:
+    """Tell whether less than that share of the current certificate's life is left. The PIN is not put at risk for it.
+
+    Raises RequestRefusedError, PendingError.
+    """
+    identity = read_identity(Configured(settings.search_paths, settings.storage, settings.config_url))
+    certificate = identity.certificate
+    if certificate is None:
+        raise (PendingError if identity.passing else RequestRefusedError)(identity.problem or "there is no certificate")
+    now, begin, end = datetime.now(UTC), certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now < begin - CLOCK_TOLERANCE:
+        raise PendingError(f"the clock shows {now:%Y-%m-%d %H:%M} UTC, before the certificate begins: set it")
+    left = (end - now) / max(end - begin, timedelta(seconds=1))
+    if left < share:
+        return True
+    tell(f"nothing to do: {left:.0%} of the certificate's life is left (until {end:%Y-%m-%d %H:%M} UTC)")
+    return False
+
+
+def _request(options: argparse.Namespace, settings: Settings, device: Device) -> RotationRequest:
+
+    by_hand = options.command == "rotate"
+    overrides = Overrides()
+    # The time alone is the same after each boot in 1970, and for two calls within a second.
+    new_id = f"certs-{int(time.time())}-{os.urandom(3).hex()}"
+    if by_hand and not options.if_due:
+        pending = read_pending(device.storage)
+        if pending and pending.rotation_id and pending.step < PROVED:  # the same again goes on with it
+            new_id = pending.rotation_id
+    if by_hand:
+        # The id of the request file is that of a rotation that the operators asked for: done, or pending.
+        rotation_id = options.rotation_id or (new_id if options.if_due else None)
+        overrides = Overrides(options.est_server, rotation_id, options.pkey_ids, options.cert_ids)
+        if options.est_server and device.config.token is not None and not settings.request_file.exists():
+            overrides = with_usual_ids(overrides)
+    if settings.request_named and not settings.request_file.exists():
+        raise RequestRefusedError(f"--config-file {settings.request_file}: expected a request file, there is none")
+    request = read_request(
+        settings.request_file,
+        overrides,
+        token=device.config.token is not None,
+        default_rotation_id=new_id if by_hand else None,
+    )
+    if request is None:
+        raise RequestRefusedError(
+            f"nothing says where to enrol: expected the request file {settings.request_file}, or the option "
+            "--est-server; give one of them"
+        )
+    return request

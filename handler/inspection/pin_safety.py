@@ -1,0 +1,47 @@
+"""Whether the token's PIN may be tried for a look only: a wrong attempt may lock the token."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from handler.device.configuration.checked import TokenConfig
+from hsm.errors import TokenError
+
+_PIN_ADVICE = {
+    "LOW": "log in by hand with the right PIN (pkcs11-tool --login), which gives all attempts back",
+    "FINAL": "log in by hand with the right PIN (pkcs11-tool --login), which gives all attempts back",
+    "LOCKED": "unlock it with the security officer's PIN",
+    "MISSING": "set a user PIN",
+}
+
+
+@dataclass(frozen=True)
+class Unsafe:
+    """Why the PIN is not to be tried for a look only."""
+
+    reason: str
+    hopeless: bool = True
+    """Whether a rotation would not try it either."""
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def why_no_login(config: TokenConfig, storage: Path | None) -> Unsafe | None:
+    """Say why the PIN is not to be tried for a look only; None where it may be. Raises TokenError."""
+    from handler.device.refused_pin import RefusedPin  # noqa: PLC0415
+    from hsm.inventory import Inventory, PinState  # noqa: PLC0415 - only where a token is used
+
+    state = Inventory(config.module, config.label).pin_state()
+    if not config.pin:
+        return Unsafe("p11.pass is not set: expected the token's PIN there")
+    if state not in (PinState.GOOD, PinState.LOW):
+        return Unsafe(f"the PIN is not tried, its state is: {state.value}; {_PIN_ADVICE[state.name]}")
+    if storage is not None:
+        try:
+            RefusedPin(storage).check(config.label, config.pin)
+        except TokenError as error:  # it was refused before, or its refusal could not be noted
+            return Unsafe(str(error))
+    if state is PinState.LOW:
+        said = f"the PIN is not tried, its state is: {state.value}; {_PIN_ADVICE[state.name]}"
+        return Unsafe(said, hopeless=False)
+    return None
