@@ -196,6 +196,8 @@ class Actions:
         state, error = self._opened().rotation, self._memory.refused_before
         if state.step >= SWITCHED:
             switch(self._context, state)
+        elif named_by_configuration(self._context, state) is Named.OLD:
+            settle_back(self._context, state)  # going back may have been cut off
         self._journal.record(replace(state, rollback=None, refused=None if error is None else describe(error)))
         if error is not None:
             raise error

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from handler.commands import check, slots, status
 from handler.console.arguments import make_parser
 from handler.console.settings import Settings
 from handler.device.storage import DeviceLock

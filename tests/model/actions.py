@@ -356,6 +356,16 @@ def ask_for_way_back(world, memory):
         yield outcome if outcome.instead else outcome._replace(memory=memory._replace(way=Way.OPEN))
 
 
+def forward_or_whole(world, memory):
+    """Switch again what was switched; else have config.encrypted be for the identity in use."""
+    if world.step >= 5:
+        yield Outcome(world, memory, (switch_names, settle, unmark))
+    elif world.named == OLD:
+        yield Outcome(world, memory, (settle_back, unmark))
+    else:
+        yield Outcome(world, memory)
+
+
 def unmark(world, memory):
     yield Outcome(world._replace(mark=Mark.REFUSED if memory.superseding else Mark.NONE), memory, (ends,))
 
@@ -430,7 +440,7 @@ ACTIONS = {
     Action.DROP: (partial(write, new_key=False), start_fioconfig, end_dropped),
     Action.MARK: (mark,),
     Action.ASK: (ask_for_way_back,),
-    Action.UNMARK: (unmark,),
+    Action.UNMARK: (forward_or_whole, unmark),
     Action.GO_BACK: (
         stop_fioconfig,
         partial(write, files_left=True),
