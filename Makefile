@@ -98,6 +98,8 @@ check: lint types
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m tests.sizes
 
 types: $(INSTALLED)
 	$(BIN)/mypy --strict handler hsm

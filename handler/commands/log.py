@@ -11,11 +11,12 @@ from handler.console.output import print_line, tell
 from handler.console.settings import Settings
 from handler.console.table import folded, hanging, printable
 from handler.console.terminal import Console
+from handler.device.storage import FOLDER
 from handler.errors import RequestRefusedError
 from handler.exit_status import DONE
 from handler.journal.decoding import MalformedError
 from handler.journal.history import Entry, History, told_apart
-from handler.journal.pending import FOLDER, LaterJournalError, events_of, load, read_pending
+from handler.journal.pending import LaterJournalError, events_of, load, read_pending
 
 MIN_NAME = 20
 """Columns of an event's name on the narrowest console."""

@@ -4,9 +4,10 @@ import contextlib
 
 from handler.console.output import say
 from handler.console.settings import Settings
+from handler.device.storage import FOLDER
 from handler.errors import BusyError, RenewalError, describe, is_final
 from handler.exit_status import PENDING, REFUSED
-from handler.journal.pending import FOLDER, JOURNAL
+from handler.journal.pending import JOURNAL
 
 GOES_ON, NOT_BEGUN = "; `renew-client-cert resume` goes on", "; nothing was begun: call it again"
 

@@ -5,35 +5,20 @@ import logging
 import sys
 import threading
 import time
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from cryptography import x509
 
 from handler.device.keystore import IdentityNames
-from handler.journal.journal import SWITCHED
 
 from .table import hanging
 
+STEPS = 5
+"""Of a rotation, as fioconfig counts them."""
 _INDENT = 6 * " "
 
 
-class Progress(Protocol):
-    """Hears what happens, as it happens."""
-
-    def step_started(self, number: int, name: str) -> None:
-        """A step begins."""
-
-    def step_done(self) -> None:
-        """It is done."""
-
-    def step_failed(self, reason: str) -> None:
-        """It failed, for that reason."""
-
-    def completed(self, rotation_id: str, names: IdentityNames, certificate: x509.Certificate) -> None:
-        """The rotation is complete: that identity is in use."""
-
-
-def make_progress(stream: TextIO | None = None, width: int | None = None) -> Progress:
+def make_progress(stream: TextIO | None = None, width: int | None = None) -> "LogProgress":
     """Choose by what the stream is (standard output where not given). `width`: columns of the terminal, if it has any.
 
     On a terminal, log messages that go to one as well no longer run into the line of a step.
@@ -58,7 +43,7 @@ class LogProgress:
 
     def step_started(self, number: int, name: str) -> None:
         """Remember which and when; a line of its own would say nothing yet."""
-        self._step = f"[{number}/{SWITCHED}] {name}"
+        self._step = f"[{number}/{STEPS}] {name}"
         self._started = time.monotonic()
 
     def step_done(self) -> None:

@@ -22,12 +22,11 @@ from pathlib import Path
 from types import FrameType
 
 from handler.backoff import TOKEN_LONGEST, Backoff
-from handler.device.storage import DeviceLock, remove
+from handler.device.storage import FOLDER, DeviceLock, remove
 from handler.errors import BusyError
 from handler.journal.pending import (
     CLOCK,
     EST,
-    FOLDER,
     GATEWAY,
     JOURNAL,
     NETWORK,

@@ -10,8 +10,7 @@ import json
 import logging
 from pathlib import Path
 
-from handler.journal.journal import RotationState
-
+from .request import RotationRequest
 from .storage import atomic_write
 
 log = logging.getLogger(__name__)
@@ -37,17 +36,17 @@ def rotation_ids(storage: Path) -> list[str]:
     return [each for each in found if isinstance(each, str)]
 
 
-def write(storage: Path, state: RotationState) -> None:
-    """Record that the rotation is complete. Raises OSError."""
-    earlier = [each for each in rotation_ids(storage) if each != state.rotation_id][: MOST - 1]
+def write(storage: Path, request: RotationRequest, certificate: str) -> None:
+    """Record that a rotation is complete; `certificate` is the new one, PEM. Raises OSError."""
+    earlier = [each for each in rotation_ids(storage) if each != request.rotation_id][: MOST - 1]
     content: dict[str, object] = {
-        "RotationId": state.rotation_id,
+        "RotationId": request.rotation_id,
         "StepIdx": 5,
-        "EstServer": state.request.est_server,
-        "PkeySlotIds": list(state.request.key_ids),
-        "CertSlotIds": list(state.request.certificate_ids),
+        "EstServer": request.est_server,
+        "PkeySlotIds": list(request.key_ids),
+        "CertSlotIds": list(request.certificate_ids),
         "NewKey": "",
-        "NewCert": state.certificate or "",
+        "NewCert": certificate,
         "FullConfigEncrypted": "",
         "DeviceConfigUpdated": True,
         "Finalized": True,

@@ -1,5 +1,6 @@
 """This device as its configuration describes it: where it keeps what, and which identity is in use."""
 
+import ssl
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +47,25 @@ class Device:
     def storage(self) -> Path:
         """The storage folder."""
         return self.config.storage
+
+    @property
+    def server(self) -> str:
+        """The device gateway: an https URL without a slash at its end."""
+        return self.config.server
+
+    @property
+    def config_url(self) -> str:
+        """The URL of this device's configuration at the gateway."""
+        return self.config.config_url
+
+    @property
+    def ca_file(self) -> Path:
+        """PEM, the only trust anchors for both servers."""
+        return self.config.ca_file
+
+    def authenticate(self, context: ssl.SSLContext, names: IdentityNames) -> None:
+        """Make the context present that identity: the one certificate, without a chain."""
+        self.store.authenticate(context, names)
 
     @property
     def folders(self) -> set[Path]:

@@ -12,7 +12,7 @@ import os
 import secrets
 from pathlib import Path
 
-from handler.journal.pending import FOLDER
+from handler.device.storage import FOLDER
 from hsm.errors import PinError, TokenError
 
 from .storage import atomic_write, make_folder, remove

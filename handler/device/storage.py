@@ -22,6 +22,8 @@ from handler.errors import BusyError, RequestRefusedError
 
 log = logging.getLogger(__name__)
 
+FOLDER = "renew-client-cert"
+"""This program's own folder in the storage folder."""
 POLL_SECONDS = 0.1
 MAX_COMMAND = 200
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.renew-client-cert\.tmp")

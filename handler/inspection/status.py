@@ -12,12 +12,12 @@ from handler.device import completed_rotations as completed
 from handler.device.configuration.values import TOKEN, Configured
 from handler.device.keystore import IdentityNames
 from handler.device.request import Overrides
-from handler.device.storage import holder
+from handler.device.storage import FOLDER, holder
 from handler.inspection.effective_request import EffectiveRequest
 from handler.inspection.identity import Identity, read_identity
 from handler.journal.history import History
 from handler.journal.journal import PROVED
-from handler.journal.pending import COMPLETED, FOLDER
+from handler.journal.pending import COMPLETED
 from handler.journal.snapshot import Snapshot
 
 from .objects import AMBIGUOUS, IN_USE, STRANGE, use_of

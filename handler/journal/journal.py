@@ -20,9 +20,9 @@ from cryptography import x509
 
 from handler.device.keystore import IdentityNames
 from handler.device.request import RotationRequest
-from handler.device.storage import atomic_write, make_folder, remove, remove_whatever
+from handler.device.storage import FOLDER, atomic_write, make_folder, remove, remove_whatever
 from handler.errors import ClockError, OfflineError, PostponedError, describe, until
-from handler.servers.events import Event
+from handler.journal.events import Event
 from hsm.errors import TokenError
 
 from .decoding import MalformedError, read
@@ -32,7 +32,6 @@ from .pending import (
     CLOCK,
     COMPLETED,
     EST,
-    FOLDER,
     GATEWAY,
     JOURNAL,
     LEFT,

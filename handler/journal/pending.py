@@ -23,11 +23,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from handler.device.storage import FOLDER
 from handler.errors import RefusedError
 
 from .decoding import MalformedError, read
 
-FOLDER = "renew-client-cert"
 JOURNAL = "rotation.json"
 COMPLETED = "CertRotationCompleted"
 """The event that ends a rotation, well or not."""

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from handler.device.keystore import IdentityNames
+from handler.device.storage import FOLDER
 
 from .decoding import MalformedError
 from .journal import PROVED, Content, RotationState
-from .pending import BROKEN, FOLDER, JOURNAL, LEFT, LOST, LaterJournalError, Pending
+from .pending import BROKEN, JOURNAL, LEFT, LOST, LaterJournalError, Pending
 
 TAKEN_OVER = "cert-rotation.state"
 """A rotation that fioconfig itself left (takeover.py)."""

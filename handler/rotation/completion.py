@@ -8,7 +8,7 @@ from handler.device.keystore import IdentityNames
 from handler.errors import PendingError, RefusedError, ServerRefusedError
 from handler.journal.journal import ANNOUNCED, PROVED
 from handler.journal.pending import COMPLETED
-from handler.servers.events import deliver
+from handler.servers.delivery import deliver
 from handler.servers.gateway import CERTIFICATE_REFUSALS
 
 from .context import Context
@@ -65,7 +65,7 @@ def move_files(context: Context, old: IdentityNames, new: IdentityNames, via: Id
 def tell_users(context: Context) -> None:
     """Record the completion as fioconfig would, and restart what uses the key. Raises OSError."""
     state = context.rotation
-    completed_rotations.write(context.device.storage, state)
+    completed_rotations.write(context.device.storage, state.request, state.certificate or "")
     context.services.restart_aktualizr()
     context.journal.record(replace(state, step=ANNOUNCED))
     certificate = context.device.store.certificate(state.new.certificate)

@@ -9,9 +9,9 @@ from handler.device.current_target import current_target
 from handler.device.device import Device
 from handler.device.keystore import IdentityNames
 from handler.device.services import Services
+from handler.journal.events import EventFactory
 from handler.journal.journal import Journal, RotationState
 from handler.servers.connections import Connections
-from handler.servers.events import EventFactory
 from handler.servers.http import Deadline, Limits
 
 from .fioconfig import Fioconfig

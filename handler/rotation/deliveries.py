@@ -4,7 +4,7 @@ import logging
 
 from handler.device.keystore import IdentityNames
 from handler.errors import FORESEEABLE, describe
-from handler.servers.events import Delivery, deliver
+from handler.servers.delivery import Delivery, deliver
 
 from .context import Context
 

@@ -7,8 +7,8 @@ from handler.crypto.encrypted_values import has_encrypted_values
 from handler.device.config_encrypted import LocalConfig
 from handler.device.device import Device
 from handler.device.keystore import IdentityNames
+from handler.device.storage import FOLDER
 from handler.errors import PendingError, RequestRefusedError
-from handler.journal.pending import FOLDER
 from handler.servers.connections import Connections
 
 from .enrolment import curve_of

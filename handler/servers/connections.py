@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
 
 from handler.crypto.encrypted_values import ConfigEntries
-from handler.device.device import Device
-from handler.device.keystore import IdentityNames
 from handler.errors import FORESEEABLE, PendingError
 
 from .est import EstClient
@@ -22,6 +22,29 @@ IN_FLIGHT = 5.0
 """Seconds that the end of a call waits for a connection that is being made."""
 
 
+Identity = Any
+"""What names an identity to the one who authenticates: nothing here looks into it."""
+
+
+class Device(Protocol):
+    """What a connection has to know: which server, whom to trust, and who we are."""
+
+    @property
+    def server(self) -> str:
+        """The device gateway: an https URL without a slash at its end."""
+
+    @property
+    def config_url(self) -> str:
+        """The URL of this device's configuration at the gateway."""
+
+    @property
+    def ca_file(self) -> Path:
+        """PEM, the only trust anchors for both servers."""
+
+    def authenticate(self, context: ssl.SSLContext, names: Identity) -> None:
+        """Make the context present that identity: the one certificate, without a chain."""
+
+
 class Connections:
     """Opens the clients of one call, which share its deadline. The gateway's stays open from step 2 to 4."""
 
@@ -29,19 +52,17 @@ class Connections:
         self._device = device
         self._deadline = deadline
         self._limits = limits
-        self._gateway: tuple[IdentityNames, GatewayClient] | None = None
+        self._gateway: tuple[Identity, GatewayClient] | None = None
         self._ahead: _Ahead | None = None
         self._files: ConfigEntries | None = None
         self._asked_to_wait: PendingError | None = None
 
-    def http(self, names: IdentityNames, stop: threading.Event | None = None) -> HttpClient:
+    def http(self, names: Identity, stop: threading.Event | None = None) -> HttpClient:
         """Make a client that authenticates as that identity; its waiting ends when `stop` is set."""
-        return HttpClient(
-            self._device.config.ca_file, partial(self._authenticate, names), self._deadline, self._limits, stop
-        )
+        return HttpClient(self._device.ca_file, partial(self._authenticate, names), self._deadline, self._limits, stop)
 
     @contextmanager
-    def est(self, url: str, names: IdentityNames) -> Iterator[EstClient]:
+    def est(self, url: str, names: Identity) -> Iterator[EstClient]:
         """Open a client of the EST server."""
         http = self.http(names)
         try:
@@ -49,11 +70,11 @@ class Connections:
         finally:
             http.close()
 
-    def new_gateway(self, names: IdentityNames, stop: threading.Event | None = None) -> GatewayClient:
+    def new_gateway(self, names: Identity, stop: threading.Event | None = None) -> GatewayClient:
         """Open a client of the device gateway; the caller closes it."""
-        return GatewayClient(self._device.config.server, self._device.config.config_url, self.http(names, stop))
+        return GatewayClient(self._device.server, self._device.config_url, self.http(names, stop))
 
-    def prepare_gateway(self, names: IdentityNames) -> None:
+    def prepare_gateway(self, names: Identity) -> None:
         """Begin to ask the device gateway for this device's files, while the EST server is waited for.
 
         What fails here is met again, and reported, by the first request.
@@ -62,7 +83,7 @@ class Connections:
         self._ahead = _Ahead(names, lambda stop: self.new_gateway(names, stop))
         self._ahead.start()
 
-    def gateway(self, names: IdentityNames) -> GatewayClient:
+    def gateway(self, names: Identity) -> GatewayClient:
         """Give the one client of the device gateway that this call keeps open for that identity."""
         self._take_over(None)
         if self._gateway is None or self._gateway[0] != names:
@@ -70,7 +91,7 @@ class Connections:
             self._gateway = (names, self.new_gateway(names))
         return self._gateway[1]
 
-    def device_config(self, names: IdentityNames) -> ConfigEntries:
+    def device_config(self, names: Identity) -> ConfigEntries:
         """Give this device's own files on the server, as this call has seen them first, asking as that identity.
 
         Raises ServerRefusedError, PendingError.
@@ -97,14 +118,14 @@ class Connections:
             self._gateway = None if ahead.client is None else (ahead.names, ahead.client)
             self._files, self._asked_to_wait = ahead.files, ahead.asked_to_wait
 
-    def _authenticate(self, names: IdentityNames, context: ssl.SSLContext) -> None:
-        self._device.store.authenticate(context, names)
+    def _authenticate(self, names: Identity, context: ssl.SSLContext) -> None:
+        self._device.authenticate(context, names)
 
 
 class _Ahead:
     """The gateway asked for this device's files in a thread of its own. What came of it is for who saw it end."""
 
-    def __init__(self, names: IdentityNames, connect: Callable[[threading.Event], GatewayClient]) -> None:
+    def __init__(self, names: Identity, connect: Callable[[threading.Event], GatewayClient]) -> None:
         self.names = names
         self.client: GatewayClient | None = None
         self.files: ConfigEntries | None = None

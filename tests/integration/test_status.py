@@ -282,8 +282,8 @@ def test_somebody_who_is_not_root_is_told_what_only_root_may_read(capsys):
             show(options, settings)  # loads what only root may load
             capsys.readouterr()
             with unprivileged():
-                status = show(options, settings)
-            assert status == (2 if command == "check" else REFUSED)
+                ended = show(options, settings)
+            assert ended == (2 if command == "check" else REFUSED)
             said = capsys.readouterr().out
             assert f"{device.sota_toml} cannot be read: Permission denied; run this as root" in said
 

@@ -13,11 +13,11 @@ from handler.device.config_encrypted import LocalConfig
 from handler.device.configuration.checked import KEYS_OF_IDENTITY
 from handler.device.configuration.values import FILE, TOKEN, Configured, Value
 from handler.device.keystore import FileKeyStore, IdentityNames, KeyStore
+from handler.device.storage import FOLDER
 from handler.device.url import https_url
 from handler.inspection.effective_request import EffectiveRequest
 from handler.inspection.identity import read_identity
 from handler.inspection.pin_safety import why_no_login
-from handler.journal.pending import FOLDER
 from handler.journal.snapshot import Snapshot
 from handler.rotation.enrolment import curve_of
 from handler.rotation.preflight import CLOCK_TOLERANCE

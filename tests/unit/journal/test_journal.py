@@ -18,10 +18,10 @@ from handler.device.keystore import IdentityNames
 from handler.device.request import RotationRequest
 from handler.errors import PendingError
 from handler.journal.decoding import MalformedError
+from handler.journal.events import EventFactory
 from handler.journal.journal import Content, Journal, RotationState
 from handler.journal.pending import FOLDER, JOURNAL, LaterJournalError, Waiting, read_pending
 from handler.journal.snapshot import Snapshot
-from handler.servers.events import EventFactory
 from tests.simulators.device import REPOSITORY
 from tests.simulators.pki import FactoryPki, certificate_pem
 

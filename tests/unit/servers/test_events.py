@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handler.errors import OfflineError, PendingError, ServerRefusedError
+from handler.journal.events import MAX_DETAILS, STARTED, EventFactory
 from handler.journal.journal import MAX_EVENTS, Journal
 from handler.journal.pending import COMPLETED
-from handler.servers.events import BATCH, MAX_DETAILS, STARTED, Delivery, EventFactory, deliver
+from handler.servers.delivery import BATCH, Delivery, deliver
 from handler.servers.gateway import GatewayClient
 from handler.servers.http import Deadline, HttpClient, Limits
 from hsm.errors import PinError, TokenError

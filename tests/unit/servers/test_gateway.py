@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from handler.crypto import ecies
 from handler.errors import PendingError, RefusedError, ServerRefusedError
-from handler.servers.events import EventFactory
+from handler.journal.events import EventFactory
 from handler.servers.gateway import REASON, GatewayClient
 from handler.servers.http import Deadline, HttpClient, Limits
 from tests.simulators.gateway import Gateway, GatewayState

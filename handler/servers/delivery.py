@@ -1,4 +1,4 @@
-"""Events of a rotation: what the operators see, and the thread that delivers them beside the rotation.
+"""The delivery of events to the device gateway, also beside a rotation in a thread.
 
 An event's id and time are fixed when it happens. It is journalled before anything is sent and leaves the journal when
 the gateway has taken it: delivered at least once, in order, under the same id.
@@ -7,9 +7,7 @@ the gateway has taken it: delivered at least once, in order, under the same id.
 import json
 import logging
 import threading
-import uuid
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from handler.errors import FORESEEABLE
@@ -21,8 +19,6 @@ log = logging.getLogger(__name__)
 Event = dict[str, Any]
 """One event in the gateway's JSON shape (PROTOCOL: POST /events)."""
 
-STARTED = "CertRotationStarted"
-MAX_DETAILS = 1000
 BATCH = 50
 """Events per request, at most."""
 MAX_BATCH_BYTES = 90_000
@@ -37,32 +33,6 @@ class Outbox(Protocol):
 
     def delivered(self, events: Sequence[Event]) -> None:
         """Forget events that the gateway has taken."""
-
-
-class EventFactory:
-    """Makes the events of one rotation; `target` is the name and version of the running Target."""
-
-    def __init__(self, rotation_id: str, target: tuple[str, str]) -> None:
-        self._rotation_id = rotation_id
-        self._target = target
-
-    def make(self, name: str, failure: str | None = None, note: str | None = None) -> Event:
-        """Make the event `name`; it reports a success unless `failure` gives the reason."""
-        event: Event = {
-            "correlationId": self._rotation_id,
-            "success": failure is None,
-            "targetName": self._target[0],
-            "version": self._target[1],
-        }
-        details = failure or note
-        if details:
-            event["details"] = details if len(details) <= MAX_DETAILS else details[: MAX_DETAILS - 1] + "…"
-        return {
-            "id": str(uuid.uuid4()),
-            "deviceTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "event": event,
-            "eventType": {"id": name, "version": 0},
-        }
 
 
 def next_batch(events: Sequence[Event]) -> list[Event]:
