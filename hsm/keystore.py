@@ -13,10 +13,9 @@ What is ours, and what happens to it:
 import logging
 import ssl
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import pkcs11
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -34,16 +33,12 @@ from hsm.errors import (
 )
 from hsm.keys import TokenPrivateKey, load_private_key
 from hsm.names import N, Names, id_of, ids_of, with_ids
-from hsm.objects import believed, class_name, class_of, label_of, labels, objects_under, the_object
+from hsm.objects import believed, label_of, labels, objects_under, the_object
+from hsm.ownership import destroy_ours, refuse_strangers
 from hsm.slots import ObjectId, alternate
 from hsm.templates import CERTIFICATE_LABEL, KEY_LABEL, create_certificate, generate_pair
 from hsm.token import Token
 
-_OWN_LABELS = {
-    ObjectClass.PRIVATE_KEY: KEY_LABEL,
-    ObjectClass.PUBLIC_KEY: KEY_LABEL,
-    ObjectClass.CERTIFICATE: CERTIFICATE_LABEL,
-}
 _PAIR = (ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY)
 _CERTIFICATE = (ObjectClass.CERTIFICATE,)
 
@@ -101,8 +96,8 @@ class TokenKeyStore:
                     f"token {self._token.label!r} has {len(privates)} private keys {current_key}, labelled "
                     f"{labels(privates)}: expected the one in use; remove what does not belong there"
                 )
-            self._refuse_strangers(session, key, KEY_LABEL)
-            self._refuse_strangers(session, certificate, CERTIFICATE_LABEL)
+            refuse_strangers(self._token, session, key, KEY_LABEL)
+            refuse_strangers(self._token, session, certificate, CERTIFICATE_LABEL)
         return with_ids(current, key, certificate)
 
     def key(self, name: str) -> TokenPrivateKey:
@@ -171,10 +166,10 @@ class TokenKeyStore:
 
     def _generate_once(self, object_id: ObjectId, curve: ec.EllipticCurve) -> TokenPrivateKey:
         with self._token.session(f"look at the place of key {object_id}") as session:
-            self._refuse_strangers(session, object_id, KEY_LABEL)
+            refuse_strangers(self._token, session, object_id, KEY_LABEL)
         try:
             with self._token.session(f"make room for key {object_id}") as session:
-                self._destroy_ours(session, object_id, _PAIR)
+                destroy_ours(self._token, session, object_id, _PAIR)
             with self._token.session(f"generate key {object_id}") as session:
                 generate_pair(session, object_id, curve)
                 self._token.objects_changed()
@@ -194,7 +189,7 @@ class TokenKeyStore:
                 if attempt:
                     self._token.reinitialize()
                 with self._token.session(f"clean up key {object_id}") as session:
-                    self._destroy_ours(session, object_id, _PAIR)
+                    destroy_ours(self._token, session, object_id, _PAIR)
             except TokenError as error:
                 _log.warning("%s", error)
             else:
@@ -211,12 +206,12 @@ class TokenKeyStore:
     def _store_once(self, object_id: ObjectId, certificate: x509.Certificate) -> None:
         der = certificate.public_bytes(Encoding.DER)
         with self._token.session(f"store certificate {object_id}") as session:
-            self._refuse_strangers(session, object_id, CERTIFICATE_LABEL)
+            refuse_strangers(self._token, session, object_id, CERTIFICATE_LABEL)
             present = objects_under(session, object_id, ObjectClass.CERTIFICATE)
             if [item[Attribute.VALUE] for item in present] == [der] and label_of(present[0]) == CERTIFICATE_LABEL:
                 return
             self._refuse_in_use(object_id, 1)
-            self._destroy_ours(session, object_id, _CERTIFICATE)
+            destroy_ours(self._token, session, object_id, _CERTIFICATE)
             create_certificate(session, object_id, certificate)
             self._token.objects_changed()
         stored = _twice(lambda: self._certificates(object_id))
@@ -239,8 +234,8 @@ class TokenKeyStore:
         self._refuse_in_use(key, 0)
         self._refuse_in_use(certificate, 1)
         with self._token.session(f"remove key {key} and certificate {certificate}") as session:
-            self._destroy_ours(session, key, _PAIR)
-            self._destroy_ours(session, certificate, _CERTIFICATE)
+            destroy_ours(self._token, session, key, _PAIR)
+            destroy_ours(self._token, session, certificate, _CERTIFICATE)
 
     def spare(self, current: N) -> list[N]:
         """Give the other places that hold one key of ours, of the ids given, else of all; certificates are no part."""
@@ -281,39 +276,6 @@ class TokenKeyStore:
         if self._in_use is not None and ids_of(self._in_use())[place] == object_id:
             what = ("key", "certificate")[place]
             raise ObjectConflictError(f"{what} {object_id} of token {self._token.label!r} is in use: left as it is")
-
-    def _refuse_strangers(self, session: pkcs11.Session, object_id: ObjectId, place_label: str) -> None:
-        """Raise ObjectConflictError for an object of any class under the id that is not labelled as ours.
-
-        Pairs that are all labelled as ours are left over from attempts that failed: they go, however many there are.
-        """
-        found = objects_under(session, object_id)
-        privates = [item for item in found if class_of(item) == ObjectClass.PRIVATE_KEY]
-        if len(privates) > 1 and {label_of(item) for item in privates} != {place_label}:
-            raise ObjectConflictError(
-                f"token {self._token.label!r} has {len(privates)} private keys under id {object_id}, labelled "
-                f"{labels(privates)}, expected nothing there, or what a rotation made (label {place_label!r}): "
-                "have the request name another id, or remove what does not belong there"
-            )
-        for item in found:
-            kind, label = class_of(item), label_of(item)
-            if label != place_label and (not isinstance(kind, ObjectClass) or label != _OWN_LABELS.get(kind)):
-                raise ObjectConflictError(
-                    f"token {self._token.label!r} has a {class_name(kind)} labelled {label!r} under id {object_id}, "
-                    f"expected nothing there, or what a rotation made (label {place_label!r}): "
-                    "have the request name another id, or remove that object"
-                )
-
-    def _destroy_ours(self, session: pkcs11.Session, object_id: ObjectId, classes: Iterable[ObjectClass]) -> None:
-        for object_class in classes:
-            ours = [
-                item
-                for item in objects_under(session, object_id, object_class)
-                if label_of(item) == _OWN_LABELS[object_class]
-            ]
-            for item in ours:
-                item.destroy()
-                self._token.objects_changed()
 
 
 def _twice(look: Callable[[], T]) -> T:

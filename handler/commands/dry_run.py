@@ -15,8 +15,8 @@ from handler.inspection.pin_safety import why_no_login
 from handler.journal.journal import PROVED, Journal
 from handler.journal.pending import read_pending
 from handler.journal.snapshot import Snapshot
-from handler.rotation.enrolment import curve_of
-from handler.rotation.preflight import check_before_anything_changes
+from handler.rotation.phases.enrolment import curve_of
+from handler.rotation.phases.preflight import check_before_anything_changes
 from handler.servers.connections import Connections
 from handler.servers.http import Deadline, Limits
 from hsm.curves import shown_curve

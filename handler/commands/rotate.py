@@ -15,7 +15,7 @@ from handler.exit_status import DONE
 from handler.inspection.identity import read_identity
 from handler.journal.journal import PROVED, Journal
 from handler.journal.pending import read_pending
-from handler.rotation.preflight import CLOCK_TOLERANCE
+from handler.rotation.phases.preflight import CLOCK_TOLERANCE
 from handler.rotation.rotator import Rotator
 
 from . import resume

@@ -25,21 +25,16 @@ from handler.backoff import TOKEN_LONGEST, Backoff
 from handler.device.storage import FOLDER, DeviceLock, remove
 from handler.errors import BusyError
 from handler.journal.pending import (
-    CLOCK,
-    EST,
-    GATEWAY,
     JOURNAL,
-    NETWORK,
-    TOKEN,
     LaterJournalError,
     Pending,
-    Waiting,
     marker,
     read_pending,
 )
 
 from .child import STOP_LIMIT, Child, ChildLimits
 from .notify import Notifier
+from .waits import clock, machine_id, seconds_until, waits_for_token, words
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +90,7 @@ class Daemon:
             self._tell(READY=1, STATUS="looking at what is pending")
             pending = self._look()
             # A device that may bring a token has us started anew (udev rule): its event is over by now.
-            news = pending is not None and _waits_for_token(pending)
+            news = pending is not None and waits_for_token(pending)
             while pending and not self._stopping:
                 due = self._wait(pending, self._schedule(pending, news=news))
                 news = due and self._work(pending)
@@ -131,18 +126,18 @@ class Daemon:
 
     def _schedule(self, pending: Pending, *, news: bool = False) -> _Wake:
         """Say when to try again. `news`: what was waited for may have come, so only a server's word is heeded."""
-        now, clock = time.monotonic(), _clock()
+        now, ahead = time.monotonic(), clock()
         waiting = pending.waiting
         attempts = max(self._failures, waiting.attempts if waiting else 0)
-        asked = _seconds_until(waiting)
+        asked = seconds_until(waiting)
         if attempts == 0 and pending.problem:
-            return _Wake(now + SETTLED, self._seen, clock)
+            return _Wake(now + SETTLED, self._seen, ahead)
         if attempts == 0 or (news and asked is None):
-            return _Wake(now, self._seen, clock)
-        delay = self._backoff.delay(pending.device or _machine_id(), pending.rotation_id or "", attempts, asked)
-        if _waits_for_token(pending):
+            return _Wake(now, self._seen, ahead)
+        delay = self._backoff.delay(pending.device or machine_id(), pending.rotation_id or "", attempts, asked)
+        if waits_for_token(pending):
             delay = min(delay, TOKEN_LONGEST)
-        return _Wake(now + delay, self._seen, clock)
+        return _Wake(now + delay, self._seen, ahead)
 
     def _signature(self) -> tuple[int, int] | None:
         """Give what changes with every change of the journal."""
@@ -156,7 +151,7 @@ class Daemon:
 
     def _wait(self, pending: Pending, wake: _Wake) -> bool:
         """Wait until it is time to try; tell whether it is. False: the journal has changed, or we are to stop."""
-        if _waits_for_token(pending):
+        if waits_for_token(pending):
             self._listen()
         while not self._stopping:
             if self._signature() != wake.journal:
@@ -171,7 +166,7 @@ class Daemon:
                 self._say("another process rotates")
                 self._sleep(LOCK_TICK)
                 continue
-            self._say(_words(pending, _clock() + wake.at))
+            self._say(words(pending, clock() + wake.at))
             self._sleep(min(remaining, TICK))
         return False
 
@@ -181,13 +176,13 @@ class Daemon:
         A wrong clock may be what a call failed for, said or not (TLS). Where a server asked for a wait, one that was
         set forward can tell better how long that is; one that was set back changes only the time of day of its end.
         """
-        jumped = _clock() - wake.clock
+        jumped = clock() - wake.clock
         if abs(jumped) <= CLOCK_JUMP:
             return wake
         log.info("the clock was set by %+.0f s", jumped)
         if jumped > 0 or not (pending.waiting and pending.waiting.until):
             return self._schedule(pending, news=True)
-        return replace(wake, clock=_clock())
+        return replace(wake, clock=clock())
 
     def _is_free(self) -> bool:
         try:
@@ -309,47 +304,3 @@ class Daemon:
 
     def _tell(self, **variables: str | int) -> None:
         self._notifier.tell(**variables)
-
-
-def _words(pending: Pending, attempt: float) -> str:
-    """Say for a person what is waited for. `attempt`: when it is tried again (seconds since 1970)."""
-    waiting, at = pending.waiting, _time_of_day(attempt)
-    if waiting is None:
-        return f"next attempt at {at}" + (f": {pending.problem}" if pending.problem else "")
-    asked = waiting.moment if waiting.kind in {EST, GATEWAY} and _seconds_until(waiting) else None
-    if asked is not None:
-        server = "EST server" if waiting.kind == EST else "device gateway"
-        return f"{server} asks to come back at {_time_of_day(asked)}"
-    if waiting.kind == TOKEN:
-        return f"waiting for {waiting.what}, next look at {at}"
-    if waiting.kind == CLOCK:  # at which time it is tried again, such a clock cannot tell
-        return f"waiting for {waiting.what}"
-    if waiting.kind == NETWORK:
-        return f"waiting for {waiting.what}, next attempt at {at}"
-    return f"next attempt at {at}: {waiting.reason}"
-
-
-def _waits_for_token(pending: Pending) -> bool:
-    return pending.waiting is not None and pending.waiting.kind == TOKEN
-
-
-def _seconds_until(waiting: Waiting | None) -> float | None:
-    """Give the seconds until the time that a wait has; None where it has none or that has passed."""
-    moment = waiting.moment if waiting else None
-    return None if moment is None or moment <= time.time() else moment - time.time()
-
-
-def _clock() -> float:
-    return time.time() - time.monotonic()
-
-
-def _time_of_day(moment: float) -> str:
-    """Say when a moment (seconds since 1970) is, with the date where that is another day."""
-    then, now = time.localtime(moment), time.localtime()
-    return time.strftime("%H:%M" if then[:3] == now[:3] else "%Y-%m-%d %H:%M", then)
-
-
-def _machine_id() -> str:
-    with contextlib.suppress(OSError):
-        return Path("/etc/machine-id").read_text("ascii").strip()
-    return ""

@@ -15,16 +15,16 @@ from handler.journal.pending import COMPLETED
 from handler.servers.connections import Connections
 from handler.servers.http import Deadline, Limits
 
-from . import completion, endings
 from .context import Context
 from .deliveries import Deliveries
 from .look import BY_HAND, SUPERSEDED, WITHDRAWN, mark_of, named_by_configuration, wanted
-from .lost_journal import LostJournal
 from .memory import Memory
-from .preflight import check_before_anything_changes
+from .phases import completion, endings
+from .phases.lost_journal import LostJournal
+from .phases.preflight import check_before_anything_changes
+from .phases.steps import STEPS, run_step, settle, settle_back, switch
+from .phases.takeover import take_over
 from .rules import Action, Call, Mark, Named, Way, Wish
-from .steps import STEPS, run_step, settle, settle_back, switch
-from .takeover import take_over
 
 log = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ from handler.journal.journal import ANNOUNCED, PROVED, SWITCHED, RotationState
 from handler.journal.pending import EST, GATEWAY
 
 from .context import Context
-from .enrolment import has_ended
-from .lost_journal import LostJournal
 from .memory import Memory
+from .phases.enrolment import has_ended
+from .phases.lost_journal import LostJournal
+from .phases.takeover import NAME
 from .rules import GOING_BACK, Action, Before, Found, Mark, Named, Stage, Way, Wish
-from .takeover import NAME
 
 BY_HAND = "given up by hand"
 SUPERSEDED = "superseded by "

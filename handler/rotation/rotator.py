@@ -17,8 +17,8 @@ from .actions import Actions
 from .context import Context
 from .deliveries import Deliveries
 from .look import BY_HAND, look, why_early
-from .lost_journal import LostJournal
 from .memory import Memory
+from .phases.lost_journal import LostJournal
 from .progress import Progress
 from .rules import Action, Call, Wish, next_action
 

@@ -187,37 +187,25 @@ def _row(words: str, action: Action, **when: object) -> Row:
     return Row(words, action, sets)
 
 
+# fmt: off
 TABLE: tuple[Row, ...] = (
     _row("fioconfig's own rotation lies there", Action.TAKE_OVER, before=Before.FOREIGN, call=Call.GOES_ON),
     _row("the journal does not know yet what is wanted", Action.NOTE, before=Before.UNNOTED, call=Call.GOES_ON),
     # Without a network
-    _row(
-        "offline; the configuration names the new identity",
-        Action.MAKE_WHOLE, wish=Wish.OFFLINE, call=Call.GOES_ON, stage=ROTATION, named=Named.NEW,
-    ),
-    _row(
-        "offline; goes back, and the configuration names the old identity",
-        Action.MAKE_WHOLE, wish=Wish.OFFLINE, call=Call.GOES_ON, stage=ROTATION, named=Named.OLD, mark=GOING_BACK,
-    ),
-    _row(
-        "offline; switched by the journal, but the configuration names the old identity",
-        Action.MAKE_WHOLE, wish=Wish.OFFLINE, call=Call.GOES_ON, stage=SWITCHED, named=Named.OLD,
-    ),
-    _row(
-        "offline; a journal was lost",
-        Action.MEND, wish=Wish.OFFLINE, call=Call.GOES_ON, stage=Stage.NONE, lost=True,
-    ),
+    _row("offline; the configuration names the new identity",
+         Action.MAKE_WHOLE, wish=Wish.OFFLINE, call=Call.GOES_ON, stage=ROTATION, named=Named.NEW),
+    _row("offline; goes back, and the configuration names the old identity",
+         Action.MAKE_WHOLE, wish=Wish.OFFLINE, call=Call.GOES_ON, stage=ROTATION, named=Named.OLD, mark=GOING_BACK),
+    _row("offline; switched by the journal, but the configuration names the old identity",
+         Action.MAKE_WHOLE, wish=Wish.OFFLINE, call=Call.GOES_ON, stage=SWITCHED, named=Named.OLD),
+    _row("offline; a journal was lost", Action.MEND, wish=Wish.OFFLINE, call=Call.GOES_ON, stage=Stage.NONE, lost=True),
     _row("offline, otherwise", Action.DONE, wish=Wish.OFFLINE),
     # After a failure
     _row("the call ends", Action.DONE, call=Call.ENDS),
-    _row(
-        "a refused rotation; the gateway cannot know the new key; the old one is in use",
-        Action.DROP, stage=ROTATION, mark=Mark.REFUSED, known=False, named=Named.OLD,
-    ),
-    _row(
-        "refused in this call; another rotation is wanted",
-        Action.MARK, call=Call.REFUSED, stage=ROTATION, mark=Mark.REFUSED, wanted=True,
-    ),
+    _row("a refused rotation; the gateway cannot know the new key; the old one is in use",
+         Action.DROP, stage=ROTATION, mark=Mark.REFUSED, known=False, named=Named.OLD),
+    _row("refused in this call; another rotation is wanted",
+         Action.MARK, call=Call.REFUSED, stage=ROTATION, mark=Mark.REFUSED, wanted=True),
     _row("refused in this call, otherwise", Action.DONE, call=Call.REFUSED, stage=ROTATION),
     _row("refused in this call, and no rotation is left; events wait", Action.DELIVER, call=Call.REFUSED, events=True),
     _row("refused in this call, and no rotation is left", Action.DONE, call=Call.REFUSED),
@@ -225,33 +213,16 @@ TABLE: tuple[Row, ...] = (
     _row("the configuration names neither identity", Action.GIVE_UP, stage=ROTATION, named=Named.OTHER),
     # A rotation that ends without being finished
     _row("abort; proved", Action.REFUSE, wish=Wish.ABORT, stage=PROVED),
-    _row(
-        "abort, otherwise",
-        Action.MARK, wish=Wish.ABORT, stage=ROTATION, mark=frozenset(Mark) - {Mark.BY_HAND},
-    ),
+    _row("abort, otherwise", Action.MARK, wish=Wish.ABORT, stage=ROTATION, mark=frozenset(Mark) - {Mark.BY_HAND}),
     _row("goes back, and is back; fioconfig waits, and knows only the new key", Action.DONE, way=Way.BACK, waits=True),
     _row("goes back, and is back", Action.DROP, stage=ROTATION, mark=GOING_BACK, way=Way.BACK),
-    _row(
-        "withdrawn; the gateway cannot know the new key; the old one is in use",
-        Action.MARK,
-        wish=Wish.WITHDRAWN,
-        stage=ROTATION,
-        known=False,
-        named=Named.OLD,
-    ),
-    _row(
-        "another rotation is wanted; the gateway cannot know the new key; the old one is in use",
-        Action.MARK,
-        wanted=True,
-        stage=ROTATION,
-        known=False,
-        named=Named.OLD,
-    ),
+    _row("withdrawn; the gateway cannot know the new key; the old one is in use",
+         Action.MARK, wish=Wish.WITHDRAWN, stage=ROTATION, known=False, named=Named.OLD),
+    _row("another rotation is wanted; the gateway cannot know the new key; the old one is in use",
+         Action.MARK, wanted=True, stage=ROTATION, known=False, named=Named.OLD),
     # What nobody has looked at, and what is not due
-    _row(
-        "refused, and the daemon calls; events wait",
-        Action.DELIVER, wish=Wish.UNATTENDED, stage=ROTATION, mark=Mark.REFUSED, events=True,
-    ),
+    _row("refused, and the daemon calls; events wait",
+         Action.DELIVER, wish=Wish.UNATTENDED, stage=ROTATION, mark=Mark.REFUSED, events=True),
     _row("refused, and the daemon calls", Action.DONE, wish=Wish.UNATTENDED, stage=ROTATION, mark=Mark.REFUSED),
     _row("a server asked not to come back yet", Action.WAIT, before=Before.EARLY),
     # The way back
@@ -260,14 +231,10 @@ TABLE: tuple[Row, ...] = (
     _row("goes back; the gateway takes the old certificate", Action.GO_BACK, mark=GOING_BACK, way=Way.OPEN),
     # The way forward
     _row("refused, and somebody asks", Action.RETRY, stage=ROTATION, mark=Mark.REFUSED),
-    _row(
-        "switched by the journal, but the configuration names the old identity",
-        Action.SWITCH_AGAIN, stage=SWITCHED, named=Named.OLD,
-    ),
-    _row(
-        "not switched by the journal, but the configuration names the new identity",
-        Action.SWITCH, stage=STEPS, named=Named.NEW,
-    ),
+    _row("switched by the journal, but the configuration names the old identity",
+         Action.SWITCH_AGAIN, stage=SWITCHED, named=Named.OLD),
+    _row("not switched by the journal, but the configuration names the new identity",
+         Action.SWITCH, stage=STEPS, named=Named.NEW),
     _row("no certificate yet", Action.ENROL, stage=Stage.ENROL),
     _row("enrolled", Action.ANNOUNCE, stage=Stage.ANNOUNCE),
     _row("the gateway was told", Action.PREPARE, stage=Stage.PREPARE),
@@ -283,7 +250,8 @@ TABLE: tuple[Row, ...] = (
     _row("a rotation is wanted", Action.BEGIN, wanted=True, waits=False),
     _row("events wait", Action.DELIVER, events=True),
     _row("nothing is left", Action.DONE),
-)  # fmt: skip
+)
+# fmt: on
 
 
 def next_action(found: Found) -> Action:

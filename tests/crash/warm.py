@@ -25,7 +25,7 @@ from tests.simulators.device import REPOSITORY
 
 LOADED = (
     "handler.rotation.rotator",
-    "handler.rotation.takeover",
+    "handler.rotation.phases.takeover",
     "handler.device.refused_pin",
     "hsm.keystore",
     "tomlkit",

@@ -19,8 +19,8 @@ from handler.inspection.effective_request import EffectiveRequest
 from handler.inspection.identity import read_identity
 from handler.inspection.pin_safety import why_no_login
 from handler.journal.snapshot import Snapshot
-from handler.rotation.enrolment import curve_of
-from handler.rotation.preflight import CLOCK_TOLERANCE
+from handler.rotation.phases.enrolment import curve_of
+from handler.rotation.phases.preflight import CLOCK_TOLERANCE
 from hsm.curves import is_pair, shown_curve
 
 from .result import OK, WARNING, Result, ok, problem, skipped, warning

@@ -15,7 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from handler.crypto.certificates import build_csr, check_issued, holds_key, pick_issued, spki_der, spki_pem
 from handler.errors import CertificateRefusedError, PendingError, RequestRefusedError
-from handler.rotation.enrolment import curve_of
+from handler.rotation.phases.enrolment import curve_of
 from tests.authority import DAY, Authority, device_name, key_usage
 
 EST = json.loads((Path(__file__).parents[2] / "data" / "est.json").read_text())

@@ -15,9 +15,8 @@ from handler.crypto import certificates, ecies
 from handler.crypto.certificates import NOTHING, CsrAttributes, spki_pem
 from handler.errors import CertificateRefusedError, ClockError, PendingError, RequestRefusedError, ServerRefusedError
 from handler.journal.journal import RotationState
+from handler.rotation.context import Context
 from handler.servers.est import CSR_REFUSALS
-
-from .context import Context
 
 log = logging.getLogger(__name__)
 

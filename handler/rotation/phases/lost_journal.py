@@ -19,9 +19,9 @@ from handler.crypto.encrypted_values import ConfigEntries, check_readable
 from handler.device.keystore import IdentityNames
 from handler.device.storage import remove_whatever
 from handler.errors import FORESEEABLE, RefusedError, ServerRefusedError, describe, is_final
+from handler.rotation.context import Context
 from hsm.errors import UnsupportedError
 
-from .context import Context
 from .steps import move_device_config
 
 log = logging.getLogger(__name__)

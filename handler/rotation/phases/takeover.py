@@ -33,9 +33,8 @@ from handler.device.storage import atomic_write, make_folder, put_in_place, remo
 from handler.errors import RefusedError, RequestRefusedError
 from handler.journal.journal import SWITCHED, Journal, RotationState
 from handler.journal.pending import LOCKED
+from handler.rotation.context import Context
 from hsm.errors import ObjectConflictError, ObjectMissingError, UnsupportedError
-
-from .context import Context
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ from handler.device.keystore import IdentityNames
 from handler.errors import FORESEEABLE, OfflineError, ServerRefusedError, describe, is_final, until
 from handler.journal.journal import RotationState
 from handler.journal.pending import COMPLETED
+from handler.rotation.context import Context
+from handler.rotation.rules import Action
 from handler.servers.gateway import CERTIFICATE_REFUSALS
 
-from .context import Context
 from .enrolment import enrol
-from .rules import Action
 
 log = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ from handler.device.keystore import IdentityNames
 from handler.errors import RefusedError, ServerRefusedError
 from handler.journal.journal import SWITCHED
 from handler.journal.pending import COMPLETED, LOCKED
+from handler.rotation.context import Context
 from handler.servers.gateway import CERTIFICATE_REFUSALS
 from hsm.errors import UnsupportedError
 
 from .completion import move_files
-from .context import Context
 from .steps import settle_back
 from .takeover import NOWHERE
 

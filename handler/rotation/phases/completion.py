@@ -8,10 +8,10 @@ from handler.device.keystore import IdentityNames
 from handler.errors import PendingError, RefusedError, ServerRefusedError
 from handler.journal.journal import ANNOUNCED, PROVED
 from handler.journal.pending import COMPLETED
+from handler.rotation.context import Context
 from handler.servers.delivery import deliver
 from handler.servers.gateway import CERTIFICATE_REFUSALS
 
-from .context import Context
 from .lost_journal import LostJournal
 from .steps import move_device_config, settle
 

@@ -1,0 +1,54 @@
+"""What the daemon waits for: until when, and in words."""
+
+import contextlib
+import time
+from pathlib import Path
+
+from handler.journal.pending import CLOCK, EST, GATEWAY, NETWORK, TOKEN, Pending, Waiting
+
+
+def words(pending: Pending, attempt: float) -> str:
+    """Say for a person what is waited for. `attempt`: when it is tried again (seconds since 1970)."""
+    waiting, at = pending.waiting, time_of_day(attempt)
+    if waiting is None:
+        return f"next attempt at {at}" + (f": {pending.problem}" if pending.problem else "")
+    asked = waiting.moment if waiting.kind in {EST, GATEWAY} and seconds_until(waiting) else None
+    if asked is not None:
+        server = "EST server" if waiting.kind == EST else "device gateway"
+        return f"{server} asks to come back at {time_of_day(asked)}"
+    if waiting.kind == TOKEN:
+        return f"waiting for {waiting.what}, next look at {at}"
+    if waiting.kind == CLOCK:  # at which time it is tried again, such a clock cannot tell
+        return f"waiting for {waiting.what}"
+    if waiting.kind == NETWORK:
+        return f"waiting for {waiting.what}, next attempt at {at}"
+    return f"next attempt at {at}: {waiting.reason}"
+
+
+def waits_for_token(pending: Pending) -> bool:
+    """Tell whether it is a token that is waited for."""
+    return pending.waiting is not None and pending.waiting.kind == TOKEN
+
+
+def seconds_until(waiting: Waiting | None) -> float | None:
+    """Give the seconds until the time that a wait has; None where it has none or that has passed."""
+    moment = waiting.moment if waiting else None
+    return None if moment is None or moment <= time.time() else moment - time.time()
+
+
+def clock() -> float:
+    """Give how far the wall clock is ahead of the monotonic one (seconds)."""
+    return time.time() - time.monotonic()
+
+
+def time_of_day(moment: float) -> str:
+    """Say when a moment (seconds since 1970) is, with the date where that is another day."""
+    then, now = time.localtime(moment), time.localtime()
+    return time.strftime("%H:%M" if then[:3] == now[:3] else "%Y-%m-%d %H:%M", then)
+
+
+def machine_id() -> str:
+    """Give what tells this device from others; "" where nothing does."""
+    with contextlib.suppress(OSError):
+        return Path("/etc/machine-id").read_text("ascii").strip()
+    return ""
