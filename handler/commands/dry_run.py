@@ -12,8 +12,9 @@ from handler.device.services import AKTUALIZR, FIOCONFIG
 from handler.device.storage import check_folder
 from handler.errors import RequestRefusedError
 from handler.inspection.pin_safety import why_no_login
-from handler.journal.journal import PROVED, Journal
+from handler.journal.journal import Journal
 from handler.journal.pending import read_pending
+from handler.journal.rotation_state import PROVED
 from handler.journal.snapshot import Snapshot
 from handler.rotation.phases.enrolment import curve_of
 from handler.rotation.phases.preflight import check_before_anything_changes

@@ -4,10 +4,9 @@ import contextlib
 
 from handler.console.output import say
 from handler.console.settings import Settings
-from handler.device.storage import FOLDER
 from handler.errors import BusyError, RenewalError, describe, is_final
 from handler.exit_status import PENDING, REFUSED
-from handler.journal.pending import JOURNAL
+from handler.journal.pending import is_there
 
 GOES_ON, NOT_BEGUN = "; `renew-client-cert resume` goes on", "; nothing was begun: call it again"
 
@@ -28,6 +27,6 @@ def explain(error: Exception, next_step: str) -> int:
 def what_next(settings: Settings | None) -> str:
     """Say what goes on after a call that could not end: by what is in the journal now, not by how far it came."""
     with contextlib.suppress(RenewalError, OSError):
-        if settings is not None and (settings.storage_folder() / FOLDER / JOURNAL).exists():
+        if settings is not None and is_there(settings.storage_folder()):
             return GOES_ON
     return NOT_BEGUN

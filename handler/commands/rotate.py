@@ -13,8 +13,9 @@ from handler.device.request import Overrides, RotationRequest, read_request, wit
 from handler.errors import PendingError, RequestRefusedError
 from handler.exit_status import DONE
 from handler.inspection.identity import read_identity
-from handler.journal.journal import PROVED, Journal
+from handler.journal.journal import Journal
 from handler.journal.pending import read_pending
+from handler.journal.rotation_state import PROVED
 from handler.rotation.phases.preflight import CLOCK_TOLERANCE
 from handler.rotation.rotator import Rotator
 

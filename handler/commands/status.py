@@ -15,7 +15,7 @@ from handler.device.configuration.values import TOKEN, Configured
 from handler.exit_status import DONE, PENDING, REFUSED
 from handler.inspection.identity import Identity
 from handler.inspection.status import LastRotation, Status, read_status, serial, undelivered
-from handler.journal.journal import ANNOUNCED, PROVED, SWITCHED
+from handler.journal.rotation_state import ANNOUNCED, PROVED, SWITCHED
 from handler.journal.snapshot import Snapshot
 
 if TYPE_CHECKING:

@@ -54,7 +54,7 @@ class _Wake:
 
     at: float
     """On the monotonic clock."""
-    journal: tuple[int, int] | None
+    journal: tuple[int, int, int] | None
     clock: float
     """How far the wall clock was ahead of the monotonic one."""
 
@@ -77,7 +77,7 @@ class Daemon:
         self._stopping = False
         self._failures = 0
         self._was_killed = False
-        self._seen: tuple[int, int] | None = None
+        self._seen: tuple[int, int, int] | None = None
         self._status = ""
         self._listening = False
         self._device_came = False
@@ -139,13 +139,13 @@ class Daemon:
             delay = min(delay, TOKEN_LONGEST)
         return _Wake(now + delay, self._seen, ahead)
 
-    def _signature(self) -> tuple[int, int] | None:
+    def _signature(self) -> tuple[int, int, int] | None:
         """Give what changes with every change of the journal."""
         try:
             status = (self._storage / FOLDER / JOURNAL).stat()
         except FileNotFoundError:
             return None
-        return status.st_ino, status.st_mtime_ns
+        return status.st_ino, status.st_mtime_ns, status.st_size
 
     # Waiting
 

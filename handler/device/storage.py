@@ -58,7 +58,7 @@ def _write_durably(path: Path, temporary: Path, data: bytes, mode: int | None, m
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def put_in_place(path: Path, prepared: Path, *, mtime_ns: int) -> None:
@@ -82,8 +82,8 @@ def put_in_place(path: Path, prepared: Path, *, mtime_ns: int) -> None:
         atomic_write(path, prepared.read_bytes(), mtime_ns=mtime_ns)
         remove(prepared)
         return
-    _sync_folder(path.parent)
-    _sync_folder(prepared.parent)
+    sync_folder(path.parent)
+    sync_folder(prepared.parent)
 
 
 def is_mount_point(path: Path) -> bool:
@@ -111,7 +111,7 @@ def remove_whatever(path: Path) -> None:
     """Remove what is there, a folder too, durably. Raises OSError."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     else:
         remove(path)
 
@@ -122,14 +122,14 @@ def remove(path: Path) -> None:
         path.unlink()
     except FileNotFoundError:
         return
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def make_folder(path: Path) -> None:
     """Make the folder, for its owner only, if it is not there, durably. Raises OSError."""
     if not path.is_dir():
         path.mkdir(mode=0o700)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def remove_leftovers(folder: Path) -> list[Path]:
@@ -158,7 +158,8 @@ def _take_after(path: Path, descriptor: int, mode: int | None) -> None:
     os.fchmod(descriptor, stat.S_IMODE(replaced.st_mode) if mode is None else mode)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in the folder durable. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -16,8 +16,8 @@ from handler.device.storage import FOLDER, holder
 from handler.inspection.effective_request import EffectiveRequest
 from handler.inspection.identity import Identity, read_identity
 from handler.journal.history import History
-from handler.journal.journal import PROVED
 from handler.journal.pending import COMPLETED
+from handler.journal.rotation_state import PROVED
 from handler.journal.snapshot import Snapshot
 
 from .objects import AMBIGUOUS, IN_USE, STRANGE, use_of

@@ -1,41 +1,40 @@
-"""What is known of a rotation, and its journal on disk.
+"""The journal on disk: what is pending is written down before anything follows from it.
 
-`STORAGE_DIR/renew-client-cert/rotation.json` exists exactly while something is pending: a rotation, a request for one,
-or events that the gateway has not taken. One atomic replacement holds them all, so that a step and its event are never
-out of step. No private key and no PIN is ever in it.
+`STORAGE_DIR/renew-client-cert/journal` exists exactly while something is pending: a rotation, a request for one, or
+events that the gateway has not taken. Each change is one record, appended and flushed (records.py), so that a step and
+its event are never out of step. No private key and no PIN is ever in it.
 
 Beside it, `pending` (empty) exists while the daemon has something to do: not for a rotation that was refused, which
-stays in the journal until somebody asks for it. `history.jsonl` keeps what happened, for people.
+stays in the journal until somebody asks for it. `rotation.json` holds a version that 0.1.0, put back, refuses.
+`history.jsonl` keeps what happened, for people.
 """
 
-import base64
+import contextlib
 import json
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from cryptography import x509
-
-from handler.device.keystore import IdentityNames
 from handler.device.request import RotationRequest
 from handler.device.storage import FOLDER, atomic_write, make_folder, remove, remove_whatever
 from handler.errors import ClockError, OfflineError, PostponedError, describe, until
-from handler.journal.events import Event
 from hsm.errors import TokenError
 
-from .decoding import MalformedError, read
+from .decoding import MalformedError
+from .events import Event
 from .history import History
 from .pending import (
     BROKEN,
     CLOCK,
     COMPLETED,
+    EARLIER,
     EST,
     GATEWAY,
     JOURNAL,
     LEFT,
-    LOCKED,
     MARKER,
     MAX_ATTEMPTS,
     MAX_REASON,
@@ -43,102 +42,20 @@ from .pending import (
     NETWORK,
     TOKEN,
     VERSION,
-    Pending,
     Waiting,
-    events_of,
     is_due,
-    load,
-    summary,
+    is_there,
 )
+from .records import append, replace_all, start, whole_length
+from .rotation_state import Content, RotationState
 
 log = logging.getLogger(__name__)
 
-SWITCHED, PROVED, ANNOUNCED = 5, 6, 7
-"""Values of `RotationState.step` (and LOCKED): sota.toml names the new key; the gateway has taken it; its users were
-told, and only tidying up is left."""
+GUARD = json.dumps({"version": VERSION})
+MAX_GROWTH = 512 * 1024
+"""Bytes after which the records are replaced by one that says the same."""
 MAX_EVENTS = 200
 """A gateway that takes no events for months must not fill the disk: failed attempts go first, the oldest of them."""
-
-
-@dataclass(frozen=True)
-class RotationState:
-    """One rotation: what was asked, what was chosen, and how far it came (evidence decides where it can)."""
-
-    request: RotationRequest
-    old: IdentityNames
-    new: IdentityNames
-    step: int = 0
-    """The last step that is done: 0 to 5, PROVED or ANNOUNCED."""
-    public_key: str | None = None
-    """The new key's SPKI, PEM."""
-    csr: str | None = None
-    """The CSR, base64 of DER: a retry sends the same one."""
-    certificate: str | None = None
-    """The issued certificate, PEM, once it passed the checks."""
-    chain: tuple[str, ...] = ()
-    """The other certificates of the EST answer, PEM: the issuer may be among them."""
-    announced: bool = False
-    """The gateway was asked to expect the new key, and may know it though its answer was lost."""
-    config_digest: str | None = None
-    """SHA-256 (hex) of the config.encrypted that the copy kept aside was made from."""
-    fioconfig_stopped: bool = False
-    """fioconfig.service was running and we stopped it: whoever goes on starts it again."""
-    reported: bool = False
-    """Its successful completion was journalled as an event: once that has left the journal, the gateway took it."""
-    files_left: str | None = None
-    """The device's files on the server may be for the old key, for this reason: they are moved after the proof."""
-    rollback: str | None = None
-    """The gateway refused the new certificate, for this reason: everything goes back."""
-    refused: str | None = None
-    """Ended in a refusal that somebody has to look at: not retried without being asked."""
-
-    @property
-    def rotation_id(self) -> str:
-        """The ROTATIONID."""
-        return self.request.rotation_id
-
-    @property
-    def locked(self) -> bool:
-        """Whether the gateway may be locked until it sees the new key, so that this one must not be lost."""
-        return self.step >= LOCKED or self.announced
-
-
-@dataclass(frozen=True)
-class Content:
-    """All that a journal says; `pending` is the same in short."""
-
-    pending: Pending
-    rotation: RotationState | None
-    requested: RotationRequest | None
-    events: list[Event]
-
-    @classmethod
-    def load(cls, storage: Path) -> "Content | None":
-        """Read the journal below the storage folder; None where nothing is pending.
-
-        Raises typed.MalformedError, LaterJournalError, OSError.
-        """
-        data = load(storage)
-        if data is None:
-            return None
-        pending = summary(data)
-        rotation = None if data.get("rotation") is None else read(RotationState, data["rotation"], "rotation")
-        requested = None if data.get("requested") is None else read(RotationRequest, data["requested"], "requested")
-        if rotation is not None:
-            _check_encoded(rotation)
-        return cls(pending, rotation, requested, events_of(data))
-
-
-def _check_encoded(rotation: RotationState) -> None:
-    """Raise MalformedError where what is kept in base64 or PEM is none."""
-    try:
-        if rotation.csr is not None:
-            x509.load_der_x509_csr(base64.b64decode(rotation.csr, validate=True))
-        for pem in (rotation.certificate, *rotation.chain):
-            if pem is not None:
-                x509.load_pem_x509_certificate(pem.encode())
-    except (ValueError, x509.InvalidVersion) as error:
-        raise MalformedError(f"rotation: a CSR or certificate that is none: {error}") from error
 
 
 class Journal:
@@ -147,6 +64,7 @@ class Journal:
     def __init__(self, storage: Path) -> None:
         self._folder = storage / FOLDER
         self._path = self._folder / JOURNAL
+        self._earlier = self._folder / EARLIER
         self._marker = self._folder / MARKER
         self._history = History(self._folder)
         self._lock = threading.Lock()
@@ -154,6 +72,10 @@ class Journal:
         self._requested: RotationRequest | None = None
         self._events: list[Event] = []
         self._waiting: Waiting | None = None
+        self._length = 0
+        """Bytes of the file that hold whole records."""
+        self._written: dict[str, Any] = {}
+        self._event_ids: set[str] = set()
         self.device = ""
         """The device's id, for the daemon's jitter; kept with the next change."""
 
@@ -184,7 +106,7 @@ class Journal:
 
     def exists(self) -> bool:
         """Whether anything is pending."""
-        return self._path.exists()
+        return is_there(self._folder.parent)
 
     @property
     def rotation(self) -> RotationState | None:
@@ -213,16 +135,18 @@ class Journal:
         return due or (rotation is None and self.broken.exists())
 
     def load(self) -> None:
-        """Read the journal. One that is broken is set aside: sota.toml still names a whole identity.
+        """Read the journal. One that is damaged is set aside: sota.toml still names a whole identity.
 
         Raises LaterJournalError, OSError.
         """
         try:
             content = Content.load(self._folder.parent)
+            self._length = whole_length(self._path)
         except MalformedError as error:
-            log.warning("%s cannot be read (%s): set aside as %s", self._path, error, self.broken.name)
+            damaged = self._path if self._path.exists() else self._earlier
+            log.warning("%s cannot be read (%s): set aside as %s", damaged, error, self.broken.name)
             remove_whatever(self.broken)
-            self._path.replace(self.broken)
+            damaged.replace(self.broken)
             return
         if content is None:
             return
@@ -230,6 +154,8 @@ class Journal:
         with self._lock:
             self._rotation, self._requested, self._events = content.rotation, content.requested, content.events
             self._waiting = content.pending.waiting
+            self._written = self._content() if self._length else {}
+            self._event_ids = {event["id"] for event in self._events} if self._length else set()
 
     def record(
         self, rotation: RotationState | None, *events: Event, without: str | None = None, taken: bool = False
@@ -302,13 +228,23 @@ class Journal:
             return list(self._events)
 
     def delivered(self, events: Sequence[Event]) -> None:
-        """Forget events that the gateway has taken. Raises OSError."""
+        """Forget events that the gateway has taken. Raises OSError.
+
+        Not durable before the next record is: after a power loss they go out again, under the same id.
+        """
         gone = {event["id"] for event in events}
         with self._lock:
             left = [event for event in self._events if event["id"] not in gone]
-            self._replace(self._rotation, self._requested, left)
+            self._replace(self._rotation, self._requested, left, durable=False)
 
-    def _replace(self, rotation: RotationState | None, requested: RotationRequest | None, events: list[Event]) -> None:
+    def _replace(
+        self,
+        rotation: RotationState | None,
+        requested: RotationRequest | None,
+        events: list[Event],
+        *,
+        durable: bool = True,
+    ) -> None:
         due = self._is_due(rotation, requested, events)
         if due and not self._marker.exists():  # first: a marker too many wakes the daemon in vain, one too few never
             make_folder(self._folder)
@@ -316,20 +252,50 @@ class Journal:
         if rotation is None and requested is None and not events:
             self._waiting = None
             remove(self._path)
+            with contextlib.suppress(OSError):
+                self._earlier.unlink()
+            self._length, self._written, self._event_ids = 0, {}, set()
+            self._rotation, self._requested, self._events = rotation, requested, events
         else:
-            make_folder(self._folder)
-            content = {
-                "version": VERSION,
-                "device": self.device,
-                "rotation": None if rotation is None else asdict(rotation),
-                "requested": None if requested is None else asdict(requested),
-                "waiting": None if self._waiting is None else asdict(self._waiting),
-                "events": events,
-            }
-            atomic_write(self._path, json.dumps(content, indent=1).encode(), mode=0o600)
+            before = self._rotation, self._requested, self._events
+            self._rotation, self._requested, self._events = rotation, requested, events
+            try:
+                self._append(durable=durable)
+            except BaseException:
+                self._rotation, self._requested, self._events = before
+                raise
         if not due:
             remove(self._marker)
-        self._rotation, self._requested, self._events = rotation, requested, events
+
+    def _append(self, *, durable: bool) -> None:
+        """Append what has changed as one record. Raises OSError: then the last good record still stands."""
+        content, ids = self._content(), {event["id"] for event in self._events}
+        record: dict[str, Any] = {key: value for key, value in content.items() if self._written.get(key) != value}
+        if added := [event for event in self._events if event["id"] not in self._event_ids]:
+            record["add"] = added
+        if gone := sorted(self._event_ids - ids):
+            record["gone"] = gone
+        if not record:
+            return
+        if self._length == 0:
+            make_folder(self._folder)
+            self._length = start(self._path, {"version": VERSION, **record})
+            with contextlib.suppress(OSError):  # only a program of 0.1.0 that is put back reads it
+                self._earlier.touch(0o600)
+                self._earlier.write_text(GUARD)
+        elif self._length > MAX_GROWTH:
+            self._length = replace_all(self._path, {"version": VERSION, **content, "add": self._events})
+        else:
+            self._length = append(self._path, record, at=self._length, durable=durable)
+        self._written, self._event_ids = content, ids
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "device": self.device,
+            "rotation": None if self._rotation is None else asdict(self._rotation),
+            "requested": None if self._requested is None else asdict(self._requested),
+            "waiting": None if self._waiting is None else asdict(self._waiting),
+        }
 
 
 def _says_the_same(event: Event, last: Event) -> bool:

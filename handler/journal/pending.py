@@ -27,8 +27,11 @@ from handler.device.storage import FOLDER
 from handler.errors import RefusedError
 
 from .decoding import MalformedError, read
+from .records import parse, state_of
 
-JOURNAL = "rotation.json"
+JOURNAL = "journal"
+EARLIER = "rotation.json"
+"""The journal of 0.1.0; beside a journal of today, a version that 0.1.0 refuses."""
 COMPLETED = "CertRotationCompleted"
 """The event that ends a rotation, well or not."""
 BROKEN, LEFT, MENDED = "rotation.broken", "rotation.refused", "rotation.mended"
@@ -39,7 +42,7 @@ LOST = (
 )
 MARKER = "pending"
 """Exists while the daemon has something to do: the path unit looks for it."""
-VERSION = 1
+VERSION = 2
 MAX_BYTES = 4 * 1024 * 1024
 """Bytes: 200 events of the greatest length beside the longest chain that an EST server may send."""
 LOCKED, LAST = 2, 7
@@ -160,15 +163,39 @@ def read_pending(storage: Path) -> Pending | None:
         return Pending(problem=str(error))
 
 
+def is_there(storage: Path) -> bool:
+    """Tell whether there is a journal, of whatever version and in whatever state."""
+    return any((storage / FOLDER / name).exists() for name in (JOURNAL, EARLIER))
+
+
 def load(storage: Path) -> Mapping[str, Any] | None:
-    """Read the journal's JSON, of this version or an earlier one; None where there is no journal.
+    """Read what the journal says, that of this version or an earlier one; None where nothing is pending.
 
     Raises MalformedError, LaterJournalError, OSError.
     """
     path = storage / FOLDER / JOURNAL
-    content = _content(path)
-    if content is None:
-        return None
+    records = parse(_content(path) or b"")[0]
+    if records:
+        data: dict[str, Any] = state_of(records)
+    else:  # none, or its first record was cut off
+        path = storage / FOLDER / EARLIER
+        content = _content(path)
+        if content is None:
+            return None
+        data = _earlier(content)
+    version = data.get("version", 1)
+    if type(version) is not int or version < 1:
+        raise MalformedError(f"version: expected 1 to {VERSION}, found {str(version)[:20]!r}")
+    if version > VERSION:
+        raise LaterJournalError(
+            f"{path} was written by a later version of this program (journal version {str(version)[:20]}, this one "
+            f"knows {VERSION}), so nothing is touched: install that version again"
+        )
+    return None if version == VERSION and not records else data
+
+
+def _earlier(content: bytes) -> dict[str, Any]:
+    """Read a journal of 0.1.0, which was one JSON object. Raises MalformedError."""
     try:
         data = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -176,16 +203,8 @@ def load(storage: Path) -> Mapping[str, Any] | None:
     if not isinstance(data, dict):
         raise MalformedError(f"expected a JSON object, found {type(data).__name__}")
     rotation = data.get("rotation")
-    if isinstance(rotation, dict):  # earlier versions did not write down that they were about to announce the key
+    if isinstance(rotation, dict):  # it may have announced the key without having written that down
         rotation.setdefault("announced", rotation.get("step") != 0)
-    version = data.get("version", VERSION)
-    if type(version) is not int or version < 1:
-        raise MalformedError(f"version: expected {VERSION}, found {str(version)[:20]!r}")
-    if version > VERSION:
-        raise LaterJournalError(
-            f"{path} was written by a later version of this program (journal version {str(version)[:20]}, this one "
-            f"knows {VERSION}), so nothing is touched: install that version again"
-        )
     return data
 
 

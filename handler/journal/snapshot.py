@@ -7,8 +7,8 @@ from handler.device.keystore import IdentityNames
 from handler.device.storage import FOLDER
 
 from .decoding import MalformedError
-from .journal import PROVED, Content, RotationState
 from .pending import BROKEN, JOURNAL, LEFT, LOST, LaterJournalError, Pending
+from .rotation_state import PROVED, Content, RotationState
 
 TAKEN_OVER = "cert-rotation.state"
 """A rotation that fioconfig itself left (takeover.py)."""

@@ -10,8 +10,8 @@ from handler.crypto.certificates import device_id
 from handler.device import completed_rotations
 from handler.errors import FORESEEABLE, PendingError, RequestRefusedError, ServerRefusedError, describe, is_final
 from handler.journal.events import STARTED, Event
-from handler.journal.journal import SWITCHED, RotationState
 from handler.journal.pending import COMPLETED
+from handler.journal.rotation_state import SWITCHED, RotationState
 from handler.servers.connections import Connections
 from handler.servers.http import Deadline, Limits
 

@@ -10,7 +10,8 @@ from handler.device.device import Device
 from handler.device.keystore import IdentityNames
 from handler.device.services import Services
 from handler.journal.events import EventFactory
-from handler.journal.journal import Journal, RotationState
+from handler.journal.journal import Journal
+from handler.journal.rotation_state import RotationState
 from handler.servers.connections import Connections
 from handler.servers.http import Deadline, Limits
 

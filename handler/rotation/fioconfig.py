@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from handler.device.services import FIOCONFIG, FIOCONFIG_PATH, Services
 from handler.errors import describe
-from handler.journal.journal import Journal, RotationState
+from handler.journal.journal import Journal
+from handler.journal.rotation_state import RotationState
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 from handler.backoff import MAX_ASKED
 from handler.device.request import RotationRequest
-from handler.journal.journal import ANNOUNCED, PROVED, SWITCHED, RotationState
 from handler.journal.pending import EST, GATEWAY
+from handler.journal.rotation_state import ANNOUNCED, PROVED, SWITCHED, RotationState
 
 from .context import Context
 from .memory import Memory

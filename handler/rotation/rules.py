@@ -196,8 +196,8 @@ TABLE: tuple[Row, ...] = (
          Action.MAKE_WHOLE, wish=Wish.OFFLINE, call=Call.GOES_ON, stage=ROTATION, named=Named.NEW),
     _row("offline; goes back, and the configuration names the old identity",
          Action.MAKE_WHOLE, wish=Wish.OFFLINE, call=Call.GOES_ON, stage=ROTATION, named=Named.OLD, mark=GOING_BACK),
-    _row("offline; switched by the journal, but the configuration names the old identity",
-         Action.MAKE_WHOLE, wish=Wish.OFFLINE, call=Call.GOES_ON, stage=SWITCHED, named=Named.OLD),
+    _row("offline; switched by the journal, or about to be, but the configuration names the old identity",
+         Action.MAKE_WHOLE, wish=Wish.OFFLINE, call=Call.GOES_ON, stage=SWITCHED | {Stage.SWITCH}, named=Named.OLD),
     _row("offline; a journal was lost", Action.MEND, wish=Wish.OFFLINE, call=Call.GOES_ON, stage=Stage.NONE, lost=True),
     _row("offline, otherwise", Action.DONE, wish=Wish.OFFLINE),
     # After a failure

@@ -24,6 +24,11 @@ class Inode:
     position: int = 0
     appended: bool = False
 
+    def torn(self):
+        """Give the content with half of what is not durable: of what was appended, or of all that was written anew."""
+        kept = len(self.durable) if self.data.startswith(self.durable) else 0
+        return self.data[: kept + (len(self.data) - kept) // 2]
+
 
 @dataclass(frozen=True)
 class Saved:
@@ -113,8 +118,7 @@ class Disk:
         """Give the state with all names, and half of what was not durable."""
         left = {}
         for path, inode in self._names.items():
-            whole = inode.durable == inode.data or self._is_other(path)
-            left[path] = bytes(inode.data if whole else inode.data[: len(inode.data) // 2])
+            left[path] = bytes(inode.data if self._is_other(path) else inode.torn())
         return self._files(self._folders, left)
 
     def check(self):
@@ -158,9 +162,9 @@ class Disk:
 
     def _ftruncate(self, call):
         inode = self._names.get(call.paths[0])
-        if inode is not None:  # to nothing: whoever does it writes anew
-            inode.data.clear()
-            inode.position = 0
+        if inode is not None:
+            del inode.data[int(call.arguments.rpartition(",")[2].strip(" )")) :]
+            inode.position = min(inode.position, len(inode.data))
 
     def _rename(self, call):
         old, new = call.paths[-2:]

@@ -25,6 +25,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import journal as journals
 from tests.invariants import broken_invariants
 from tests.simulators.device import REPOSITORY
 from tests.simulators.factory import running_factory
@@ -100,10 +101,8 @@ class Trial:
 
         The success of a rotation that the gateway refuses afterwards is withdrawn: it is left out unless it takes all.
         """
-        try:
-            events = json.loads((self.device.storage / "renew-client-cert/rotation.json").read_bytes())["events"]
-        except FileNotFoundError:
-            return set()
+        content = journals.read(self.device.storage)
+        events = [] if content is None else content["events"]
         withdrawn = {
             each["id"]
             for each in events

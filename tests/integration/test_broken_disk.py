@@ -80,7 +80,7 @@ def untouched(factory, identity, done):
 
 def finish(factory, rotation_id):
     """Let the program finish what is pending on a disk that works again; tell what is broken then."""
-    statuses = [call(factory.device).status]
+    statuses = [call(factory.device).status, call(factory.device, "resume").status]
     while statuses[-1] != DONE and len(statuses) < 4:
         statuses.append(call(factory.device, "resume").status)
     broken = broken_invariants(factory, rotation_id, completed=True)

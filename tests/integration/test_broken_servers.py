@@ -1,6 +1,5 @@
 """Server x request x misbehaviour: how a rotation ends, and that the device is whole however it does."""
 
-import json
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from handler.crypto import ecies
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
+from tests import journal as journals
 from tests.invariants import broken_files, broken_invariants, secrets_in_journal
 from tests.simulators.factory import running_factory
 
@@ -107,7 +107,7 @@ def goes_on(factory):
 
 
 def waits_until(factory):
-    return json.loads((factory.device.storage / "renew-client-cert/rotation.json").read_bytes())["waiting"]["until"]
+    return journals.read(factory.device.storage)["waiting"]["until"]
 
 
 # What passes, what lasts, what is final
@@ -432,7 +432,7 @@ def test_a_refusal_whose_events_are_not_taken_is_reported_later(files, what):
         "Generate new certificate failed",
         "CertRotationCompleted failed",
     ]
-    assert not (files.device.storage / "renew-client-cert/rotation.json").exists()
+    assert not journals.path(files.device.storage).exists()
 
 
 # As a process

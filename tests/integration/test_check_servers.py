@@ -5,6 +5,7 @@ import ssl
 import pytest
 
 from handler.exit_status import DONE, PENDING, SWITCHED
+from tests import journal as journals
 
 from .checking import checked, findings, not_ok, replaced
 
@@ -142,13 +143,11 @@ def test_an_est_server_that_is_the_gateway_is_not_asked_either_then(files):
 
 
 def test_a_gateway_is_not_asked_where_it_cannot_be_known_what_it_has_seen(files):
-    journal = files.device.storage / "renew-client-cert/rotation.json"
-    journal.parent.mkdir(mode=0o700)
-    journal.write_text("{")
+    journals.write_earlier(files.device.storage, "{")
     done = checked(files)
     assert "not asked: it is not known whether a rotation is pending" in done.stdout
     assert ("warning", "rotation") in not_ok(done)[0]
-    journal.unlink()
+    journals.path(files.device.storage).with_name("rotation.json").unlink()
     (files.device.storage / "cert-rotation.state").write_text("{}")
     assert "a rotation that fioconfig left is pending" in checked(files).stdout
 

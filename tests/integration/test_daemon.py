@@ -1,6 +1,5 @@
 """The daemon as systemd runs it: what it waits for, what wakes it, when it ends, and what it holds meanwhile."""
 
-import json
 import os
 import re
 import signal
@@ -14,6 +13,7 @@ from handler.daemon.daemon import TICK
 from handler.device.storage import DeviceLock
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from handler.journal.pending import marker, read_pending
+from tests import journal as journals
 from tests.invariants import broken_invariants
 
 from .daemons import ENROL, ID, QUICK, SLOW, cut_off, ended, left_pending, running, systemd, waits, waits_for, works
@@ -23,10 +23,9 @@ __all__ = ["systemd"]  # a fixture
 
 def change_waiting(factory, **fields):
     """Change what the journal says about the wait."""
-    path = factory.device.storage / "renew-client-cert/rotation.json"
-    content = json.loads(path.read_bytes())
+    content = journals.read(factory.device.storage)
     content["waiting"] |= fields
-    path.write_text(json.dumps(content))
+    journals.write(factory.device.storage, content)
 
 
 def forget_what_the_server_asked(factory):

@@ -6,6 +6,7 @@ import pytest
 
 from handler.exit_status import DONE, REFUSED, SWITCHED
 from handler.journal.snapshot import Snapshot
+from tests import journal as journals
 
 from .flagged_token import COUNT_LOW, FlaggedToken
 from .left_behind import left_after
@@ -135,6 +136,6 @@ def test_a_dry_run_goes_no_further_than_to_what_is_not_known(files, content):
     if content is None:
         (files.device.storage / "cert-rotation.state").write_text("{}")
     else:
-        (folder / "rotation.json").write_text(content)
+        journals.write_earlier(files.device.storage, content)
     (line,) = dry_run(files).splitlines()
     assert line.endswith(f" Then {NEXT} would begin: ask again when that is done")

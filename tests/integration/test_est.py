@@ -1,7 +1,6 @@
 """EST to the letter: the client against servers that answer in every way that the RFCs allow. Table: docs/est.md."""
 
 import base64
-import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives import hashes
 
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from handler.servers.http import Limits
+from tests import journal as journals
 from tests.invariants import broken_invariants
 from tests.simulators.est_server import EstServer
 from tests.simulators.factory import running_factory
@@ -54,7 +54,7 @@ def enrolments(factory):
 
 
 def journal(factory):
-    return json.loads((factory.device.storage / "renew-client-cert/rotation.json").read_bytes())
+    return journals.read(factory.device.storage)
 
 
 # simplereenroll: the answer
@@ -175,10 +175,9 @@ def test_a_time_that_no_server_was_granted_stops_nobody(factory):
     """The clock was ahead when it was written."""
     factory.est.postpone("3600")
     assert call(factory.device).status == PENDING
-    path = factory.device.storage / "renew-client-cert/rotation.json"
-    content = json.loads(path.read_bytes())
+    content = journals.read(factory.device.storage)
     content["waiting"]["until"] = "2099-01-01T00:00:00+00:00"
-    path.write_text(json.dumps(content))
+    journals.write(factory.device.storage, content)
     rotates(factory)
 
 

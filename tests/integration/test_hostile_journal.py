@@ -8,6 +8,8 @@ import pytest
 
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from handler.journal.pending import marker, read_pending
+from handler.journal.records import parse, replace_all
+from tests import journal as journals
 from tests import softhsm
 from tests.invariants import broken_files, broken_invariants
 from tests.simulators.factory import running_factory
@@ -21,29 +23,47 @@ LOOKS = [("status",), ("log",), ("check",), ("rotate", "--dry-run")]
 
 
 def journal(factory):
-    return factory.device.storage / "renew-client-cert/rotation.json"
+    return journals.path(factory.device.storage)
+
+
+def set_aside(factory, end):
+    return journal(factory).with_name(f"rotation.{end}")
+
+
+@pytest.fixture(params=["file", "token"])
+def factory(request, tmp_path):
+    with running_factory(tmp_path / "device", request.param) as running:
+        running.device.write_request(ID)
+        yield running
+
+
+def left_after_enrolment(factory):
+    factory.gateway.faults.add("PATCH", "/device", times=None, status=503)
+    assert call(factory.device).status == PENDING
+    factory.gateway.faults.clear()
 
 
 def of_a_later_version(factory):
     """Leave a journal that a later version wrote, with more in it than this one knows."""
     left_pending(factory)
-    content = json.loads(journal(factory).read_bytes())
-    content["version"] = 2
+    content = journals.read(factory.device.storage)
     content["rotation"]["later"] = content["waiting"]["later"] = True
-    journal(factory).write_text(json.dumps(content))
+    replace_all(journal(factory), {**content, "version": 3})
     return journal(factory).read_bytes()
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00\xff garbage", b"[" * 200_000], ids=["empty", "garbage", "deep"])
+@pytest.mark.parametrize(
+    "content", [b"\0" * 4096, b"\x00\xff garbage", b"[" * 200_000], ids=["zeros", "garbage", "deep"]
+)
 def test_the_daemon_has_a_broken_journal_set_aside_and_said_to_be(files, systemd, content):
     left_pending(files)
     journal(files).write_bytes(content)
     with running(files, systemd, *SLOW) as daemon:
         errors = ended(daemon)
-    assert any(each.startswith("STATUS=the journal is looked at: it is not JSON") for each in systemd.said)
+    assert any(each.startswith("STATUS=the journal is looked at: line 1 is damaged") for each in systemd.said)
     assert "cannot be read" in errors
     assert "set aside as rotation.broken" in errors
-    assert journal(files).with_suffix(".mended").read_bytes() == content
+    assert set_aside(files, "mended").read_bytes() == content
     assert not marker(files.device.storage).exists()
     assert files.device.run("rotate").returncode == DONE  # sota.toml names a whole identity
 
@@ -87,36 +107,65 @@ def test_the_daemon_waits_for_the_later_version_to_be_installed_again(files, sys
         until(lambda: any("later version" in each for each in systemd.said if each.startswith("STATUS=next attempt")))
         assert journal(files).read_bytes() == before
         assert marker(files.device.storage).exists()
-        content = json.loads(before)
-        content["version"] = 1
-        content["waiting"] = None
-        journal(files).write_text(json.dumps(content))
+        (content,) = parse(before)[0]
+        replace_all(journal(files), {**content, "version": 2, "waiting": None})
         ended(daemon)
     assert broken_invariants(files, ID, completed=True) == []
     assert read_pending(files.device.storage) is None
 
 
-def test_a_journal_that_is_being_written_in_place_is_not_set_aside(files, systemd, until):
+def test_a_record_that_is_being_appended_is_none_yet(files, systemd, until):
     left_pending(files)
     whole = journal(files).read_bytes()
+    _, last = whole[:-1].rsplit(b"\n", 1)
     with running(files, systemd, *SLOW) as daemon:
         until(lambda: any("come back" in each for each in systemd.said))
-        with journal(files).open("wb") as file:
-            file.write(whole[:1000])
+        with journal(files).open("ab") as file:
+            file.write(last[: len(last) // 2])
             file.flush()
-            until(lambda: any("it is not JSON" in each for each in systemd.said))
-            file.write(whole[1000:])
-        until(lambda: sum("come back" in each for each in systemd.said) == 2)
+            assert read_pending(files.device.storage).problem is None
+            file.write(last[len(last) // 2 :] + b"\n")
         daemon.terminate()
         ended(daemon)
-    assert journal(files).read_bytes() == whole
+    assert journal(files).read_bytes() == whole + last + b"\n"
+
+
+@pytest.mark.parametrize("line", [0, 1, -2])
+def test_damage_in_the_middle_is_said_and_the_device_stays_whole(files, line):
+    left_pending(files)
+    lines = journal(files).read_bytes().splitlines(keepends=True)
+    lines[line] = lines[line].replace(b"e", b"f", 1)
+    journal(files).write_bytes(b"".join(lines))
+    done = files.device.run()
+    assert f"line {line % len(lines) + 1} is damaged): set aside as rotation.broken" in done.stderr
+    assert done.returncode == SWITCHED
+    assert files.device.run("resume").returncode == DONE
+    assert broken_files(files) == []
+
+
+def test_a_journal_of_the_first_version_goes_on(factory):
+    left_after_enrolment(factory)
+    content = journals.read(factory.device.storage)
+    journals.write_earlier(factory.device.storage, content)
+    assert call(factory.device, "resume").status == DONE
+    assert len(factory.est.csrs) == 1
+    assert broken_invariants(factory, ID, completed=True) == []
+    assert not journal(factory).with_name("rotation.json").exists()
+
+
+def test_the_first_version_refuses_a_journal_of_today(files):
+    """It takes a version above 1 for one of a later program, and touches nothing."""
+    left_pending(files)
+    assert json.loads(journal(files).with_name("rotation.json").read_bytes())["version"] > 1
+    assert files.device.run("abort").returncode == DONE
+    assert not journal(files).with_name("rotation.json").exists()
 
 
 def test_a_surrogate_in_the_reason_does_not_end_the_daemon(files, systemd, until):
     left_pending(files)
-    content = json.loads(journal(files).read_bytes())
+    content = journals.read(files.device.storage)
     content["waiting"] |= {"reason": "a\udc80b", "until": None}
-    journal(files).write_text(json.dumps(content))
+    journals.write(files.device.storage, content)
     with running(files, systemd, *SLOW) as daemon:
         until(lambda: any("a?b" in each for each in systemd.said))
         daemon.terminate()
@@ -133,13 +182,6 @@ LEFT = {
 }
 
 
-@pytest.fixture(params=["file", "token"])
-def factory(request, tmp_path):
-    with running_factory(tmp_path / "device", request.param) as running:
-        running.device.write_request(ID)
-        yield running
-
-
 def lost_after(factory, place):
     """Have a rotation come so far, and break its journal."""
     method, path, fault = LEFT[place]
@@ -154,9 +196,9 @@ def test_what_a_lost_rotation_has_moved_to_its_key_is_readable_after_the_next_on
     lost_after(factory, place)
     factory.device.write_request("certs-next")
     assert call(factory.device).status == SWITCHED
-    assert journal(factory).with_suffix(".mended").exists()
+    assert set_aside(factory, "mended").exists()
     assert call(factory.device, "resume").status == DONE
-    assert not journal(factory).with_suffix(".mended").exists()
+    assert not set_aside(factory, "mended").exists()
     broken = broken_invariants(factory, "certs-next", completed=True)
     if place == "switched":  # its journal held the only word of that
         broken = [each for each in broken if "certs-" not in each]
@@ -200,7 +242,7 @@ def test_a_lost_journal_is_kept_until_a_rotation_was_completed(factory):
 def test_a_folder_in_the_journals_place_holds_nothing_up(files):
     files.device.write_request(ID)
     folder = files.device.storage / "renew-client-cert"
-    for name in ("rotation.json", "rotation.broken"):
+    for name in ("journal", "rotation.json", "rotation.broken"):
         (folder / name / "in it").mkdir(parents=True)
     assert call(files.device).status == SWITCHED
     assert call(files.device, "resume").status == DONE

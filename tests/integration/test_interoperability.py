@@ -3,7 +3,6 @@ the simulator.
 """
 
 import base64
-import json
 
 import pytest
 from cryptography import x509
@@ -11,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from handler.crypto.certificates import build_csr
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
+from tests import journal as journals
 from tests.independent_est import EstClients, running_libest
 from tests.invariants import broken_files, broken_invariants
 from tests.simulators.factory import running_factory
@@ -99,7 +99,7 @@ def test_manual_approval_is_pending_and_finished_by_hand_with_the_same_csr(facto
     with running_libest(tmp_path / "est", factory.pki, "-n", "-m", "3600") as server:
         request(factory, server)
         assert factory.device.run().returncode == PENDING
-        journal = json.loads((factory.device.storage / "renew-client-cert/rotation.json").read_bytes())
+        journal = journals.read(factory.device.storage)
         assert journal["waiting"]["reason"] == "the EST server asks to come back in 3600 s"
         # Called again too early, it leaves the server alone.
         assert factory.device.run().returncode == PENDING

@@ -1,12 +1,12 @@
 """Somebody else has put another identity in the place of the one in use."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from handler.journal.pending import read_pending
+from tests import journal as journals
 from tests.invariants import broken_files, broken_invariants
 from tests.simulators.factory import running_factory
 
@@ -21,11 +21,11 @@ ID = "certs-hand"
 def test_an_identity_that_somebody_else_put_there_is_not_touched(files, command, rolled_back):
     """Registered anew while a rotation was pending: the old identity of that rotation is nothing to return to."""
     left_after(files, "PATCH", "/config")
-    device, state = files.device, files.device.storage / "renew-client-cert/rotation.json"
+    device = files.device
     if rolled_back:
-        journal = json.loads(state.read_text())
+        journal = journals.read(device.storage)
         journal["rotation"]["rollback"] = "the gateway refused the new certificate"
-        state.write_text(json.dumps(journal))
+        journals.write(device.storage, journal)
     for name in ("pkey", "client"):
         (device.storage / f"{name}.other.pem").write_bytes((device.storage / f"{name}.pem").read_bytes())
         text = device.sota_toml.read_text()

@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
+from tests import journal as journals
 from tests.events import STEPS
 from tests.simulators.device import REPOSITORY
 from tests.terminal import make_terminal, on_terminal
@@ -173,7 +174,7 @@ def test_no_secret_shows_anywhere_while_a_rotation_runs_or_after_it(factory, unt
         go_on.set()
         found["stdout"], found["stderr"] = process.communicate(timeout=30)
     assert process.returncode == DONE
-    assert {"rotation.json", "config.encrypted"} <= found.keys()
+    assert {journals.path(device.storage).name, "config.encrypted"} <= found.keys()
     found["completed"] = (device.storage / "cert-rotation.state.completed").read_text()
     found["events"] = json.dumps(factory.gateway.events)
     for request in [*factory.est.requests, *factory.gateway.requests]:

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from handler.crypto import ecies
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
+from tests import journal as journals
 from tests.invariants import broken_invariants, secrets_in_journal
 from tests.simulators.factory import running_factory
 
@@ -53,8 +54,7 @@ def files(tmp_path):
 
 
 def journal(device):
-    path = device.storage / "renew-client-cert/rotation.json"
-    return json.loads(path.read_bytes()) if path.exists() else None
+    return journals.read(device.storage)
 
 
 def new_certificate_is_refused(factory, how=403):

@@ -11,6 +11,7 @@ from handler.device.refused_pin import RefusedPin
 from handler.device.storage import DeviceLock
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from hsm.curves import EC_PARAMS
+from tests import journal as journals
 from tests import softhsm
 from tests.terminal import on_terminal
 
@@ -199,7 +200,7 @@ def test_a_device_without_a_configuration_is_told_what_is_expected(files):
 def test_a_journal_that_is_broken_hides_nothing(factory):
     factory.device.write_request("certs-1")
     assert factory.device.run().returncode == SWITCHED
-    (factory.device.storage / "renew-client-cert/rotation.json").write_text("{")
+    journals.write_earlier(factory.device.storage, "{")
     assert len(table(look(factory, "slots"))) >= 4
 
 

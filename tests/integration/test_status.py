@@ -13,6 +13,7 @@ from handler.console.arguments import make_parser
 from handler.console.settings import Settings
 from handler.device.storage import DeviceLock
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
+from tests import journal as journals
 from tests import softhsm
 from tests.privileges import NOBODY, reachable_folder, unprivileged
 from tests.simulators.factory import running_factory
@@ -253,9 +254,8 @@ def test_a_module_that_is_missing_is_named(token):
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"rotation": {}, "requested": null, "events": []}', "null"])
 def test_a_journal_that_is_broken_is_said_to_be_and_left_as_it_is(files, content):
-    journal = files.device.storage / "renew-client-cert/rotation.json"
-    journal.parent.mkdir(mode=0o700)
-    journal.write_text(content)
+    journals.write_earlier(files.device.storage, content)
+    journal = journals.path(files.device.storage)
     done = look(files, "status")
     assert done.returncode == DONE
     assert f"{journal} is broken" in facts(done)["pending"]

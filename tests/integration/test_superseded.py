@@ -10,7 +10,6 @@ The places in which a rotation is stopped, in their order, and what becomes of i
 | prove | sota.toml names the new key | is finished |
 """
 
-import json
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from pkcs11 import ObjectClass
 
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from handler.journal.pending import read_pending
+from tests import journal as journals
 from tests import softhsm
 from tests.invariants import broken_invariants
 
@@ -203,7 +203,7 @@ def test_a_refused_rotation_goes_back_later_where_the_gateway_cannot_be_asked(fi
 
 def test_a_rotation_whose_new_key_got_lost_holds_up_no_other(factory):
     stop(factory, "fetch files")
-    new = json.loads((factory.device.storage / "renew-client-cert/rotation.json").read_bytes())["rotation"]["new"]
+    new = journals.read(factory.device.storage)["rotation"]["new"]
     if factory.device.token:
         softhsm.remove_objects(factory.device.token, 7, ObjectClass.PRIVATE_KEY)
     else:

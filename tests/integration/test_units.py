@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from handler.console.arguments import make_parser
-from handler.journal.pending import BROKEN, FOLDER, JOURNAL, MARKER
+from handler.journal.pending import BROKEN, EARLIER, FOLDER, JOURNAL, MARKER
 from tests.simulators.device import REPOSITORY
 
 UNITS = REPOSITORY / "systemd"
@@ -144,7 +144,7 @@ def test_the_units_look_where_the_program_keeps_its_journal():
     assert settings("renew-client-cert.path")["PathExists"] == [f"{JOURNAL_FOLDER}/{MARKER}"]
     assert settings("renew-client-cert.service")["ConditionPathExists"] == [f"{JOURNAL_FOLDER}/{MARKER}"]
     assert settings("renew-client-cert-offline.service")["ConditionPathExists"] == [
-        f"|{JOURNAL_FOLDER}/{each}" for each in (BROKEN, JOURNAL)
+        f"|{JOURNAL_FOLDER}/{each}" for each in (BROKEN, JOURNAL, EARLIER)
     ]
 
 

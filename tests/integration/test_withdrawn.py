@@ -1,12 +1,12 @@
 """A request is removed, an answer was lost, a certificate ends: a key that the gateway may know is kept."""
 
-import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from handler.journal.pending import read_pending
+from tests import journal as journals
 from tests.invariants import broken_files, broken_invariants
 from tests.simulators.pki import Draft, certificate_pem
 
@@ -28,7 +28,7 @@ def test_a_request_that_is_removed_is_dropped_or_finished(factory, place):
     if place in DROPPED:
         assert outcome.status == DONE
         assert ends(factory, FIRST) == [False]
-        assert not (factory.device.storage / "renew-client-cert/rotation.json").exists()
+        assert not journals.path(factory.device.storage).exists()
     else:
         assert outcome.status in (SWITCHED, DONE)
     assert call(factory.device, "resume").status == DONE
@@ -96,10 +96,9 @@ def test_a_gateway_that_may_be_locked_is_not_left_so_when_the_request_is_removed
 
 def without_that_field(factory):
     """Have the journal look as one of an earlier version, which did not write down what it was about to do."""
-    path = factory.device.storage / "renew-client-cert/rotation.json"
-    journal = json.loads(path.read_bytes())
+    journal = journals.read(factory.device.storage)
     del journal["rotation"]["announced"]
-    path.write_text(json.dumps(journal))
+    journals.write_earlier(factory.device.storage, journal)
 
 
 @pytest.mark.parametrize("asked", [FIRST, SECOND])
@@ -183,8 +182,7 @@ def test_a_gateway_that_refuses_the_device_for_now_keeps_the_key_that_it_may_kno
 @pytest.mark.parametrize("place", ["trial", "store files"])
 def test_a_new_certificate_that_ended_while_the_rotation_was_pending_is_not_switched_to(factory, place):
     stop(factory, place)
-    path = factory.device.storage / "renew-client-cert/rotation.json"
-    journal = json.loads(path.read_bytes())
+    journal = journals.read(factory.device.storage)
     issued, now = factory.est.issued[-1], datetime.now(UTC)
     ended = factory.pki.issue(
         Draft(
@@ -197,7 +195,7 @@ def test_a_new_certificate_that_ended_while_the_rotation_was_pending_is_not_swit
         )
     )
     journal["rotation"]["certificate"] = certificate_pem(ended).decode()
-    path.write_text(json.dumps(journal))
+    journals.write(factory.device.storage, journal)
     finish(factory)
     assert len(set(factory.est.csrs)) == 1
     assert factory.device.current_identity().certificate == factory.est.issued[-1] != issued

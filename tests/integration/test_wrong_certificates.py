@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
+from tests import journal as journals
 from tests.invariants import broken_files, broken_invariants
 from tests.simulators.factory import running_factory
 from tests.simulators.pki import spki_pem
@@ -81,7 +82,7 @@ def refused(factory, said):
     ]
     details = [each["event"]["details"] for each in gateway.unique_events() if not each["event"]["success"]]
     assert all(said in each for each in details)
-    assert not (device.storage / "renew-client-cert/rotation.json").exists()
+    assert not journals.path(device.storage).exists()
 
 
 def rotates_after_all(factory):

@@ -149,14 +149,12 @@ class Explorer:
         if world.rotation:
             memory = Memory(Wish.ABORT, by_fioconfig=False, loaded=world.named)
             yield "call: abort", (changed, memory, (), 0)
-            if world.named != OTHER and not world.stopped:
-                yield "somebody names another identity, and brings along what the old one reads", _renamed(changed)
-            if (
-                world.gateway == TAKES
-                and not (world.named == OLD and world.seen)
-                and not world.stopped
-                and world.named != OTHER
-            ):
+            if world.named == OTHER or world.stopped:
+                return
+            yield "somebody names another identity, and brings along what the old one reads", _renamed(changed)
+            if world.named == NEW and world.old_key:
+                yield "sota.toml is restored from a backup", changed._replace(named=OLD, fioconfig=OLD)
+            if world.gateway == TAKES and not (world.named == OLD and world.seen):
                 yield "the journal is lost", _lost(changed)
 
     # What is wrong

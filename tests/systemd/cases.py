@@ -1,6 +1,5 @@
 """The installed package under a real systemd: what it starts, when, and what becomes of the device."""
 
-import json
 import os
 import re
 import shutil
@@ -11,6 +10,7 @@ import threading
 from pathlib import Path
 
 from handler.journal.pending import marker, read_pending
+from tests import journal as journals
 from tests.invariants import broken_invariants
 from tests.simulators.device import REPOSITORY
 
@@ -138,10 +138,9 @@ def test_a_token_that_was_away_for_long_is_looked_for_at_once_when_its_device_ha
 ):
     away = token.device.token.directory.rename(tmp_path / "away")
     assert handle(token) == 75
-    journal = token.device.storage / "renew-client-cert/rotation.json"
-    content = json.loads(journal.read_bytes())
+    content = journals.read(token.device.storage)
     content["waiting"]["attempts"] = 8
-    journal.write_text(json.dumps(content))
+    journals.write(token.device.storage, content)
     with machine.running():
         machine.until(lambda: "waiting for token" in machine.show(DAEMON, "StatusText"))
         first = machine.show(DAEMON, "MainPID")
@@ -160,15 +159,14 @@ def test_an_est_server_that_is_down_for_three_back_offs_is_asked_until_it_answer
     (folder / "quick.conf").write_text(QUICK)
     files.est.faults.add(*ENROL, times=4, status=503, headers={"Retry-After": "200"})
     assert handle(files) == 75
-    journal = files.device.storage / "renew-client-cert/rotation.json"
     with machine.running():
         for attempts in (1, 2, 3, 4):
             machine.until(lambda attempts=attempts: read_pending(files.device.storage).waiting.attempts == attempts)
             machine.until(lambda: "EST server asks to come back at" in machine.show(DAEMON, "StatusText"))
             # What the server asked for is forgotten; the back-off stays.
-            patient = journal.with_name("patient")
-            patient.write_text(re.sub(r'"until": "[^"]*"', '"until": null', journal.read_text()))
-            patient.replace(journal)
+            content = journals.read(files.device.storage)
+            content["waiting"]["until"] = None
+            journals.write(files.device.storage, content)
         machine.until(lambda: finished(machine, files))
         expect_whole(machine, files)
     assert len({each.body for each in files.est.requests if each.method == "POST"}) == 1

@@ -6,8 +6,8 @@ from dataclasses import replace
 from handler.device import completed_rotations
 from handler.device.keystore import IdentityNames
 from handler.errors import PendingError, RefusedError, ServerRefusedError
-from handler.journal.journal import ANNOUNCED, PROVED
 from handler.journal.pending import COMPLETED
+from handler.journal.rotation_state import ANNOUNCED, PROVED
 from handler.rotation.context import Context
 from handler.servers.delivery import deliver
 from handler.servers.gateway import CERTIFICATE_REFUSALS

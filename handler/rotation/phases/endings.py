@@ -6,8 +6,8 @@ from functools import partial
 
 from handler.device.keystore import IdentityNames
 from handler.errors import RefusedError, ServerRefusedError
-from handler.journal.journal import SWITCHED
 from handler.journal.pending import COMPLETED, LOCKED
+from handler.journal.rotation_state import SWITCHED
 from handler.rotation.context import Context
 from handler.servers.gateway import CERTIFICATE_REFUSALS
 from hsm.errors import UnsupportedError

@@ -14,7 +14,7 @@ from cryptography.x509.oid import PublicKeyAlgorithmOID
 from handler.crypto import certificates, ecies
 from handler.crypto.certificates import NOTHING, CsrAttributes, spki_pem
 from handler.errors import CertificateRefusedError, ClockError, PendingError, RequestRefusedError, ServerRefusedError
-from handler.journal.journal import RotationState
+from handler.journal.rotation_state import RotationState
 from handler.rotation.context import Context
 from handler.servers.est import CSR_REFUSALS
 

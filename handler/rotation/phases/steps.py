@@ -14,8 +14,8 @@ from handler.crypto import encrypted_values
 from handler.crypto.certificates import spki_pem
 from handler.device.keystore import IdentityNames
 from handler.errors import FORESEEABLE, OfflineError, ServerRefusedError, describe, is_final, until
-from handler.journal.journal import RotationState
 from handler.journal.pending import COMPLETED
+from handler.journal.rotation_state import RotationState
 from handler.rotation.context import Context
 from handler.rotation.rules import Action
 from handler.servers.gateway import CERTIFICATE_REFUSALS

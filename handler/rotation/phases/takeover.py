@@ -31,8 +31,9 @@ from handler.device.keystore import IdentityNames
 from handler.device.request import RotationRequest, checked_request
 from handler.device.storage import atomic_write, make_folder, put_in_place, remove
 from handler.errors import RefusedError, RequestRefusedError
-from handler.journal.journal import SWITCHED, Journal, RotationState
+from handler.journal.journal import Journal
 from handler.journal.pending import LOCKED
+from handler.journal.rotation_state import SWITCHED, RotationState
 from handler.rotation.context import Context
 from hsm.errors import ObjectConflictError, ObjectMissingError, UnsupportedError
 

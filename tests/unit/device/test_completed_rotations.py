@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from handler.device import completed_rotations as completed
 from handler.device.keystore import IdentityNames
 from handler.device.request import RotationRequest
-from handler.journal.journal import RotationState
+from handler.journal.rotation_state import RotationState
 from tests.privileges import reachable_folder, unprivileged
 
 PROPERTY = settings(max_examples=40, deadline=None, database=None)

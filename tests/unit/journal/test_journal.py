@@ -19,9 +19,12 @@ from handler.device.request import RotationRequest
 from handler.errors import PendingError
 from handler.journal.decoding import MalformedError
 from handler.journal.events import EventFactory
-from handler.journal.journal import Content, Journal, RotationState
-from handler.journal.pending import FOLDER, JOURNAL, LaterJournalError, Waiting, read_pending
+from handler.journal.journal import Journal
+from handler.journal.pending import BROKEN, FOLDER, JOURNAL, LaterJournalError, Waiting, read_pending
+from handler.journal.records import replace_all
+from handler.journal.rotation_state import Content, RotationState
 from handler.journal.snapshot import Snapshot
+from tests import journal as journals
 from tests.simulators.device import REPOSITORY
 from tests.simulators.pki import FactoryPki, certificate_pem
 
@@ -64,8 +67,7 @@ def storage(tmp_path, rotation):
 @pytest.fixture
 def change(storage):
     """Give a function that changes the journal's JSON."""
-    path = storage / FOLDER / JOURNAL
-    written = json.loads(path.read_bytes())
+    written = journals.read(storage)
 
     def do(place, value):
         data = deepcopy(written)
@@ -74,7 +76,7 @@ def change(storage):
         for name in way:
             target = target[int(name) if isinstance(target, list) else name]
         target[last] = value
-        path.write_text(json.dumps(data))
+        replace_all(journals.path(storage), {**data, "add": data["events"]})
         return storage
 
     return do
@@ -93,7 +95,7 @@ def is_broken(storage):
     assert str(failure.value) in Snapshot.of(storage).problem
     path = storage / FOLDER / JOURNAL
     loaded(storage)
-    return not os.path.lexists(path) and os.path.lexists(path.with_suffix(".broken"))
+    return not os.path.lexists(path) and os.path.lexists(path.with_name(BROKEN))
 
 
 def test_what_was_written_is_read_again(storage, rotation):
@@ -121,7 +123,7 @@ def test_a_field_of_an_event_that_nobody_here_knows_is_kept(change):
 
 
 def test_a_journal_of_a_later_version_is_refused_and_left_as_it_is(change):
-    path = change("version", 2) / FOLDER / JOURNAL
+    path = change("version", 3) / FOLDER / JOURNAL
     before = path.read_bytes()
     for reader in (Content.load, read_pending, loaded):
         with pytest.raises(LaterJournalError, match="install that version again"):
@@ -133,7 +135,6 @@ def test_a_journal_of_a_later_version_is_refused_and_left_as_it_is(change):
 @pytest.mark.parametrize(
     "content",
     [
-        b"",
         b"\x00\xff garbage",
         b"null",
         b"[]",
@@ -259,12 +260,12 @@ def test_nothing_that_stands_in_the_journal_fails_a_reader(rotation, tmp_path_fa
     content = json.loads(
         json.dumps(
             {
-                "version": 1,
+                "version": 2,
                 "device": "3f0a",
                 "rotation": asdict(rotation),
                 "requested": asdict(rotation.request),
                 "waiting": asdict(Waiting("busy", "2026-11-23T14:05:00+00:00")),
-                "events": [EVENTS.make("one")],
+                "add": [EVENTS.make("one")],
             }
         )
     )
@@ -276,7 +277,7 @@ def test_nothing_that_stands_in_the_journal_fails_a_reader(rotation, tmp_path_fa
     target[place] = data.draw(ANYTHING)
     storage = tmp_path_factory.mktemp("storage")
     (storage / FOLDER).mkdir()
-    (storage / FOLDER / JOURNAL).write_text(json.dumps(content))
+    replace_all(storage / FOLDER / JOURNAL, content)
     Snapshot.of(storage)
     try:
         short = read_pending(storage)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from handler.errors import OfflineError, PendingError, ServerRefusedError
 from handler.journal.events import MAX_DETAILS, STARTED, EventFactory
 from handler.journal.journal import MAX_EVENTS, Journal
-from handler.journal.pending import COMPLETED
+from handler.journal.pending import COMPLETED, JOURNAL
 from handler.servers.delivery import BATCH, Delivery, deliver
 from handler.servers.gateway import GatewayClient
 from handler.servers.http import Deadline, HttpClient, Limits
@@ -464,7 +464,7 @@ def test_journal_that_cannot_be_written_ends_the_delivery_and_keeps_the_events(
     caplog.set_level("INFO")
     made = events(BATCH + 1)
     journal.record(None, *made)
-    written = journal.folder / "rotation.json"
+    written = journal.folder / JOURNAL
     written.unlink()
     written.mkdir()  # nothing can replace it
     delivery = Delivery(journal, lambda stop: world.client(server, stop))

@@ -1,0 +1,99 @@
+"""What is known of a rotation, and all that a journal says."""
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+
+from handler.device.keystore import IdentityNames
+from handler.device.request import RotationRequest
+
+from .decoding import MalformedError, read
+from .events import Event
+from .pending import LOCKED, Pending, events_of, load, summary
+
+SWITCHED, PROVED, ANNOUNCED = 5, 6, 7
+"""Values of `RotationState.step` (and LOCKED): sota.toml names the new key; the gateway has taken it; its users were
+told, and only tidying up is left."""
+
+
+@dataclass(frozen=True)
+class RotationState:
+    """One rotation: what was asked, what was chosen, and how far it came (evidence decides where it can)."""
+
+    request: RotationRequest
+    old: IdentityNames
+    new: IdentityNames
+    step: int = 0
+    """The last step that is done: 0 to 5, PROVED or ANNOUNCED."""
+    public_key: str | None = None
+    """The new key's SPKI, PEM."""
+    csr: str | None = None
+    """The CSR, base64 of DER: a retry sends the same one."""
+    certificate: str | None = None
+    """The issued certificate, PEM, once it passed the checks."""
+    chain: tuple[str, ...] = ()
+    """The other certificates of the EST answer, PEM: the issuer may be among them."""
+    announced: bool = False
+    """The gateway was asked to expect the new key, and may know it though its answer was lost."""
+    config_digest: str | None = None
+    """SHA-256 (hex) of the config.encrypted that the copy kept aside was made from."""
+    fioconfig_stopped: bool = False
+    """fioconfig.service was running and we stopped it: whoever goes on starts it again."""
+    reported: bool = False
+    """Its successful completion was journalled as an event: once that has left the journal, the gateway took it."""
+    files_left: str | None = None
+    """The device's files on the server may be for the old key, for this reason: they are moved after the proof."""
+    rollback: str | None = None
+    """The gateway refused the new certificate, for this reason: everything goes back."""
+    refused: str | None = None
+    """Ended in a refusal that somebody has to look at: not retried without being asked."""
+
+    @property
+    def rotation_id(self) -> str:
+        """The ROTATIONID."""
+        return self.request.rotation_id
+
+    @property
+    def locked(self) -> bool:
+        """Whether the gateway may be locked until it sees the new key, so that this one must not be lost."""
+        return self.step >= LOCKED or self.announced
+
+
+@dataclass(frozen=True)
+class Content:
+    """All that a journal says; `pending` is the same in short."""
+
+    pending: Pending
+    rotation: RotationState | None
+    requested: RotationRequest | None
+    events: list[Event]
+
+    @classmethod
+    def load(cls, storage: Path) -> "Content | None":
+        """Read the journal below the storage folder; None where nothing is pending.
+
+        Raises typed.MalformedError, LaterJournalError, OSError.
+        """
+        data = load(storage)
+        if data is None:
+            return None
+        pending = summary(data)
+        rotation = None if data.get("rotation") is None else read(RotationState, data["rotation"], "rotation")
+        requested = None if data.get("requested") is None else read(RotationRequest, data["requested"], "requested")
+        if rotation is not None:
+            _check_encoded(rotation)
+        return cls(pending, rotation, requested, events_of(data))
+
+
+def _check_encoded(rotation: RotationState) -> None:
+    """Raise MalformedError where what is kept in base64 or PEM is none."""
+    try:
+        if rotation.csr is not None:
+            x509.load_der_x509_csr(base64.b64decode(rotation.csr, validate=True))
+        for pem in (rotation.certificate, *rotation.chain):
+            if pem is not None:
+                x509.load_pem_x509_certificate(pem.encode())
+    except (ValueError, x509.InvalidVersion) as error:
+        raise MalformedError(f"rotation: a CSR or certificate that is none: {error}") from error
