@@ -252,8 +252,10 @@ class Journal:
         if rotation is None and requested is None and not events:
             self._waiting = None
             remove(self._path)
-            with contextlib.suppress(OSError):
-                self._earlier.unlink()
+            try:
+                self._earlier.unlink(missing_ok=True)
+            except OSError:  # a folder
+                remove_whatever(self._earlier)
             self._length, self._written, self._event_ids = 0, {}, set()
             self._rotation, self._requested, self._events = rotation, requested, events
         else:
