@@ -23,7 +23,7 @@ from handler.console.output import print_line
 from handler.console.settings import Settings
 from handler.console.table import hanging
 from handler.console.terminal import Console
-from handler.device.configuration.values import TOKEN, Configured
+from handler.device.configuration.configuration import TOKEN, Configuration
 from handler.device.request import Overrides
 from handler.errors import FORESEEABLE, describe
 from handler.exit_status import ALL_OK, PROBLEMS, WARNINGS
@@ -38,7 +38,7 @@ class Check:
     """All checks over one device."""
 
     settings: Settings
-    configured: Configured
+    configured: Configuration
     options: Overrides
     system: System
 
@@ -117,7 +117,7 @@ def lines_of(finding: Result, console: Console) -> Iterator[str]:
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Show each result as soon as it is known. Raises OutputError."""
     overrides = Overrides(options.est_server, None, options.pkey_ids, options.cert_ids)
-    configured = Configured(settings.search_paths, settings.storage, settings.config_url)
+    configured = Configuration(settings.search_paths, settings.storage, settings.config_url)
     console = Console.of(sys.stdout, os.environ)
     found = []
     for finding in Check(settings, configured, overrides, System()).findings():

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from handler.console.output import tell
 from handler.console.settings import Settings
-from handler.device.configuration.values import Configured
+from handler.device.configuration.configuration import Configuration
 from handler.device.device import Device
 from handler.device.request import Overrides, RotationRequest, read_request, with_usual_ids
 from handler.errors import PendingError, RequestRefusedError
@@ -79,7 +79,7 @@ def _is_due(settings: Settings, share: float) -> bool:
 
     Raises RequestRefusedError, PendingError.
     """
-    identity = read_identity(Configured(settings.search_paths, settings.storage, settings.config_url))
+    identity = read_identity(Configuration(settings.search_paths, settings.storage, settings.config_url))
     certificate = identity.certificate
     if certificate is None:
         raise (PendingError if identity.passing else RequestRefusedError)(identity.problem or "there is no certificate")

@@ -17,8 +17,7 @@ from handler.console.output import print_line, tell
 from handler.console.settings import Settings
 from handler.console.table import columns, hanging
 from handler.console.terminal import Console
-from handler.device.configuration.checked import TokenConfig
-from handler.device.configuration.values import TOKEN, Configured
+from handler.device.configuration.configuration import TOKEN, Configuration, TokenConfig
 from handler.device.keystore import IdentityNames
 from handler.errors import FORESEEABLE, RequestRefusedError, describe, is_final
 from handler.exit_status import DONE, REFUSED
@@ -50,7 +49,7 @@ class Listing:
             yield from hanging("note: ", note, width)
 
 
-def list_slots(configured: Configured) -> Listing:
+def list_slots(configured: Configuration) -> Listing:
     """List the token's objects, or the files. Changes nothing. Raises RequestRefusedError, TokenError, OSError."""
     if configured.source == TOKEN:
         if configured.token is None:
@@ -61,7 +60,7 @@ def list_slots(configured: Configured) -> Listing:
     return _file_listing(configured, configured.storage)
 
 
-def _unsaid(configured: Configured) -> list[str]:
+def _unsaid(configured: Configuration) -> list[str]:
     """Say what of the configuration is missing for telling what is in use."""
     unnamed = [] if configured.names else ["the configuration names no identity, so nothing is in use"]
     return [*configured.problems, *unnamed]
@@ -70,7 +69,7 @@ def _unsaid(configured: Configured) -> list[str]:
 # A token
 
 
-def _token_listing(configured: Configured, config: TokenConfig) -> Listing:
+def _token_listing(configured: Configuration, config: TokenConfig) -> Listing:
     items, notes = _items(config, configured.storage)
     pending = Snapshot.of(configured.storage).names
     rows = tuple(_row(item, items, configured.names, pending) for item in items)
@@ -120,7 +119,7 @@ def _partner(item: "Item", items: "Sequence[Item]", key: bytes | None) -> str:
 # Files
 
 
-def _file_listing(configured: Configured, storage: Path) -> Listing:
+def _file_listing(configured: Configuration, storage: Path) -> Listing:
     names, pending = configured.names, Snapshot.of(storage).names
     found = {
         Path(name)
@@ -197,7 +196,7 @@ def _file_use(path: Path, names: IdentityNames | None, pending: Sequence[Identit
 
 def run(_options: argparse.Namespace, settings: Settings) -> int:
     """Show the token's objects, or the files. Raises OutputError."""
-    configured = Configured(settings.search_paths, settings.storage, settings.config_url)
+    configured = Configuration(settings.search_paths, settings.storage, settings.config_url)
     try:
         for line in list_slots(configured).lines(Console.of(sys.stdout, os.environ).width):
             print_line(line)

@@ -11,7 +11,7 @@ from handler.console.output import print_line
 from handler.console.settings import Settings
 from handler.console.table import hanging
 from handler.console.terminal import Console
-from handler.device.configuration.values import TOKEN, Configured
+from handler.device.configuration.configuration import TOKEN, Configuration
 from handler.exit_status import DONE, PENDING, REFUSED
 from handler.inspection.identity import Identity
 from handler.inspection.status import LastRotation, Status, read_status, serial, undelivered
@@ -27,7 +27,7 @@ _SLOTS = {"key": "key slots", "certificate": "cert slots"}
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Show what the device is and what is pending. Raises OutputError."""
-    configured = Configured(settings.search_paths, settings.storage, settings.config_url)
+    configured = Configuration(settings.search_paths, settings.storage, settings.config_url)
     status = read_status(configured, settings.request_file, named=settings.request_named)
     if options.json:
         from .status_json import as_json  # noqa: PLC0415

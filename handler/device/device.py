@@ -9,11 +9,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from handler.crypto.certificates import holds_key
-from handler.device.configuration.checked import DeviceConfig, TokenConfig
-from handler.device.configuration.toml_files import SotaConfig
+from handler.device.configuration.configuration import Configuration, TokenConfig, canonical
 from handler.errors import RequestRefusedError
 
-from .keystore import FileKeyStore, IdentityNames, KeyStore
+from .key_files import FileKeyStore
+from .keystore import IdentityNames, KeyStore
 from .storage import is_same_file
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ class Device:
         self._token_wait = token_wait
         self._store: KeyStore | None = None
         self._token: Token | None = None
-        self.sota = SotaConfig.load(search_paths)
-        self.config = DeviceConfig.from_sota(self.sota, storage=storage, config_url=config_url)
+        self._read()
 
     @property
     def storage(self) -> Path:
@@ -106,9 +105,8 @@ class Device:
 
         Where they lead to the very files of one of `known` (a link, another spelling), those names are given.
         """
-        self.sota = SotaConfig.load(self._search_paths)
-        self.config = DeviceConfig.from_sota(self.sota, storage=self._storage, config_url=self._config_url)
-        names = self._canonical(self.config.names)
+        self._read()
+        names = canonical(self.config.names, token=self.config.token is not None)
         if self.config.token is not None or names in known:
             return names
         same = (
@@ -118,13 +116,9 @@ class Device:
         )
         return next(same, names)
 
-    def _canonical(self, names: IdentityNames) -> IdentityNames:
-        """Give the names in the one form of their kind of store, which need not be open."""
-        if self.config.token is None:
-            return FileKeyStore(self.storage).canonical(names)
-        from hsm.names import ids_of, with_ids  # noqa: PLC0415 - only where a token is used
-
-        return with_ids(names, *ids_of(names))
+    def _read(self) -> None:
+        configuration = Configuration(self._search_paths, self._storage, self._config_url)
+        self.sota, self.config = configuration.sota, configuration.checked()
 
     def switch(self, names: IdentityNames) -> bool:
         """Point the configuration at another identity, in one atomic replacement; tell whether it had to be changed."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 
 from handler.crypto.certificates import ec_key_of, spki_der
-from handler.device.configuration.checked import TokenConfig
-from handler.device.configuration.values import FILE, TOKEN, Configured
-from handler.device.keystore import FileKeyStore, IdentityNames
+from handler.device.configuration.configuration import FILE, TOKEN, Configuration, TokenConfig
+from handler.device.key_files import FileKeyStore
+from handler.device.keystore import IdentityNames
 from handler.errors import RenewalError
 from handler.inspection.pin_safety import Unsafe, why_no_login
 from hsm.errors import TokenError
@@ -43,7 +43,7 @@ class Identity:
         return None if self.certificate is None else (self.certificate.not_valid_after_utc - now).days
 
 
-def read_identity(configured: Configured) -> Identity:
+def read_identity(configured: Configuration) -> Identity:
     """Look at the identity in use. Raises nothing that is foreseeable: `problem` says it."""
     source, names = configured.source, configured.names
     if configured.problems:

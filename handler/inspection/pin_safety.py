@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from handler.device.configuration.checked import TokenConfig
+from handler.device.configuration.configuration import TokenConfig
 from hsm.errors import TokenError
 
 _PIN_ADVICE = {

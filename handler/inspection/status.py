@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from handler.device import completed_rotations as completed
-from handler.device.configuration.values import TOKEN, Configured
+from handler.device.configuration.configuration import TOKEN, Configuration
 from handler.device.keystore import IdentityNames
 from handler.device.request import Overrides
 from handler.device.storage import FOLDER, holder
@@ -63,7 +63,7 @@ class Status:
     """Who holds the device's lock, where somebody does."""
 
 
-def read_status(configured: Configured, request_file: Path, *, named: bool) -> Status:
+def read_status(configured: Configuration, request_file: Path, *, named: bool) -> Status:
     """Look. Raises nothing that is foreseeable."""
     storage = configured.storage
     identity = read_identity(configured)

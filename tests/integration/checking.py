@@ -5,7 +5,7 @@ import re
 from handler.commands.check import Check
 from handler.console.arguments import make_parser
 from handler.console.settings import Settings
-from handler.device.configuration.values import Configured
+from handler.device.configuration.configuration import Configuration
 from handler.device.request import Overrides
 
 from .looking import look
@@ -40,5 +40,5 @@ def checked(factory, *arguments, asked=(), **given):
 def found(factory, system):
     """Run all checks in this process; give what was found."""
     settings = Settings.of(make_parser().parse_args(["check"]), factory.device.environment())
-    configured = Configured(settings.search_paths, settings.storage, None)
+    configured = Configuration(settings.search_paths, settings.storage, None)
     return list(Check(settings, configured, Overrides(), system).findings())

@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from handler.device.config_encrypted import LocalConfig
-from handler.device.configuration.checked import KEYS_OF_IDENTITY
-from handler.device.configuration.values import FILE, TOKEN, Configured, Value
-from handler.device.keystore import FileKeyStore, IdentityNames, KeyStore
+from handler.device.configuration.configuration import CA_FILE, FILE, KEYS_OF_IDENTITY, TOKEN, Configuration, Value
+from handler.device.key_files import FileKeyStore
+from handler.device.keystore import IdentityNames, KeyStore
 from handler.device.storage import FOLDER
-from handler.device.url import https_url
+from handler.errors import RequestRefusedError
 from handler.inspection.effective_request import EffectiveRequest
 from handler.inspection.identity import read_identity
 from handler.inspection.pin_safety import why_no_login
@@ -31,7 +30,6 @@ LEAST_FREE = 256 * KIB
 ENOUGH_FREE = 4096 * KIB
 LEAST_FILES = 16
 SOON = timedelta(days=30)
-_CA_FILE = "import.tls_cacert_path"
 _SECRET = "p11.pass"  # noqa: S105 - the name of the key that holds one
 
 
@@ -41,7 +39,7 @@ UNUSABLE = "the key in use cannot be used"
 class DeviceChecks:
     """The checks of one device. `identity` is what is in use; `store` its key store, once that could be opened."""
 
-    def __init__(self, configured: Configured, asked: EffectiveRequest, view: Snapshot) -> None:
+    def __init__(self, configured: Configuration, asked: EffectiveRequest, view: Snapshot) -> None:
         self.configured = configured
         self.asked = asked
         self.view = view
@@ -90,7 +88,7 @@ class DeviceChecks:
         folder = self.configured.storage / FOLDER if self.configured.storage else None
         if folder is not None and folder.is_dir():
             yield _private(folder, "is the journal's folder", "700")
-        finding = _ca_finding(self.configured.ca_file)
+        finding = _ca_finding(self.configured)
         self.no_trust = None if finding.level in (OK, WARNING) else "no server can be trusted without the CA file"
         yield finding
 
@@ -236,15 +234,8 @@ class DeviceChecks:
 
 def _value_finding(value: Value) -> Result:
     if value.problem:
-        return problem("configuration", value.problem + (f" ({value.origin})" if value.origin else ""))
+        return problem("configuration", value.problem)
     shown = "set, not shown" if value.key == _SECRET else value.text
-    if value.key == "tls.server":
-        try:
-            https_url(value.text or "")
-        except ValueError as error:
-            return problem(
-                "configuration", f"tls.server is no address: {error}; expected https://host ({value.origin})"
-            )
     return ok("configuration", f"{value.key} = {shown} ({value.origin})")
 
 
@@ -255,16 +246,14 @@ def _private(path: Path, what: str, mode: str = "600") -> Result:
     return ok("permissions", f"{path} {what}, for its owner only (mode {found:03o})")
 
 
-def _ca_finding(path: Path | None) -> Result:
+def _ca_finding(configured: Configuration) -> Result:
+    path = configured.ca_file
     if path is None:
-        return skipped("CA file", f"{_CA_FILE} is not set")
-    expected = f"put the factory's CA certificates there, in PEM, or correct {_CA_FILE}"
+        return skipped("CA file", f"{CA_FILE} is not set")
     try:
-        anchors = x509.load_pem_x509_certificates(path.read_bytes())
-    except (ValueError, x509.InvalidVersion):
-        return problem("CA file", f"{path} holds no readable certificates: {expected}")
-    except OSError as error:
-        return problem("CA file", f"{path} cannot be read: {error.strerror}; {expected}")
+        anchors = configured.anchors()
+    except RequestRefusedError as error:
+        return problem("CA file", str(error))
     ended = [each for each in anchors if each.not_valid_after_utc <= datetime.now(UTC)]
     if ended:
         said = f"{path}: {len(ended)} of {len(anchors)} certificates have ended; put the new ones of the factory there"

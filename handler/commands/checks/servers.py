@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from handler.console.settings import Settings
 from handler.crypto.certificates import CLOCK_SKEW
 from handler.crypto.encrypted_values import check_readable, has_encrypted_values
-from handler.device.configuration.values import Configured
+from handler.device.configuration.configuration import Configuration
 from handler.device.keystore import IdentityNames
 from handler.device.url import https_url
 from handler.errors import PendingError, ServerBusyError, ServerRefusedError
@@ -173,7 +173,7 @@ class ServerChecks:
 
     def _why_unseen(self, names: IdentityNames) -> str | None:
         """Say why the gateway must not see the certificate of these names, by what is on disk at this moment."""
-        now = Configured(self._settings.search_paths, self._settings.storage, self._settings.config_url)
+        now = Configuration(self._settings.search_paths, self._settings.storage, self._settings.config_url)
         if now.problems or now.names != names:
             return "the configuration has changed meanwhile, a rotation may be running: try again"
         # The journal of a rotation lies in storage.path, wherever options point.

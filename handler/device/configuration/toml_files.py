@@ -7,9 +7,10 @@
   and never written. All keys change in one atomic replacement; comments, order and line ends stay.
 """
 
+import contextlib
 import os
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,16 +73,20 @@ class SotaConfig:
         self.files = tuple(files)
 
     @classmethod
-    def load(cls, paths: Sequence[Path]) -> "SotaConfig":
+    def load(cls, paths: Sequence[Path], problems: list[str] | None = None) -> "SotaConfig":
         """Read all files of the search paths (files, or folders of `*.toml`); missing ones are fine.
 
-        Raises RequestRefusedError for a file that cannot be read or is not TOML.
+        Of a file that cannot be read, or is not TOML, `problems` says why; without it RequestRefusedError is raised.
         """
         found: dict[str, Path] = {}
+        files = []
         for path in paths:
-            for file in _toml_files(path):
-                found[file.name] = file
-        return cls(paths, [TomlFile(found[name], _parse(found[name])) for name in sorted(found, reverse=True)])
+            with _collected(problems):
+                found.update({file.name: file for file in _toml_files(path)})
+        for name in sorted(found, reverse=True):
+            with _collected(problems):
+                files.append(TomlFile(found[name], _parse(found[name])))
+        return cls(paths, files)
 
     def get(self, key: str, default: str | None = None) -> str | None:
         """Give the text of a dotted key such as `tls.server`. Raises RequestRefusedError where it is not a text."""
@@ -154,6 +159,17 @@ class SotaConfig:
             f"{', '.join(str(file.path) for file in upward)} (its folder too, no mount point by itself, and never "
             f"{REMOTE}); run this as root, or look whether the file system is mounted read-only"
         )
+
+
+@contextlib.contextmanager
+def _collected(problems: list[str] | None) -> Iterator[None]:
+    """Have a refusal noted, if there is a place for it."""
+    try:
+        yield
+    except RequestRefusedError as error:
+        if problems is None:
+            raise
+        problems.append(str(error))
 
 
 def _toml_files(path: Path) -> list[Path]:

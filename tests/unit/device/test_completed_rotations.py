@@ -8,9 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handler.device import completed_rotations as completed
-from handler.device.keystore import IdentityNames
 from handler.device.request import RotationRequest
-from handler.journal.rotation_state import RotationState
 from tests.privileges import reachable_folder, unprivileged
 
 PROPERTY = settings(max_examples=40, deadline=None, database=None)
@@ -21,7 +19,7 @@ IDS = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 
 def rotation(rotation_id=ID, certificate=PEM):
     request = RotationRequest(rotation_id, "https://est.example:8443/.well-known/est", ("01", "07"), ("03", "09"))
-    return RotationState(request, IdentityNames("01", "03"), IdentityNames("07", "09"), certificate=certificate)
+    return request, certificate
 
 
 def stored(folder):
@@ -29,7 +27,7 @@ def stored(folder):
 
 
 def test_rotation_that_was_recorded_is_found_again(tmp_path):
-    completed.write(tmp_path, rotation())
+    completed.write(tmp_path, *rotation())
     assert completed.rotation_ids(tmp_path) == [ID]
 
 
@@ -37,13 +35,13 @@ def test_rotation_that_was_recorded_is_found_again(tmp_path):
 @given(IDS)
 def test_stock_handler_finds_every_id_by_its_text(tmp_path_factory, rotation_id):
     folder = tmp_path_factory.mktemp("storage")
-    completed.write(folder, rotation(rotation_id))
+    completed.write(folder, *rotation(rotation_id))
     assert f'"RotationId":"{rotation_id}",' in (folder / completed.NAME).read_text("ascii")
     assert completed.rotation_ids(folder) == [rotation_id]
 
 
 def test_record_has_the_fields_of_fioconfig_and_no_secret(tmp_path):
-    completed.write(tmp_path, rotation())
+    completed.write(tmp_path, *rotation())
     assert stored(tmp_path) == {
         "RotationId": ID,
         "StepIdx": 5,
@@ -61,12 +59,12 @@ def test_record_has_the_fields_of_fioconfig_and_no_secret(tmp_path):
 def test_those_before_are_kept_and_found_by_the_stock_handler_too(tmp_path):
     ids = [f"certs-{number}" for number in range(completed.MOST + 5)]
     for each in ids:
-        completed.write(tmp_path, rotation(each))
+        completed.write(tmp_path, *rotation(each))
     kept = ids[::-1][: completed.MOST]
     assert completed.rotation_ids(tmp_path) == kept
     text = (tmp_path / completed.NAME).read_text("ascii")
     assert all(f'"RotationId":"{each}",' in text for each in kept)
-    completed.write(tmp_path, rotation(kept[3]))
+    completed.write(tmp_path, *rotation(kept[3]))
     assert completed.rotation_ids(tmp_path) == [kept[3], *kept[:3], *kept[4:]]
 
 
@@ -77,7 +75,7 @@ def test_those_before_that_are_none_are_passed_over(tmp_path, earlier):
 
 
 def test_record_without_a_certificate_holds_an_empty_text(tmp_path):
-    completed.write(tmp_path, rotation(certificate=None))
+    completed.write(tmp_path, *rotation(certificate=""))
     assert stored(tmp_path)["NewCert"] == ""
 
 
@@ -85,7 +83,7 @@ def test_record_is_for_its_owner_only_even_where_another_was_there(tmp_path):
     path = tmp_path / completed.NAME
     path.write_text('{"RotationId":"certs-1","NewKey":"secret"}')
     path.chmod(0o644)
-    completed.write(tmp_path, rotation())
+    completed.write(tmp_path, *rotation())
     assert path.stat().st_mode & 0o7777 == 0o600
     assert completed.rotation_ids(tmp_path) == [ID, "certs-1"]
     assert b"secret" not in path.read_bytes()
@@ -94,7 +92,7 @@ def test_record_is_for_its_owner_only_even_where_another_was_there(tmp_path):
 
 def test_record_that_cannot_be_written_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError):
-        completed.write(tmp_path / "missing", rotation())
+        completed.write(tmp_path / "missing", *rotation())
 
 
 def test_device_that_never_rotated_has_no_completed_rotation_and_hears_no_warning(tmp_path, caplog):

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from handler.device.keystore import FileKeyStore, IdentityNames
+from handler.device.key_files import FileKeyStore
+from handler.device.keystore import IdentityNames
 from handler.errors import RequestRefusedError
 from tests.authority import Authority
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from handler.device.configuration.checked import DeviceConfig, TokenConfig
+from handler.device.configuration.configuration import Configuration, DeviceConfig, TokenConfig
 from handler.device.keystore import IdentityNames
 from handler.errors import RequestRefusedError
 from tests.authority import Authority
@@ -38,7 +38,7 @@ def configured(tree, values, storage=None, config_url=None):
     (tree.root / "root.crt").write_bytes(PEM)
     values = {"import.tls_cacert_path": str(tree.root / "root.crt"), **values}
     tree.write("sota.toml", "".join(f'{key} = "{value}"\n' for key, value in values.items() if value is not None))
-    return DeviceConfig.from_sota(tree.load(), storage=storage, config_url=config_url)
+    return Configuration(tree.paths, storage, config_url).checked()
 
 
 def refusal(tree, values, **arguments):
@@ -101,7 +101,7 @@ def test_each_key_of_a_token_is_required(tree, key, value):
         ({"tls.server": "https://user:s3cret@gateway.example"}, "credentials"),
         ({"import.tls_cacert_path": "/nowhere/root.crt"}, "/nowhere/root.crt (import.tls_cacert_path"),
         ({"import.tls_cacert_path": "/"}, "cannot be read"),
-        ({"import.tls_cacert_path": "/dev/null"}, "expected one or more in PEM"),
+        ({"import.tls_cacert_path": "/dev/null"}, "put the factory's CA certificates there, in PEM"),
     ],
 )
 def test_value_that_cannot_be_is_refused_with_its_place(tree, values, words):

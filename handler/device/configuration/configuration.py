@@ -1,0 +1,250 @@
+"""The device's configuration: every value with its origin and its problem.
+
+Who needs a value demands it, and gets the refusal (`demand`, `checked`); who only looks sees all problems, so that one
+mistake hides no other. The rules about a value stand once, in `Configuration.value`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+
+from handler.device.key_files import FileKeyStore
+from handler.device.keystore import IdentityNames
+from handler.device.url import https_url, shown
+from handler.errors import RequestRefusedError
+
+from .toml_files import SotaConfig
+
+FILE, TOKEN = "file", "pkcs11"
+CA_FILE = "import.tls_cacert_path"
+KEYS_OF_IDENTITY = {FILE: FileKeyStore.sota_keys, TOKEN: ("p11.tls_pkey_id", "p11.tls_clientcert_id")}
+_SERVERS = ("tls.server", "tls.ca_source", "tls.pkey_source", "tls.cert_source", CA_FILE)
+_OF_TOKEN = ("p11.module", "p11.label", "p11.pass")
+_DEFAULTS = {"p11.label": "aktualizr"}
+_CHOICES = {"tls.ca_source": (FILE,), "tls.pkey_source": (FILE, TOKEN), "tls.cert_source": (FILE, TOKEN)}
+
+
+@dataclass(frozen=True)
+class TokenConfig:
+    """How to open the token."""
+
+    module: str
+    """Path of the PKCS#11 module."""
+    label: str
+    pin: str = field(repr=False)
+    """Empty where none is set."""
+
+
+@dataclass(frozen=True)
+class DeviceConfig:
+    """What a rotation needs of the configuration, checked."""
+
+    server: str
+    """The device gateway: an https URL without a slash at its end."""
+    config_url: str
+    ca_file: Path
+    """PEM, the only trust anchors for gateway and EST server."""
+    storage: Path
+    token: TokenConfig | None
+    """None where key and certificate are files."""
+    names: IdentityNames
+    """The identity in use, as the configuration names it."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """One value of the configuration."""
+
+    key: str
+    text: str | None = field(repr=False)
+    """None where no file has it, or not as a text."""
+    origin: str
+    """The file it comes from; another place, or empty, where no file has it."""
+    problem: str | None = None
+    """Why it cannot be used: key, value, file, and what is expected."""
+
+
+class Configuration:
+    """What the TOML files say. `storage` overrides storage.path where it is given, `config_url` the gateway's."""
+
+    def __init__(
+        self, search_paths: Sequence[Path], storage: Path | None = None, config_url: str | None = None
+    ) -> None:
+        self.search_paths = tuple(search_paths)
+        self.problems: list[str] = []
+        """Files that cannot be read: what they hold is missing here, so names may be old ones."""
+        self.sota = SotaConfig.load(self.search_paths, self.problems)
+        self._storage = storage
+        self._config_url = config_url
+
+    def values(self) -> Iterator[Value]:
+        """Give every value that a rotation needs."""
+        names = KEYS_OF_IDENTITY.get(self.source or "", ())
+        for key in (*_SERVERS, *(_OF_TOKEN if self.source == TOKEN else ()), *names):
+            yield self.value(key)
+        if self._storage is not None:
+            yield Value("storage.path", str(self._storage), "--storage-dir or STORAGE_DIR")
+        else:
+            yield self.value("storage.path")
+
+    def value(self, key: str) -> Value:
+        """Look one value up, and judge it."""
+        try:
+            text, origin = self.sota.get(key), self.sota.origin(key)
+        except RequestRefusedError as error:
+            return Value(key, None, "", str(error))
+        if text is None and key in _DEFAULTS:
+            return Value(key, _DEFAULTS[key], "default")
+        if text is None:
+            return Value(key, None, "", self.sota.not_set(key))
+        problem = None
+        if key in _CHOICES and text not in _CHOICES[key]:
+            expected = " or ".join(f'"{choice}"' for choice in _CHOICES[key])
+            problem = f"{origin}: {key} is {text!r}: expected {expected}"
+        if key == "tls.server":
+            problem = _why_no_address(text, f"tls.server in {origin}")
+        return Value(key, text, str(origin), problem)
+
+    def demand(self, key: str) -> str:
+        """Give a value that is needed. Raises RequestRefusedError with its problem."""
+        value = self.value(key)
+        if value.problem is not None or value.text is None:
+            raise RequestRefusedError(value.problem or self.sota.not_set(key))
+        return value.text
+
+    def checked(self) -> DeviceConfig:
+        """Give all that a rotation needs. Raises RequestRefusedError for the first thing that is wrong."""
+        if self.problems:
+            raise RequestRefusedError(self.problems[0])
+        self.demand("tls.ca_source")
+        source = self.demand("tls.pkey_source")
+        self.demand("tls.cert_source")
+        if self.sources_differ:
+            raise RequestRefusedError(self.sources_differ)
+        server = self.demand("tls.server").rstrip("/")
+        if self._config_url and (problem := _why_no_address(self._config_url, "CONFIG_URL")):
+            raise RequestRefusedError(problem)
+        self.anchors()
+        token = None
+        if source == TOKEN:
+            token = TokenConfig(self.demand("p11.module"), self.demand("p11.label"), self.demand("p11.pass"))
+        return DeviceConfig(
+            server=server,
+            config_url=(self._config_url or f"{server}/config").rstrip("/"),
+            ca_file=Path(self.demand(CA_FILE)),
+            storage=self._storage or Path(self.demand("storage.path")),
+            token=token,
+            names=IdentityNames(*map(self.demand, KEYS_OF_IDENTITY[source])),
+        )
+
+    def anchors(self) -> list[x509.Certificate]:
+        """Read the CA file. Raises RequestRefusedError."""
+        path = Path(self.demand(CA_FILE))
+        where = f"{path} ({CA_FILE} in {self.sota.origin(CA_FILE)})"
+        expected = f"put the factory's CA certificates there, in PEM, or correct {CA_FILE}"
+        try:
+            return x509.load_pem_x509_certificates(path.read_bytes())
+        except OSError as error:
+            raise RequestRefusedError(f"{where} cannot be read: {error.strerror}; {expected}") from error
+        except (ValueError, x509.InvalidVersion) as error:
+            raise RequestRefusedError(f"{where} holds no readable certificates: {expected}") from error
+
+    def wrong(self) -> Iterator[str]:
+        """Say what is wrong with the values that say where key and certificate are, those that are missing at once."""
+        wrong = [each for each in self.values() if each.problem and each.key != "tls.server"]
+        missing = [each.key for each in wrong if each.problem == self.sota.not_set(each.key)]
+        yield from (str(each.problem) for each in wrong if each.key not in missing)
+        if missing:
+            yield self.sota.not_set(*missing)
+        elif self.sources_differ:
+            yield self.sources_differ
+
+    def origin_of(self, keys: Sequence[str]) -> Path | None:
+        """Give the most significant file that has one of the keys."""
+        return next((Path(found) for key in keys if (found := self.value(key).origin)), None)
+
+    @property
+    def sources_differ(self) -> str | None:
+        """Say that key and certificate are not in the same place, where that is so."""
+        key, certificate = self.value("tls.pkey_source"), self.value("tls.cert_source")
+        if key.text == certificate.text or key.problem or certificate.problem:
+            return None
+        return (
+            f"tls.pkey_source is {key.text} ({key.origin}) and tls.cert_source is {certificate.text} "
+            f"({certificate.origin}): expected key and certificate in the same place"
+        )
+
+    @property
+    def source(self) -> str | None:
+        """Where key and certificate are: FILE or TOKEN; None where that is not said, or not with one voice."""
+        key, certificate = self.value("tls.pkey_source"), self.value("tls.cert_source")
+        return None if key.problem or key.text != certificate.text else key.text
+
+    @property
+    def storage(self) -> Path | None:
+        """The storage folder."""
+        text = self.value("storage.path").text
+        return self._storage or (Path(text) if text else None)
+
+    @property
+    def storages(self) -> tuple[Path | None, ...]:
+        """The storage folder, and storage.path where that is another one."""
+        configured = self.value("storage.path").text
+        return (self.storage, *([Path(configured)] if configured and Path(configured) != self.storage else []))
+
+    @property
+    def token(self) -> TokenConfig | None:
+        """How to open the token; None where keys are in files, or the module is not said."""
+        module = self.value("p11.module").text
+        if self.source != TOKEN or module is None:
+            return None
+        return TokenConfig(module, self.value("p11.label").text or "", self.value("p11.pass").text or "")
+
+    @property
+    def names(self) -> IdentityNames | None:
+        """The identity in use as the configuration names it, in the one form of its store; None where not named."""
+        texts = [self.value(key).text or "" for key in KEYS_OF_IDENTITY.get(self.source or "", ())]
+        return canonical(IdentityNames(*texts), token=self.source == TOKEN) if texts and all(texts) else None
+
+    @property
+    def ca_file(self) -> Path | None:
+        """The CA file."""
+        text = self.value(CA_FILE).text
+        return Path(text) if text else None
+
+    @property
+    def server(self) -> str | None:
+        """The device gateway, as it stands there."""
+        return self.value("tls.server").text
+
+    @property
+    def config_url(self) -> str | None:
+        """CONFIG_URL, or the gateway's."""
+        return self._config_url or (f"{self.server.rstrip('/')}/config" if self.server else None)
+
+
+def canonical(names: IdentityNames, *, token: bool) -> IdentityNames:
+    """Give the names in the one form of their kind of store, which need not be open; as they are where they have none.
+
+    Ids that no token has stay as they are: opening the store refuses them.
+    """
+    if not token:
+        return FileKeyStore(Path()).canonical(names)
+    # Loaded only here: a device with keys in files needs no PKCS#11 at all.
+    from hsm.errors import UnsupportedError  # noqa: PLC0415
+    from hsm.names import ids_of, with_ids  # noqa: PLC0415
+
+    try:
+        return with_ids(names, *ids_of(names))
+    except UnsupportedError:
+        return names
+
+
+def _why_no_address(text: str, where: str) -> str | None:
+    try:
+        https_url(text)
+    except ValueError as error:
+        return f"{where} is {shown(text)}, {error}: expected an https URL with a host and without credentials"
+    return None
