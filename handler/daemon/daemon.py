@@ -17,7 +17,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -34,7 +34,7 @@ from handler.journal.pending import (
 
 from .child import STOP_LIMIT, Child, ChildLimits
 from .notify import Notifier
-from .waits import clock, machine_id, seconds_until, waits_for_token, words
+from .waits import Wake, clock, machine_id, seconds_until, waits_for_token, words
 
 log = logging.getLogger(__name__)
 
@@ -46,17 +46,6 @@ SETTLED = 2.0
 """Seconds after which a journal that is not understood is not one that somebody just writes in place."""
 CLOCK_JUMP = 60.0
 """Seconds by which a clock is set, rather than slewed or read at another moment."""
-
-
-@dataclass(frozen=True)
-class _Wake:
-    """When to try again, and what made it so."""
-
-    at: float
-    """On the monotonic clock."""
-    journal: tuple[int, int, int] | None
-    clock: float
-    """How far the wall clock was ahead of the monotonic one."""
 
 
 class Daemon:
@@ -124,20 +113,20 @@ class Daemon:
         except LaterJournalError as error:
             return Pending(problem=str(error))
 
-    def _schedule(self, pending: Pending, *, news: bool = False) -> _Wake:
+    def _schedule(self, pending: Pending, *, news: bool = False) -> Wake:
         """Say when to try again. `news`: what was waited for may have come, so only a server's word is heeded."""
         now, ahead = time.monotonic(), clock()
         waiting = pending.waiting
         attempts = max(self._failures, waiting.attempts if waiting else 0)
         asked = seconds_until(waiting)
         if attempts == 0 and pending.problem:
-            return _Wake(now + SETTLED, self._seen, ahead)
+            return Wake(now + SETTLED, self._seen, ahead)
         if attempts == 0 or (news and asked is None):
-            return _Wake(now, self._seen, ahead)
+            return Wake(now, self._seen, ahead)
         delay = self._backoff.delay(pending.device or machine_id(), pending.rotation_id or "", attempts, asked)
         if waits_for_token(pending):
             delay = min(delay, TOKEN_LONGEST)
-        return _Wake(now + delay, self._seen, ahead)
+        return Wake(now + delay, self._seen, ahead)
 
     def _signature(self) -> tuple[int, int, int] | None:
         """Give what changes with every change of the journal."""
@@ -149,7 +138,7 @@ class Daemon:
 
     # Waiting
 
-    def _wait(self, pending: Pending, wake: _Wake) -> bool:
+    def _wait(self, pending: Pending, wake: Wake) -> bool:
         """Wait until it is time to try; tell whether it is. False: the journal has changed, or we are to stop."""
         if waits_for_token(pending):
             self._listen()
@@ -170,7 +159,7 @@ class Daemon:
             self._sleep(min(remaining, TICK))
         return False
 
-    def _after_clock_was_set(self, pending: Pending, wake: _Wake) -> _Wake:
+    def _after_clock_was_set(self, pending: Pending, wake: Wake) -> Wake:
         """Give when to try again by the clock as it is now.
 
         A wrong clock may be what a call failed for, said or not (TLS). Where a server asked for a wait, one that was

@@ -2,9 +2,21 @@
 
 import contextlib
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from handler.journal.pending import CLOCK, EST, GATEWAY, NETWORK, TOKEN, Pending, Waiting
+
+
+@dataclass(frozen=True)
+class Wake:
+    """When to try again, and what made it so."""
+
+    at: float
+    """On the monotonic clock."""
+    journal: tuple[int, int, int] | None
+    clock: float
+    """How far the wall clock was ahead of the monotonic one."""
 
 
 def words(pending: Pending, attempt: float) -> str:

@@ -4,11 +4,15 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
+from .pending import COMPLETED
+
 Event = dict[str, Any]
 """One event in the gateway's JSON shape (POST /events)."""
 
 STARTED = "CertRotationStarted"
 MAX_DETAILS = 1000
+MAX_EVENTS = 200
+"""A gateway that takes no events for months must not fill the disk: failed attempts go first, the oldest of them."""
 
 
 class EventFactory:
@@ -35,3 +39,21 @@ class EventFactory:
             "event": event,
             "eventType": {"id": name, "version": 0},
         }
+
+
+def says_the_same(event: Event, last: Event) -> bool:
+    """Tell whether a failure is the one that was reported last, and that the gateway has not heard of yet."""
+    return (
+        event["eventType"] == last["eventType"]
+        and event["event"] == last["event"]
+        and not event["event"]["success"]
+        and event["eventType"]["id"] != COMPLETED
+    )
+
+
+def limited(events: list[Event]) -> list[Event]:
+    """Leave out the failed attempts, oldest first, and then whatever is oldest, that are too many."""
+    surplus = len(events) - MAX_EVENTS
+    attempts = [each["id"] for each in events if not each["event"]["success"] and each["eventType"]["id"] != COMPLETED]
+    gone = set(attempts[: max(0, surplus)])
+    return [each for each in events if each["id"] not in gone][-MAX_EVENTS:]

@@ -24,12 +24,11 @@ from handler.errors import ClockError, OfflineError, PostponedError, describe, u
 from hsm.errors import TokenError
 
 from .decoding import MalformedError
-from .events import Event
+from .events import Event, limited, says_the_same
 from .history import History
 from .pending import (
     BROKEN,
     CLOCK,
-    COMPLETED,
     EARLIER,
     EST,
     GATEWAY,
@@ -54,8 +53,6 @@ log = logging.getLogger(__name__)
 GUARD = json.dumps({"version": VERSION})
 MAX_GROWTH = 512 * 1024
 """Bytes after which the records are replaced by one that says the same."""
-MAX_EVENTS = 200
-"""A gateway that takes no events for months must not fill the disk: failed attempts go first, the oldest of them."""
 
 
 class Journal:
@@ -171,8 +168,8 @@ class Journal:
                 self._waiting = None  # it came further
             elif rotation.request.est_server != self._rotation.request.est_server:
                 self._waiting = None  # it was another server that asked to come back later
-            new = [each for each in events if not (kept and _says_the_same(each, kept[-1]))]
-            self._replace(rotation, None if taken else self._requested, _limited([*kept, *new]))
+            new = [each for each in events if not (kept and says_the_same(each, kept[-1]))]
+            self._replace(rotation, None if taken else self._requested, limited([*kept, *new]))
         self._history.append(events)
 
     def leave(self, rotation: RotationState) -> None:
@@ -298,21 +295,3 @@ class Journal:
             "requested": None if self._requested is None else asdict(self._requested),
             "waiting": None if self._waiting is None else asdict(self._waiting),
         }
-
-
-def _says_the_same(event: Event, last: Event) -> bool:
-    """Tell whether a failure is the one that was reported last, and that the gateway has not heard of yet."""
-    return (
-        event["eventType"] == last["eventType"]
-        and event["event"] == last["event"]
-        and not event["event"]["success"]
-        and event["eventType"]["id"] != COMPLETED
-    )
-
-
-def _limited(events: list[Event]) -> list[Event]:
-    """Leave out the failed attempts, oldest first, and then whatever is oldest, that are too many."""
-    surplus = len(events) - MAX_EVENTS
-    attempts = [each["id"] for each in events if not each["event"]["success"] and each["eventType"]["id"] != COMPLETED]
-    gone = set(attempts[: max(0, surplus)])
-    return [each for each in events if each["id"] not in gone][-MAX_EVENTS:]

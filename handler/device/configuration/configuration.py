@@ -143,13 +143,15 @@ class Configuration:
         """Read the CA file. Raises RequestRefusedError."""
         path = Path(self.demand(CA_FILE))
         where = f"{path} ({CA_FILE} in {self.sota.origin(CA_FILE)})"
-        expected = f"put the factory's CA certificates there, in PEM, or correct {CA_FILE}"
+        mend = f"put the factory's CA certificates there, or correct {CA_FILE}"
         try:
             return x509.load_pem_x509_certificates(path.read_bytes())
         except OSError as error:
-            raise RequestRefusedError(f"{where} cannot be read: {error.strerror}; {expected}") from error
+            raise RequestRefusedError(f"{where} cannot be read: {error.strerror}; {mend}") from error
         except (ValueError, x509.InvalidVersion) as error:
-            raise RequestRefusedError(f"{where} holds no readable certificates: {expected}") from error
+            raise RequestRefusedError(
+                f"{where} holds no readable certificates: expected one or more in PEM; {mend}"
+            ) from error
 
     def wrong(self) -> Iterator[str]:
         """Say what is wrong with the values that say where key and certificate are, those that are missing at once."""

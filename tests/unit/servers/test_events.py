@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handler.errors import OfflineError, PendingError, ServerRefusedError
-from handler.journal.events import MAX_DETAILS, STARTED, EventFactory
-from handler.journal.journal import MAX_EVENTS, Journal
+from handler.journal.events import MAX_DETAILS, MAX_EVENTS, STARTED, EventFactory
+from handler.journal.journal import Journal
 from handler.journal.pending import COMPLETED, JOURNAL
 from handler.servers.delivery import BATCH, Delivery, deliver
 from handler.servers.gateway import GatewayClient
