@@ -279,6 +279,8 @@ def test_one_that_is_switched_in_a_token_goes_back_to_the_other_slots(in_token):
     in_token.run(5)
     in_token.factory.gateway.refuse_new_certificate = 403
     assert call(in_token.device).status == SWITCHED  # back again: fioconfig has loaded the new key
+    assert len([each for each in in_token.device.token_objects() if each.object_class == "PRIVATE_KEY"]) == 2
+    assert call(in_token.device, "resume").status == REFUSED  # now nobody uses the new key any more
     assert broken_invariants(in_token.factory, ID, completed=False) == []
 
 
