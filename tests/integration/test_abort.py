@@ -16,9 +16,6 @@ from .left_behind import left_after
 ID = "certs-hand"
 
 
-# abort
-
-
 @pytest.mark.parametrize(
     ("method", "path"),
     [

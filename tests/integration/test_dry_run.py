@@ -19,9 +19,6 @@ def read_state(device):
     return View.of(device.storage).rotation
 
 
-# rotate --dry-run
-
-
 def test_a_dry_run_names_slots_files_and_requests_and_touches_nothing(factory):
     device = factory.device
     device.write_request(ID)

@@ -14,9 +14,6 @@ ID = "certs-hand"
 (FAKETIME,) = map(str, Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 
 
-# rotate --if-due
-
-
 def test_a_rotation_is_not_begun_where_it_is_not_due(factory):
     before = factory.device.snapshot()
     done = if_due(factory, "+100d")

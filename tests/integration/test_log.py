@@ -7,9 +7,6 @@ from .left_behind import left_after
 ID = "certs-hand"
 
 
-# log
-
-
 def test_the_log_shows_rotations_as_a_timeline(files):
     left_after(files, "POST", "/simplereenroll")
     assert files.device.run("resume").returncode == DONE
