@@ -16,6 +16,7 @@ from handler.device.request import RotationRequest
 from handler.device.services import Services
 from handler.exit_status import DONE, PENDING, SWITCHED
 from handler.journal.journal import Journal, RotationState
+from handler.journal.pending import read_pending
 from handler.rotation.fioconfig import Fioconfig
 from tests import softhsm
 from tests.events import EVENTS
@@ -350,7 +351,7 @@ def test_the_next_call_has_nothing_to_do_but_tidying_up(factory):
     assert "complete already" in done.stdout
     assert factory.device.snapshot() == before
     assert [*factory.est.requests, *factory.gateway.requests] == asked
-    assert not (factory.device.storage / "renew-client-cert/rotation.json").exists()
+    assert read_pending(factory.device.storage) is None
     if not factory.device.token:
         assert len(factory.device.private_key_files()) == 2
 
