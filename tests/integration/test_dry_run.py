@@ -8,9 +8,8 @@ from handler.exit_status import DONE, REFUSED, SWITCHED
 from handler.journal.snapshot import View
 
 from .flagged_token import COUNT_LOW, FlaggedToken
-from .left_behind import left_after
+from .left_behind import ID, left_after
 
-ID = "certs-hand"
 (FAKETIME,) = map(str, Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 
 

@@ -8,9 +8,8 @@ import pytest
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from tests.invariants import broken_invariants
 
-from .left_behind import left_after
+from .left_behind import ID, left_after
 
-ID = "certs-hand"
 (FAKETIME,) = map(str, Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 
 

@@ -2,9 +2,7 @@
 
 from handler.exit_status import DONE, SWITCHED
 
-from .left_behind import left_after
-
-ID = "certs-hand"
+from .left_behind import ID, left_after
 
 
 def test_the_log_shows_rotations_as_a_timeline(files):
