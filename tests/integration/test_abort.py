@@ -11,12 +11,7 @@ from tests.invariants import broken_files, broken_invariants
 from tests.simulators.factory import running_factory
 
 from .in_process import call
-from .left_behind import left_after
-
-ID = "certs-hand"
-
-
-# abort
+from .left_behind import ID, left_after
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,6 @@ from .checking import found
 ID = "certs-check"
 
 
-# The system
-
-
 class Systemd:
     """A systemctl that answers as a test says."""
 

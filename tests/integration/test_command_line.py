@@ -11,6 +11,7 @@ import pytest
 from handler import __version__
 from handler.cli import main
 from handler.exit_status import BUG, DONE, PENDING, REFUSED, SWITCHED, USAGE
+from handler.journal.pending import read_pending
 from tests.simulators.device import REPOSITORY
 
 NOWHERE = {"CONFIG_FILE": "/nowhere/request", "STORAGE_DIR": "/nowhere", "SOTA_DIR": "/nowhere/sota.toml"}
@@ -120,6 +121,7 @@ def test_without_a_rotation_id_by_hand_it_is_the_time_and_no_other_calls(factory
     for _ in range(2):
         done = device.run("rotate")
         assert done.returncode == DONE, done.stderr
+        assert read_pending(device.storage) is None  # it tidies up itself
     names = {each["event"]["correlationId"] for each in factory.gateway.events}
     ids = [re.fullmatch("certs-([0-9]+)-([0-9a-f]{6})", name) for name in names]
     assert [began <= int(found[1]) <= time.time() for found in ids] == [True, True]

@@ -28,7 +28,7 @@ REQUESTS = [
     ("gateway", "PATCH", "/config"),
     None,  # all at once
 ]
-ID = "certs-messages"
+ID = "certs-concurrency"
 
 
 @pytest.mark.timeout(60 + 15 * ROUNDS)

@@ -13,9 +13,6 @@ from .stopping import FIRST, ends, factory, files, finish, stop
 __all__ = ["factory", "files"]  # fixtures
 
 
-# ESTSERVER corrected under the same ROTATIONID
-
-
 def wrong_server(factory):
     """Name a place of the EST server that only ever fails."""
     return factory.device.est_url + "/wrong"

@@ -9,18 +9,14 @@ from handler.journal.snapshot import Snapshot
 from tests import journal as journals
 
 from .flagged_token import COUNT_LOW, FlaggedToken
-from .left_behind import left_after
+from .left_behind import ID, left_after
 
-ID = "certs-hand"
 (FAKETIME,) = map(str, Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 
 
 def read_state(device):
     """Give the rotation that is pending."""
     return Snapshot.of(device.storage).rotation
-
-
-# rotate --dry-run
 
 
 def test_a_dry_run_names_slots_files_and_requests_and_touches_nothing(factory):

@@ -8,13 +8,9 @@ import pytest
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from tests.invariants import broken_invariants
 
-from .left_behind import left_after
+from .left_behind import ID, left_after
 
-ID = "certs-hand"
 (FAKETIME,) = map(str, Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-
-
-# rotate --if-due
 
 
 def test_a_rotation_is_not_begun_where_it_is_not_due(factory):

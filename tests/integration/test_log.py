@@ -2,12 +2,7 @@
 
 from handler.exit_status import DONE, SWITCHED
 
-from .left_behind import left_after
-
-ID = "certs-hand"
-
-
-# log
+from .left_behind import ID, left_after
 
 
 def test_the_log_shows_rotations_as_a_timeline(files):

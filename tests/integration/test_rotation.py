@@ -16,9 +16,9 @@ from handler.device.request import RotationRequest
 from handler.device.services import Services
 from handler.exit_status import DONE, PENDING, SWITCHED
 from handler.journal.journal import Journal
+from handler.journal.pending import read_pending
 from handler.journal.rotation_state import RotationState
 from handler.rotation.fioconfig import Fioconfig
-from tests import journal as journals
 from tests import softhsm
 from tests.events import EVENTS
 from tests.simulators.client import Client
@@ -352,7 +352,7 @@ def test_the_next_call_has_nothing_to_do_but_tidying_up(factory):
     assert "complete already" in done.stdout
     assert factory.device.snapshot() == before
     assert [*factory.est.requests, *factory.gateway.requests] == asked
-    assert not journals.path(factory.device.storage).exists()
+    assert read_pending(factory.device.storage) is None
     if not factory.device.token:
         assert len(factory.device.private_key_files()) == 2
 

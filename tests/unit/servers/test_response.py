@@ -30,9 +30,6 @@ def answer(body=b"", status=200, **values):
     return Answer("https://gateway.example:8443/device", status, headers(**values), body)
 
 
-# An answer
-
-
 @pytest.mark.parametrize(
     ("value", "expected"),
     [

@@ -27,9 +27,6 @@ def test_device_of_a_factory_knows_the_way_to_its_servers(tmp_path):
         assert client.reenrol(to_est, base64.b64encode(client.csr(san=["device.example"]))).status == 201
 
 
-# The device
-
-
 @pytest.fixture(params=["file", "token"])
 def device(request, tmp_path, pki):
     return make_device(

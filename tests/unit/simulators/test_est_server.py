@@ -23,9 +23,6 @@ from .asking import client_with_subject
 DATA = Path(__file__).resolve().parents[2] / "data"
 
 
-# The EST server
-
-
 @pytest.fixture(scope="module")
 def reference():
     return json.loads((DATA / "est.json").read_text())

@@ -24,9 +24,6 @@ DATA = Path(__file__).resolve().parents[2] / "data"
 JSON = {"Content-Type": "application/json"}
 
 
-# The gateway
-
-
 def _announce(gateway, client, following):
     return client.send_json(gateway, "PATCH", "/device", {"next_pubkey": following.public_key})
 

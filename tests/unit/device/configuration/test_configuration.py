@@ -11,9 +11,6 @@ from handler.errors import RequestRefusedError
 from tests.authority import Authority
 
 PEM = Authority().certificate.public_bytes(Encoding.PEM)
-# What a rotation takes from it
-
-
 SOFTWARE = {
     "tls.server": "https://gateway.example:8443",
     "tls.ca_source": "file",
