@@ -218,7 +218,7 @@ class Actions:
         mark = mark_of(state)
         reason = f"rolled back, {state.rollback}" if state.locked else state.rollback or state.refused or ""
         endings.drop(self._context, reason)
-        self._memory.delivered, self._memory.way = False, Way.UNKNOWN
+        self._memory.delivered, self._memory.way, self._memory.refused_before = False, Way.UNKNOWN, None
         if mark is Mark.TAKEN_BACK:
             raise ServerRefusedError(reason)
         if mark is Mark.BY_HAND and self._memory.wish is not Wish.ABORT:

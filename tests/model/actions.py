@@ -73,7 +73,9 @@ def is_switched(world, memory):
 
 def _ended(world, memory):
     """Give the memory once no rotation is left: what is in use is the old identity of any next."""
-    return memory._replace(changed=memory.changed or world.named != memory.loaded, loaded=OLD, way=Way.UNKNOWN)
+    return memory._replace(
+        changed=memory.changed or world.named != memory.loaded, loaded=OLD, way=Way.UNKNOWN, superseding=False
+    )
 
 
 def _wanted(world, memory):

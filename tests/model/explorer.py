@@ -154,7 +154,7 @@ class Explorer:
             yield "somebody names another identity, and brings along what the old one reads", _renamed(changed)
             if world.named == NEW and world.old_key:
                 yield "sota.toml is restored from a backup", changed._replace(named=OLD, fioconfig=OLD)
-            if world.gateway == TAKES and not (world.named == OLD and world.seen):
+            if world.gateway == TAKES and not world.foreign and not (world.named == OLD and world.seen):
                 yield "the journal is lost", _lost(changed)
 
     # What is wrong
