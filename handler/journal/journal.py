@@ -45,7 +45,7 @@ from .pending import (
     is_due,
     is_there,
 )
-from .records import append, replace_all, start, whole_length
+from .records import append, replace_all, whole_length
 from .rotation_state import Content, RotationState
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class Journal:
     """The journal in STORAGE_DIR. Thread-safe: events are delivered beside the rotation."""
 
     def __init__(self, storage: Path) -> None:
-        self._folder = storage / FOLDER
+        self.folder = self._folder = storage / FOLDER
         self._path = self._folder / JOURNAL
         self._earlier = self._folder / EARLIER
         self._marker = self._folder / MARKER
@@ -69,8 +69,7 @@ class Journal:
         self._requested: RotationRequest | None = None
         self._events: list[Event] = []
         self._waiting: Waiting | None = None
-        self._length = 0
-        """Bytes of the file that hold whole records."""
+        self._length = 0  # bytes of the file that hold whole records
         self._written: dict[str, Any] = {}
         self._event_ids: set[str] = set()
         self.device = ""
@@ -80,11 +79,6 @@ class Journal:
     def aside(self) -> Path:
         """Where config.encrypted waits, encrypted to the new key, until the switch."""
         return self._folder / "config.encrypted"
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the journal."""
-        return self._folder
 
     @property
     def broken(self) -> Path:
@@ -146,6 +140,7 @@ class Journal:
             damaged.replace(self.broken)
             return
         if content is None:
+            self._remove_guard()
             return
         self.device = content.pending.device
         with self._lock:
@@ -248,12 +243,10 @@ class Journal:
             self._marker.touch(0o600)
         if rotation is None and requested is None and not events:
             self._waiting = None
-            remove(self._path)
-            try:
-                self._earlier.unlink(missing_ok=True)
-            except OSError:  # a folder
-                remove_whatever(self._earlier)
+            # First: where this fails half way, the next record is a whole new file.
             self._length, self._written, self._event_ids = 0, {}, set()
+            remove(self._path)
+            self._remove_guard()
             self._rotation, self._requested, self._events = rotation, requested, events
         else:
             before = self._rotation, self._requested, self._events
@@ -265,6 +258,13 @@ class Journal:
                 raise
         if not due:
             remove(self._marker)
+
+    def _remove_guard(self) -> None:
+        """Remove what keeps 0.1.0 away. Raises OSError."""
+        try:
+            self._earlier.unlink(missing_ok=True)
+        except IsADirectoryError:
+            remove_whatever(self._earlier)
 
     def _append(self, *, durable: bool) -> None:
         """Append what has changed as one record. Raises OSError: then the last good record still stands."""
@@ -278,7 +278,7 @@ class Journal:
             return
         if self._length == 0:
             make_folder(self._folder)
-            self._length = start(self._path, {"version": VERSION, **record})
+            self._length = replace_all(self._path, {"version": VERSION, **record})
             with contextlib.suppress(OSError):  # only a program of 0.1.0 that is put back reads it
                 self._earlier.touch(0o600)
                 self._earlier.write_text(GUARD)

@@ -8,6 +8,7 @@ end: it is no record, and the next one is written in its place. A bad line with 
 """
 
 import contextlib
+import errno
 import json
 import os
 import zlib
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from handler.device.storage import atomic_write, sync_folder
+from handler.device.storage import atomic_write
 
 from .decoding import MalformedError
 
@@ -64,16 +65,8 @@ def whole_length(path: Path) -> int:
         return 0
 
 
-def start(path: Path, record: Mapping[str, Any]) -> int:
-    """Write the first record of a new file, durably; give its length. Raises OSError."""
-    path.unlink(missing_ok=True)
-    length = append(path, record, at=0, durable=True)
-    sync_folder(path.parent)
-    return length
-
-
 def replace_all(path: Path, record: Mapping[str, Any]) -> int:
-    """Replace all records by one, durably; give its length. Raises OSError."""
+    """Have the file hold just that record, durably and whole or not at all; give its length. Raises OSError."""
     data = _line(record)
     atomic_write(path, data, mode=0o600)
     return len(data)
@@ -86,9 +79,11 @@ def append(path: Path, record: Mapping[str, Any], *, at: int, durable: bool) -> 
     """
     data = _line(record)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            if os.fstat(descriptor).st_size != at:
+            if (size := os.fstat(descriptor).st_size) < at:
+                raise OSError(errno.ESTALE, "it has become shorter")
+            if size > at:
                 os.ftruncate(descriptor, at)
             try:
                 written = os.write(descriptor, data)

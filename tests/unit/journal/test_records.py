@@ -14,7 +14,7 @@ from handler.errors import PendingError
 from handler.journal.decoding import MalformedError
 from handler.journal.events import EventFactory
 from handler.journal.journal import MAX_GROWTH, Journal
-from handler.journal.records import append, parse, replace_all, start, state_of, whole_length
+from handler.journal.records import append, parse, replace_all, state_of, whole_length
 from handler.journal.rotation_state import RotationState
 from tests import journal as journals
 
@@ -31,7 +31,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def written(path):
-    length = start(path, RECORDS[0])
+    length = replace_all(path, RECORDS[0])
     for record in RECORDS[1:]:
         length = append(path, record, at=length, durable=True)
     return path.read_bytes()
@@ -90,6 +90,13 @@ def test_a_record_that_finds_no_room_leaves_the_last_one(path, written, room):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert failure.value.errno == errno.EFBIG
     assert path.read_bytes() == written
+
+
+def test_nothing_is_appended_to_a_file_that_has_lost_something(path, written):
+    path.write_bytes(written[:-1])
+    with pytest.raises(OSError, match="shorter"):
+        append(path, {"device": "x"}, at=len(written), durable=True)
+    assert path.read_bytes() == written[:-1]
 
 
 def test_a_symbolic_link_is_not_followed(path, written, tmp_path):
