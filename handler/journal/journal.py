@@ -32,6 +32,7 @@ from .pending import (
     EARLIER,
     EST,
     GATEWAY,
+    GUARD,
     JOURNAL,
     LEFT,
     MARKER,
@@ -50,7 +51,6 @@ from .rotation_state import Content, RotationState
 
 log = logging.getLogger(__name__)
 
-GUARD = json.dumps({"version": VERSION})
 MAX_GROWTH = 512 * 1024
 """Bytes after which the records are replaced by one that says the same."""
 
@@ -281,7 +281,7 @@ class Journal:
             self._length = replace_all(self._path, {"version": VERSION, **record})
             with contextlib.suppress(OSError):  # only a program of 0.1.0 that is put back reads it
                 self._earlier.touch(0o600)
-                self._earlier.write_text(GUARD)
+                self._earlier.write_bytes(GUARD)
         elif self._length > MAX_GROWTH:
             self._length = replace_all(self._path, {"version": VERSION, **content, "add": self._events})
         else:

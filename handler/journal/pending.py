@@ -43,6 +43,8 @@ LOST = (
 MARKER = "pending"
 """Exists while the daemon has something to do: the path unit looks for it."""
 VERSION = 2
+GUARD = json.dumps({"version": VERSION}).encode()
+"""What EARLIER holds today: only 0.1.0 reads it, so it is not flushed, and a part of it says as much as the whole."""
 MAX_BYTES = 4 * 1024 * 1024
 """Bytes: 200 events of the greatest length beside the longest chain that an EST server may send."""
 LOCKED, LAST = 2, 7
@@ -196,6 +198,8 @@ def load(storage: Path) -> Mapping[str, Any] | None:
 
 def _earlier(content: bytes) -> dict[str, Any]:
     """Read a journal of 0.1.0, which was one JSON object. Raises MalformedError."""
+    if GUARD.startswith(content):
+        return {"version": VERSION}
     try:
         data = json.loads(content)
     except (ValueError, RecursionError) as error:

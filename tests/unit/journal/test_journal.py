@@ -20,7 +20,7 @@ from handler.errors import PendingError
 from handler.journal.decoding import MalformedError
 from handler.journal.events import EventFactory
 from handler.journal.journal import Journal
-from handler.journal.pending import BROKEN, FOLDER, JOURNAL, LaterJournalError, Waiting, read_pending
+from handler.journal.pending import BROKEN, EARLIER, FOLDER, GUARD, JOURNAL, LaterJournalError, Waiting, read_pending
 from handler.journal.records import replace_all
 from handler.journal.rotation_state import Content, RotationState
 from handler.journal.snapshot import Snapshot
@@ -301,3 +301,12 @@ def test_reading_it_in_short_loads_no_cryptography():
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("length", [0, 5, len(GUARD)])
+def test_torn_guard_against_an_earlier_version_is_no_journal(tmp_path, length):
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / EARLIER).write_bytes(GUARD[:length])
+    assert read_pending(tmp_path) is None
+    Journal(tmp_path).load()
+    assert not any((tmp_path / FOLDER).iterdir())
