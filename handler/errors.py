@@ -68,6 +68,14 @@ class ServerBusyError(PendingError):
     """A server answered that it cannot do it now (429, 5xx): it is there, and has taken our certificate."""
 
 
+class ConnectionLostError(PendingError):
+    """A connection was there, and broke: a reset, the end before an answer, or an alert about nothing of ours."""
+
+
+class AnswerError(PendingError):
+    """What a server sent is no answer to what it was asked."""
+
+
 class BusyError(PendingError):
     """Another process rotates on this device."""
 

@@ -35,6 +35,8 @@ class RotationState:
     """The issued certificate, PEM, once it passed the checks."""
     chain: tuple[str, ...] = ()
     """The other certificates of the EST answer, PEM: the issuer may be among them."""
+    unreadable: int = 0
+    """Answers of the EST server to the CSR that could not be read."""
     announced: bool = False
     """The gateway was asked to expect the new key, and may know it though its answer was lost."""
     config_digest: str | None = None

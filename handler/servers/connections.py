@@ -14,7 +14,8 @@ from handler.errors import FORESEEABLE, PendingError
 
 from .est import EstClient
 from .gateway import GatewayClient
-from .http import Deadline, HttpClient, Limits
+from .http import HttpClient, Limits
+from .transport import Deadline
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from handler.crypto.encrypted_values import ConfigEntries, device_files, parse_config
-from handler.errors import ServerRefusedError
+from handler.errors import RefusedError, ServerRefusedError
 
 from .http import HttpClient
 from .response import Answer
@@ -54,7 +54,10 @@ class GatewayClient:
             return {}
         if answer.status != OK:
             raise answer.refusal("the device's configuration could not be fetched")
-        return parse_config(answer.body, f"{self._config_url}-device")
+        try:
+            return parse_config(answer.body, f"{self._config_url}-device")
+        except RefusedError as error:
+            raise ServerRefusedError(str(error), answer.status) from error
 
     def update_device_config(self, config: ConfigEntries, public_key: str) -> None:
         """Replace the device's own configuration files, encrypted to that key (SPKI, PEM).

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from handler.console.settings import Settings
@@ -21,8 +22,9 @@ from handler.inspection.effective_request import EffectiveRequest
 from handler.journal.snapshot import Snapshot
 from handler.servers.est import EstClient
 from handler.servers.gateway import GatewayClient
-from handler.servers.http import Deadline, HttpClient, Limits
+from handler.servers.http import HttpClient, Limits
 from handler.servers.response import Answer
+from handler.servers.transport import Deadline
 
 from .device import DeviceChecks
 from .result import Result, ok, problem, skipped, warning
@@ -38,12 +40,10 @@ class Witness(HttpClient):
     answer: Answer | None = None
     refusal: ServerRefusedError | None = None
 
-    def request(
-        self, method: str, url: str, *, content_type: str, body: bytes | None = None, optional: bool = False
-    ) -> Answer:
+    def request(self, method: str, url: str, **options: Any) -> Answer:  # noqa: ANN401
         """Send one request, as HttpClient does."""
         try:
-            self.answer = super().request(method, url, content_type=content_type, body=body, optional=optional)
+            self.answer = super().request(method, url, **options)
         except ServerRefusedError as error:
             self.refusal = error
             raise
