@@ -121,13 +121,15 @@ class HttpClient:
         body: bytes | None = None,
         optional: bool = False,
         costly: bool = False,
+        once: bool = False,
     ) -> Answer:
         """Send one request, again where a failure may pass, and return the answer that is not transient.
 
         `optional`: there is a way without it, so a server that cannot answer is not waited for long. `costly`: the
-        server did its work though its answer cannot be read, so it is not asked again here. Raises PendingError
-        (AnswerError where the answer cannot be read, ServerBusyError where it is not the time, ConnectionLostError),
-        OfflineError, ServerRefusedError, hsm.errors.TokenError (the key could not sign).
+        server did its work though its answer cannot be read, so it is not asked again here. `once`: a failure that may
+        pass is told at once. Raises PendingError (AnswerError where the answer cannot be read, ServerBusyError where it
+        is not the time, ConnectionLostError), OfflineError, ServerRefusedError, hsm.errors.TokenError (the key could
+        not sign).
         """
         retry = busy = 0
         while True:
@@ -138,6 +140,8 @@ class HttpClient:
             busy += isinstance(failure, ServerBusyError)
             if (optional and (busy > OPTIONAL_RETRIES or asked)) or (costly and isinstance(failure, AnswerError)):
                 raise failure
+            if once:
+                raise PostponedError(str(failure), datetime.now(UTC) + timedelta(seconds=asked)) if asked else failure
             turn = in_line(asked, self._limits.retry_delays, retry, self._deadline.remaining)
             if turn.delay is None:
                 raise failure
