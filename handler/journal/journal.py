@@ -16,6 +16,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 from handler.device.request import RotationRequest
@@ -29,7 +30,6 @@ from .history import History
 from .pending import (
     BROKEN,
     CLOCK,
-    COMPLETED,
     EARLIER,
     EST,
     EVENTS,
@@ -170,35 +170,30 @@ class Journal:
             self._event_ids = {event["id"] for event in self._events} if self._length else set()
 
     def record(
-        self, rotation: RotationState | None, *events: Event, without: str | None = None, taken: bool = False
+        self,
+        rotation: RotationState | None,
+        *events: Event,
+        without: str | None = None,
+        taken: bool = False,
+        keep: Kept | EllipsisType | None = ...,
     ) -> None:
-        """Write the rotation as it is now (None: none is pending) and append events, in one atomic replacement.
+        """Write the rotation as it is now (None: none is pending) and append events, in one record.
 
         `without` names an event type of which an undelivered success of this rotation is withdrawn; `taken`: it is the
-        rotation that was requested. Raises OSError.
+        rotation that was requested; `keep`: what is kept of one that was rolled back, if that changes. Raises OSError.
         """
         with self._lock:
+            before = self._kept
+            if not isinstance(keep, EllipsisType):
+                self._kept = keep
             kept = [event for event in self._events if not self._is_withdrawn(event, without)]
             if rotation is None or self._rotation is None or rotation.step != self._rotation.step:
                 self._waiting = None  # it came further
             elif rotation.request.est_server != self._rotation.request.est_server:
                 self._waiting = None  # it was another server that asked to come back later
             new = [each for each in events if not (kept and says_the_same(each, kept[-1]))]
-            self._replace(rotation, None if taken else self._requested, limited([*kept, *new]))
-        self._history.append(events)
-
-    def keep(self, kept: Kept | None, rotation: RotationState | None, *events: Event) -> None:
-        """Keep a rotation that was rolled back, or no longer, with the rotation that is pending then.
-
-        An undelivered success of either is withdrawn. Raises OSError.
-        """
-        with self._lock:
-            before, self._kept = self._kept, kept
             try:
-                left = [event for event in self._events if not self._is_withdrawn(event, COMPLETED)]
-                if rotation != self._rotation:
-                    self._waiting = None
-                self._replace(rotation, self._requested, limited([*left, *events]))
+                self._replace(rotation, None if taken else self._requested, limited([*kept, *new]))
             except BaseException:
                 self._kept = before
                 raise

@@ -65,7 +65,7 @@ class Actions:
             Action.KEEP: partial(self._drop, keep=True),
             Action.FORGET: self._forget,
             Action.WATCH: lambda: proof.watch(context, memory),
-            Action.RESTORE: lambda: proof.restore(context),
+            Action.RESTORE: lambda: proof.restore(context, memory),
             Action.FOLLOW: lambda: completion.bring_files_along(self._opened()),
             Action.TELL: self._tell,
             Action.TIDY: lambda: completion.tidy(self._opened(), lost_journal),
@@ -178,7 +178,7 @@ class Actions:
     def _forget(self) -> None:
         self._device.open_store()
         completion.forget(self._context, proof.kept(self._context).rotation.new)
-        self._journal.keep(None, None)
+        self._journal.record(None, keep=None)
 
     # Back
 
@@ -208,8 +208,6 @@ class Actions:
         memory.way, memory.why_closed = (Way.CLOSED, closed) if closed else (Way.OPEN, "")
 
     def _go_back(self) -> None:
-        if not self._memory.done & {Action.MARK, Action.TAKE_BACK}:  # an earlier call began it, and fioconfig ran since
-            self._context.doubtful = True
         endings.go_back(self._opened())
         self._memory.way = Way.BACK
 
@@ -260,12 +258,15 @@ class Actions:
     # Without a network, and without a journal
 
     def _make_whole(self) -> None:
+        self._memory.call = Call.ENDS
+        if self._journal.rotation is None:
+            self._memory.changed = proof.settle_kept(self._context)
+            return
         state = self._opened().rotation
         if named_by_configuration(self._context, state) is Named.NEW:
             settle(self._context, state)
         else:
             self._memory.changed = settle_back(self._context, state)
-        self._memory.call = Call.ENDS
 
     def _mend(self) -> None:
         self._memory.changed = self._lost_journal.mend(offline=self._memory.wish is Wish.OFFLINE)

@@ -39,8 +39,6 @@ class Context:
     local_config: LocalConfig = field(init=False)
     settled: bool = False
     """This call has encrypted config.encrypted to the new key."""
-    doubtful: bool = False
-    """This call has gone on with a way back on which fioconfig may have been started with either key."""
 
     def __post_init__(self) -> None:
         """Build what follows from the rest."""
@@ -57,7 +55,7 @@ class Context:
 
         By evidence: a signal may come right after the replacement. What was switched and switched back is as before.
         """
-        return self.settled or self.doubtful or self.device.names_in_use(self._named) != self._named
+        return self.settled or self.device.names_in_use(self._named) != self._named
 
     @property
     def rotation(self) -> RotationState:

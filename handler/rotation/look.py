@@ -31,7 +31,7 @@ def look(context: Context, memory: Memory, lost_journal: LostJournal) -> Found:
     way = memory.way if mark in GOING_BACK else Way.UNKNOWN
     if mark in GOING_BACK and named is Named.OLD and not known:
         way = Way.BACK
-    stage, offline = _stage(state, named), memory.wish is Wish.OFFLINE
+    stage = _stage(state, named)
     proving = stage is Stage.PROVE and mark is Mark.NONE
     return Found(
         wish=memory.wish,
@@ -44,7 +44,7 @@ def look(context: Context, memory: Memory, lost_journal: LostJournal) -> Found:
         new=memory.new if proving else Sight.UNKNOWN,
         old=memory.old if proving else Taken.UNKNOWN,
         shown=is_shown(context),
-        kept=Kept.NONE if journal.kept is None or state is not None or offline else memory.kept,
+        kept=Kept.NONE if journal.kept is None or state is not None else memory.kept,
         wanted=wanted(context, memory) is not None,
         waits=context.by_fioconfig and (memory.told or context.switched),
         call=memory.call,

@@ -110,6 +110,7 @@ TABLE: tuple[Row, ...] = (
     _row("offline; switched by the journal, or about to be, but the configuration names the old identity",
          Action.MAKE_WHOLE, wish=Wish.OFFLINE, call=Call.GOES_ON, stage=SWITCHED | {Stage.SWITCH}, named=Named.OLD),
     _row("offline; a journal was lost", Action.MEND, wish=Wish.OFFLINE, call=Call.GOES_ON, stage=Stage.NONE, lost=True),
+    _row("offline; an identity was kept", Action.MAKE_WHOLE, wish=Wish.OFFLINE, call=Call.GOES_ON, kept=Kept.UNWATCHED),
     _row("offline, otherwise", Action.DONE, wish=Wish.OFFLINE),
     # After a failure
     _row("the call ends", Action.DONE, call=Call.ENDS),
@@ -127,9 +128,9 @@ TABLE: tuple[Row, ...] = (
     # A rotation that ends without being finished
     _row("abort; proved", Action.REFUSE, wish=Wish.ABORT, stage=PROVED),
     _row("abort, otherwise", Action.MARK, wish=Wish.ABORT, stage=ROTATION, mark=frozenset(Mark) - {Mark.BY_HAND}),
-    _row("goes back, and is back; fioconfig waits, and knows only the new key", Action.DONE, way=Way.BACK, waits=True),
     _row("goes back, and is back; the gateway may have seen the new certificate",
          Action.KEEP, stage=ROTATION, mark=GOING_BACK, way=Way.BACK, shown=True),
+    _row("goes back, and is back; fioconfig waits, and knows only the new key", Action.DONE, way=Way.BACK, waits=True),
     _row("goes back, and is back", Action.DROP, stage=ROTATION, mark=GOING_BACK, way=Way.BACK),
     _row("withdrawn; the gateway cannot know the new key; the old one is in use",
          Action.MARK, wish=Wish.WITHDRAWN, stage=ROTATION, known=False, named=Named.OLD),

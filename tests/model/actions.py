@@ -63,7 +63,7 @@ def found_in(world, memory):
         new=memory.new if proving else Sight.UNKNOWN,
         old=memory.old if proving else Taken.UNKNOWN,
         shown=rotation and (world.reported or world.step >= 6 or world.kept != 0),
-        kept=Kept.NONE if rotation or not world.kept or memory.wish is Wish.OFFLINE else memory.kept,
+        kept=Kept.NONE if rotation or not world.kept else memory.kept,
         events=(world.events_wait or world.success_waits) and not memory.delivered,
         lost=world.lost
         and not rotation
@@ -365,7 +365,7 @@ def record_proof(world, memory):
 
 
 def take_back(world, memory):
-    memory = memory._replace(marked=True, way=Way.OPEN, new=Sight.UNKNOWN, old=Taken.UNKNOWN)
+    memory = memory._replace(way=Way.OPEN, new=Sight.UNKNOWN, old=Taken.UNKNOWN)
     yield Outcome(world._replace(mark=Mark.TAKEN_BACK), memory)
 
 
@@ -434,7 +434,7 @@ def close_journal(world, memory):
 
 def mark(world, memory):
     reason = Mark.BY_HAND if memory.wish is Wish.ABORT else Mark.WITHDRAWN
-    memory = memory._replace(way=Way.UNKNOWN, marked=True)
+    memory = memory._replace(way=Way.UNKNOWN)
     if _wanted(world, memory):
         reason = Mark.SUPERSEDED
         memory = memory._replace(superseding=memory.failed)
@@ -464,11 +464,6 @@ def forward_or_whole(world, memory):
 
 def unmark(world, memory):
     yield Outcome(world._replace(mark=Mark.REFUSED if memory.superseding else Mark.NONE), memory, (ends,))
-
-
-def doubt(world, memory):
-    """An earlier call began the way back, and fioconfig may have been started since, with either key."""
-    yield Outcome(world, memory if memory.marked else memory._replace(changed=True))
 
 
 def go_back_names(world, memory):
@@ -526,7 +521,7 @@ def mend(world, memory):
 
 
 def make_whole(world, memory):
-    effect = settle if world.named == NEW else settle_back
+    effect = settle if world.rotation and world.named == NEW else settle_back
     yield Outcome(world, memory, (effect, partial(remember, call=Call.ENDS)))
 
 
@@ -543,7 +538,6 @@ ACTIONS = {
     Action.ASK: (ask_for_way_back,),
     Action.UNMARK: (forward_or_whole, unmark),
     Action.GO_BACK: (
-        doubt,
         stop_fioconfig,
         partial(write, files_left=True),
         go_back_names,
@@ -571,7 +565,7 @@ ACTIONS = {
     Action.AGAIN: (ends,),
     Action.KEEP: (start_fioconfig, end_kept),
     Action.FORGET: (partial(write, new_key=False), partial(write, kept=0)),
-    Action.WATCH: (watch,),
+    Action.WATCH: (settle_back, watch),
     Action.RESTORE: (restore,),
     Action.FOLLOW: (follow, partial(write, files_left=False)),
     Action.TELL: (tell_users, partial(write, step=7), partial(remember, told=True)),

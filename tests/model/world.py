@@ -95,8 +95,6 @@ class Memory(NamedTuple):
     new: Sight = Sight.UNKNOWN
     old: Taken = Taken.UNKNOWN
     breaks: int = 0
-    marked: bool = False
-    """This call has begun the way back."""
     kept: Kept = Kept.UNWATCHED
     way: Way = Way.UNKNOWN
     call: Call = Call.GOES_ON

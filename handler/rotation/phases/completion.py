@@ -62,7 +62,7 @@ def tidy(context: Context, lost_journal: LostJournal) -> None:
     if kept is not None and kept.rotation.new != state.new:
         forget(context, kept.rotation.new)
     context.fioconfig.release()
-    context.journal.keep(None, None)
+    context.journal.record(None, keep=None)
 
 
 def forget(context: Context, names: IdentityNames) -> None:

@@ -67,7 +67,8 @@ def keep(context: Context, reason: str) -> None:
     context.fioconfig.release()
     context.local_config.forget()
     event = context.events(context.rotation.rotation_id).make(COMPLETED, failure=reason)
-    context.journal.keep(Kept(replace(state, fioconfig_stopped=False), now), None, event)
+    keep = Kept(replace(state, fioconfig_stopped=False), now)
+    context.journal.record(None, event, without=COMPLETED, keep=keep)
     log.info("rotation ended, its key is kept: %s", reason)
 
 
@@ -113,7 +114,8 @@ def _end(context: Context, reason: str) -> None:
     context.local_config.forget()
     event = context.events(context.rotation.rotation_id).make(COMPLETED, failure=reason)
     kept = context.journal.kept
-    context.journal.keep(None if kept and kept.rotation.new == context.rotation.new else kept, None, event)
+    gone = kept is not None and kept.rotation.new == context.rotation.new
+    context.journal.record(None, event, without=COMPLETED, keep=None if gone else kept)
 
 
 def _hand_over(context: Context, names: IdentityNames) -> None:

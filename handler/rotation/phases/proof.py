@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 from handler.crypto.certificates import spki_pem
 from handler.device.keystore import IdentityNames
@@ -37,7 +38,7 @@ from .takeover import NOWHERE
 log = logging.getLogger(__name__)
 
 SUCCESS = range(200, 300)
-ANSWERED = (ServerBusyError, AnswerError, ConnectionLostError)
+ANSWERED = (AnswerError, ConnectionLostError, ServerBusyError, ServerRefusedError)
 """Failures after which the next question may be answered: somebody was there."""
 BREAKS = 3
 """Connections in a row that break on the new certificate, while the old one is taken, say that it is refused."""
@@ -121,11 +122,11 @@ def watch(context: Context, memory: Memory) -> None:
     """
     memory.kept = rules.Kept.LEFT
     found, journal = kept(context), context.journal
-    context.device.open_store()
+    settle_kept(context)
     sight, said = _takes(context, context.device.names_in_use())
     if not isinstance(said, ServerRefusedError) or said.status not in CERTIFICATE_REFUSALS:
         if sight is Sight.YES and found.refused is not None:
-            journal.keep(replace(found, refused=None), None)
+            journal.record(None, keep=replace(found, refused=None))
         if memory.wish is Wish.UNATTENDED:
             journal.wait(PendingError(f"rotation {found.rotation.rotation_id} was rolled back: looked at for a day"))
         return
@@ -134,14 +135,25 @@ def watch(context: Context, memory: Memory) -> None:
         memory.kept = rules.Kept.NEEDED
         return
     if found.refused is None:
-        journal.keep(replace(found, refused=now.isoformat(timespec="seconds")), None)
+        journal.record(None, keep=replace(found, refused=now.isoformat(timespec="seconds")))
     raise PendingError(
         f"the gateway refuses the certificate in use ({said}): if it still does in a minute, the one of rotation "
         f"{found.rotation.rotation_id} is tried, which was rolled back"
     )
 
 
-def restore(context: Context) -> None:
+def settle_kept(context: Context) -> bool:
+    """Make config.encrypted readable with the key in use where it is for the kept one; tell whether it was changed.
+
+    A fioconfig that was started with that one may have stored it after the roll-back. Raises hsm.errors.TokenError,
+    OSError.
+    """
+    context.device.open_store()
+    kept_key, key = kept(context).rotation.new, context.device.names_in_use()
+    return context.local_config.settle(None, partial(context.key, kept_key), partial(context.key, key))
+
+
+def restore(context: Context, memory: Memory) -> None:
     """Go on with a rotation that was rolled back, where the gateway takes its certificate. Raises PendingError."""
     state = kept(context).rotation
     sight, said = _takes(context, state.new)
@@ -151,7 +163,9 @@ def restore(context: Context) -> None:
     left = "the rotation was rolled back before"
     again_from = min(state.step, SWITCHED - 1)
     state = replace(state, step=again_from, files_left=left, rollback=None, refused=None, reported=False)
-    context.journal.keep(None, state)
+    context.journal.record(state, keep=None)
+    if memory.request is not None and memory.request.rotation_id == state.rotation_id:
+        memory.request = None
 
 
 def with_kept_key(context: Context, state: RotationState) -> RotationState:

@@ -62,8 +62,11 @@ IMPOSSIBLE = {
         new is not Sight.UNKNOWN and not shown
     ),
     "the old certificate is tried after the new one": lambda old, new: old is not Taken.UNKNOWN and new not in REFUSALS,
-    "what was kept is looked at without a rotation": lambda kept, stage, wish: (
-        kept is not Kept.NONE and (stage is not Stage.NONE or wish is Wish.OFFLINE)
+    "what was kept is looked at without a rotation": lambda kept, stage: (
+        kept is not Kept.NONE and stage is not Stage.NONE
+    ),
+    "offline, nobody looks whether the old certificate is taken": lambda kept, wish: (
+        kept in {Kept.LEFT, Kept.NEEDED} and wish is Wish.OFFLINE
     ),
     "what is proved was shown": lambda stage, shown: stage in PROVED and not shown,
 }
