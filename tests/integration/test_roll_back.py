@@ -13,9 +13,9 @@ from handler.journal.pending import read_pending
 from tests import journal as journals
 from tests.invariants import broken_files, broken_invariants, secrets_in_journal
 from tests.simulators.factory import running_factory
-from tests.simulators.faults import Fault
 
 from .in_process import LIMITS, call
+from .stopping import cannot_answer
 
 ID = "certs-rollback"
 REFUSALS = ["alert", 401, 403]
@@ -57,12 +57,6 @@ def files(tmp_path):
 
 def journal(device):
     return journals.read(device.storage)
-
-
-def cannot_answer(factory, asked=2, **fault):
-    """Have the gateway answer nothing from the switch on, when it was asked so often for the files."""
-    factory.gateway.faults.add("POST", "/events", times=None, **fault)
-    factory.gateway.faults.add("GET", "/config-device", skip=asked, times=None, **fault)
 
 
 def new_certificate_is_refused(factory, how=403):
@@ -463,10 +457,11 @@ def test_an_old_certificate_that_is_still_taken_is_looked_at_for_a_day_and_no_lo
 @pytest.mark.parametrize("status", [400, 404, 421, 451, 495, 496, 200])
 def test_what_a_server_in_front_says_to_the_new_certificate_is_no_proof(factory, status):
     """It does not trust the new one, and answers in the place of the gateway."""
-    factory.gateway.in_front = Fault("*", "*", status=status, body=b"<html>The SSL certificate error</html>")
+    body = "<html>The SSL certificate error</html>"
+    factory.gateway.faults.add("*", "*", times=None, announced=True, status=status, body=body)
     old = factory.device.current_identity()
     outcome = call(factory.device)
-    factory.gateway.in_front = None
+    factory.gateway.faults.clear()
     if status == 200:  # a page is no answer at all
         assert outcome.status == SWITCHED
         assert call(factory.device, "resume").status == DONE
@@ -493,12 +488,12 @@ def test_a_gateway_that_takes_no_events_at_all_is_proved_by_its_files(factory):
 
 @pytest.mark.parametrize("how", [{"drop": "before"}, {"reset": True}], ids=str)
 def test_connections_that_break_on_the_new_certificate_alone_mean_that_it_is_refused(factory, how):
-    factory.gateway.in_front = Fault("*", "*", **how)
+    factory.gateway.faults.add("*", "*", times=None, announced=True, **how)
     old = factory.device.current_identity()
     outcome = call(factory.device)
     assert outcome.status == REFUSED, outcome
     assert factory.device.current_identity() == old
-    factory.gateway.in_front = None
+    factory.gateway.faults.clear()
     rotates_again(factory)
 
 

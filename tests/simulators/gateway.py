@@ -58,8 +58,6 @@ class GatewayState(ServerState):
     denied_with: Literal[401, 403, "alert"] = 403
     refuse_new_certificate: Literal[401, 403, "alert"] | None = None
     """Refuse the announced key instead of taking it; "alert": in the TLS handshake."""
-    in_front: Fault | None = None
-    """What a server in front of it, which does not trust the announced key's certificate, does to its requests."""
     events: list[dict[str, Any]] = field(default_factory=list)
     """All events, in the order of their arrival, repeated ones too."""
     deliveries: list[tuple[str, RecordedRequest]] = field(default_factory=list)
@@ -214,10 +212,9 @@ class Gateway(HttpsServer):
     state: GatewayState
 
     def fault_for(self, request: RecordedRequest) -> Fault | None:
-        """Have a server in front answer where there is one that does not trust this client."""
-        if self.state.in_front is not None and request.public_key == self.state.next_pubkey:
-            return self.state.in_front
-        return super().fault_for(request)
+        """Give the misbehaviour for this request, which may be one for a key that was not seen yet."""
+        announced = request.public_key is not None and request.public_key == self.state.next_pubkey
+        return self.state.faults.for_request(request.method, request.path, announced=announced)
 
     def respond(self, request: RecordedRequest) -> Answer:
         """Find the operation, for whoever may ask."""
