@@ -59,6 +59,8 @@ class Status:
     slots: tuple[Slot, ...]
     last: LastRotation | None
     view: Snapshot
+    odd: tuple[str, ...]
+    """What is odd about the configuration's files, though it hinders nothing."""
     running: str | None
     """Who holds the device's lock, where somebody does."""
 
@@ -77,6 +79,7 @@ def read_status(configured: Configuration, request_file: Path, *, named: bool) -
         slots=_slots(request_file, identity, view, named=named),
         last=None if storage is None else _last_rotation(storage, view),
         view=view,
+        odd=tuple(configured.odd),
         running=None if storage is None else _running(storage),
     )
 
