@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from handler.commands.checks.device import disk_finding
 from handler.commands.checks.result import OK, PROBLEM
+from handler.device.lock import DeviceLock
 from handler.device.refused_pin import RefusedPin
-from handler.device.storage import DeviceLock
 from tests import softhsm
 from tests.simulators.device import REPOSITORY
 from tests.simulators.pki import certificate_pem, key_pem

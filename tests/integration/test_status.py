@@ -11,7 +11,7 @@ import pytest
 from handler.commands import check, slots, status
 from handler.console.arguments import make_parser
 from handler.console.settings import Settings
-from handler.device.storage import DeviceLock
+from handler.device.lock import DeviceLock
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from tests import journal as journals
 from tests import softhsm
