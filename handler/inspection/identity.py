@@ -46,14 +46,12 @@ class Identity:
 def read_identity(configured: Configuration) -> Identity:
     """Look at the identity in use. Raises nothing that is foreseeable: `problem` says it."""
     source, names = configured.source, configured.names
-    if configured.problems:
-        return Identity(source, names, configured.token, problem="; ".join(configured.problems))
     if source is None or names is None:
         return Identity(source, names, configured.token, problem="; ".join(configured.wrong()))
     if source == FILE:
         return _in_files(names)
     if configured.token is None:
-        return Identity(TOKEN, names, problem=configured.value("p11.module").problem)
+        return Identity(TOKEN, names, problem="; ".join(configured.wrong()))
     return _in_token(names, configured.token, configured.storage)
 
 

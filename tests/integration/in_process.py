@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 
 from handler.device.device import Device
+from handler.device.lock import DeviceLock
 from handler.device.request import Overrides, read_request
 from handler.device.services import Services
-from handler.device.storage import DeviceLock
 from handler.errors import RenewalError, describe, is_final
 from handler.exit_status import PENDING, REFUSED, SWITCHED
 from handler.rotation.rotator import Rotator

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from handler.daemon.daemon import TICK
-from handler.device.storage import DeviceLock
+from handler.device.lock import DeviceLock
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from handler.journal.pending import marker, read_pending
 from tests import journal as journals

@@ -11,7 +11,7 @@ import pytest
 from handler.commands import check, slots, status
 from handler.console.arguments import make_parser
 from handler.console.settings import Settings
-from handler.device.storage import DeviceLock
+from handler.device.lock import DeviceLock
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from tests import journal as journals
 from tests import softhsm
@@ -238,10 +238,10 @@ def test_without_a_configuration_it_says_what_is_expected_where(files):
 
 
 def test_a_configuration_file_that_is_broken_is_named(factory):
-    (factory.device.folder / "etc/sota/conf.d/50-broken.toml").write_text("[[[")
+    (factory.device.folder / "etc/sota/conf.d/zz-broken.toml").write_text("[[[")
     done = look(factory, "status")
     assert done.returncode == REFUSED
-    assert "50-broken.toml is not TOML" in facts(done)["problem"]
+    assert "zz-broken.toml is not TOML" in facts(done)["problem"]
 
 
 def test_a_module_that_is_missing_is_named(token):
