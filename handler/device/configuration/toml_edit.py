@@ -23,7 +23,7 @@ def set_values(text: str, values: Mapping[str, str]) -> str:
             _set(document, key, value, tomlkit.table)
             _set(expected, key, value, dict)
         result = tomlkit.dumps(document)
-    except (TOMLKitError, TypeError) as error:
+    except (TOMLKitError, TypeError, NotImplementedError) as error:  # the last: tomlkit 0.12, of [[import]]
         raise ValueError(f"{', '.join(values)} cannot be set there: {error}") from error
     if "\r\n" in text and not _LONE_LF.search(text):
         result = _LONE_LF.sub("\r\n", result)
