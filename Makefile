@@ -17,13 +17,25 @@ TOOLS := softhsm2:/usr/bin/softhsm2-util opensc:/usr/bin/pkcs11-tool strace:/usr
     man-db:/usr/bin/man strongswan-pki:/usr/bin/pki \
     libstrongswan-standard-plugins:/usr/lib/ipsec/plugins/libstrongswan-openssl.so
 
-.PHONY: bench fleet plot soak tokens install uninstall deb demo test test-crash test-model test-distribution test-systemd check lint types format tools libest clean
+.PHONY: bench fleet plot soak tokens install uninstall deb demo layer test test-oldest test-crash test-model test-distribution test-systemd check lint types format tools libest clean
 
 demo: $(INSTALLED) tools
 	$(BIN)/python -m tests.demo --keys $(KEYS)
 
 test: $(INSTALLED) tools libest
 	$(BIN)/python -m pytest -n 3 --dist worksteal tests
+
+# Unit and integration tests with the oldest libraries that the program works with, tests/oldest.txt.
+OLDEST := build/oldest
+test-oldest: $(OLDEST)/.installed tools libest
+	$(OLDEST)/bin/python -m pytest -n 3 --dist worksteal tests/unit tests/integration
+
+# The Yocto layer: its recipes checked; with OE_CORE, META_OE and BITBAKE (and META_LMP), checkouts of a release, parsed
+# and resolved by bitbake too. packaging/yocto/bitbake.sh
+LAYER := packaging/yocto/meta-renew-client-cert
+layer: $(INSTALLED)
+	$(BIN)/oelint-adv --quiet $(LAYER)/conf/layer.conf $(shell find $(LAYER) -name '*.bb' -o -name '*.bbappend')
+	@[ -z "$$OE_CORE$$META_OE$$BITBAKE" ] || packaging/yocto/bitbake.sh
 
 # Cuts a rotation off everywhere, fails every system call and every PKCS#11 call, starts everybody at once a hundred
 # times; in both key modes, with three kinds of gateway. 45 minutes on 2 free cores. EXPLORE="--every 10": a tenth.
@@ -108,12 +120,22 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(INSTALLED): pyproject.toml packaging/requirements.txt
+# $(call environment,FOLDER,EXTRAS,OPTIONS OF PIP): makes a virtual environment with the program and what is needed to
+# build and test it.
+comma := ,
+define environment
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "Python 3.11 or later is needed; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]' -r packaging/requirements.txt
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[$(2)]' -r packaging/requirements.txt $(3)
 	@touch $@
+endef
+
+$(INSTALLED): pyproject.toml packaging/requirements.txt
+	$(call environment,$(VENV),lint$(comma)test)
+
+$(OLDEST)/.installed: pyproject.toml packaging/requirements.txt tests/oldest.txt
+	$(call environment,$(OLDEST),test,-c tests/oldest.txt)
 
 # Installs what is missing when root; otherwise says what to install.
 tools:
