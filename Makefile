@@ -77,13 +77,18 @@ BENCH ?=
 bench: $(INSTALLED) tools plot
 	$(BIN)/python -m tests.bench $(BENCH)
 
-# Installs below DESTDIR, e.g. in an image: the private environment in PREFIX/lib/renew-client-cert, for INSTALL_PYTHON.
-# For another architecture: PIP_OPTIONS="--platform manylinux2014_aarch64". docs/installation.md
+# Installs below DESTDIR, e.g. in an image: the private environment in PREFIX/lib/renew-client-cert. TARGET_PYTHON is the
+# interpreter on the device, TARGET_PYTHON_VERSION its version (3.12; else what that interpreter says on this machine),
+# TARGET_STRIP the strip for its architecture, PIP_OPTIONS="--platform manylinux2014_aarch64" the architecture itself.
+# PYTHON builds. docs/installation.md
 DESTDIR ?=
 PREFIX ?= /usr
-INSTALL_PYTHON ?= /usr/bin/python3
+TARGET_PYTHON ?= /usr/bin/python3
+TARGET_PYTHON_VERSION ?=
+TARGET_STRIP ?= strip
 PIP_OPTIONS ?=
-INSTALLATION = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" INSTALL_PYTHON="$(INSTALL_PYTHON)" PIP_OPTIONS="$(PIP_OPTIONS)" \
+INSTALLATION = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" TARGET_PYTHON="$(TARGET_PYTHON)" TARGET_STRIP="$(TARGET_STRIP)" \
+    TARGET_PYTHON_VERSION="$(TARGET_PYTHON_VERSION)" PIP_OPTIONS="$(PIP_OPTIONS)" \
     BUILD_PYTHON="$(abspath $(BUILDER))/bin/python"
 # What builds the package, the manual and the completion: nothing that the program needs, nothing that tests need.
 BUILDER ?= build/environment
@@ -93,13 +98,13 @@ $(BUILDER)/.made: packaging/requirements.txt
 	@touch $@
 
 install: $(BUILDER)/.made
-	$(INSTALLATION) packaging/install.sh
+	@$(INSTALLATION) packaging/install.sh
 
 uninstall:
-	$(INSTALLATION) packaging/uninstall.sh
+	@$(INSTALLATION) packaging/uninstall.sh
 
 deb: $(BUILDER)/.made
-	$(INSTALLATION) packaging/deb.sh
+	@$(INSTALLATION) packaging/deb.sh
 
 # The package on a device that boots: a real systemd in namespaces of its own. Three minutes, as root.
 test-systemd: $(INSTALLED) $(BUILDER)/.made tools
