@@ -6,8 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# Debian packages and a file that each brings: real tokens, and what the tests look through.
-TOOLS := softhsm2:/usr/bin/softhsm2-util opensc:/usr/bin/pkcs11-tool strace:/usr/bin/strace \
+# Debian packages and a file that each brings: what a token needs, and what the tests need.
+TOKEN := softhsm2:/usr/bin/softhsm2-util
+TOOLS := $(TOKEN) opensc:/usr/bin/pkcs11-tool strace:/usr/bin/strace \
     faketime:/usr/bin/faketime gcc:/usr/bin/cc umockdev:/usr/bin/umockdev-run \
     p11-kit:/usr/bin/p11-kit swtpm:/usr/bin/swtpm libtss2-tcti-swtpm0:/usr/share/doc/libtss2-tcti-swtpm0/copyright \
     libtpm2-pkcs11-1:/usr/share/p11-kit/modules/tpm2_pkcs11.module tpm2-abrmd:/usr/sbin/tpm2-abrmd \
@@ -17,10 +18,10 @@ TOOLS := softhsm2:/usr/bin/softhsm2-util opensc:/usr/bin/pkcs11-tool strace:/usr
     man-db:/usr/bin/man strongswan-pki:/usr/bin/pki \
     libstrongswan-standard-plugins:/usr/lib/ipsec/plugins/libstrongswan-openssl.so
 
-.PHONY: bench fleet plot soak tokens install uninstall deb demo layer test test-oldest test-crash test-model test-distribution test-systemd check lint types format tools libest clean
+.PHONY: bench fleet plot soak tokens install uninstall deb demo layer test test-oldest test-crash test-model test-distribution test-systemd check lint types format token tools libest clean
 
-demo: $(INSTALLED) tools
-	$(BIN)/python -m tests.demo --keys $(KEYS)
+demo: $(INSTALLED) $(if $(filter token,$(KEYS)),token)
+	@$(BIN)/python -m tests.demo --keys $(KEYS)
 
 test: $(INSTALLED) tools libest
 	$(BIN)/python -m pytest -n 3 --dist worksteal tests
@@ -142,17 +143,24 @@ $(INSTALLED): pyproject.toml packaging/requirements.txt
 $(OLDEST)/.installed: pyproject.toml packaging/requirements.txt tests/oldest.txt
 	$(call environment,$(OLDEST),test,-c tests/oldest.txt)
 
-# Installs what is missing when root; otherwise says what to install.
-tools:
-	@missing=; for tool in $(TOOLS); do [ -e "$${tool#*:}" ] || missing="$$missing $${tool%%:*}"; done; \
+# $(call packages,PACKAGE:FILE ...): installs what is missing when root; otherwise one line says what, and how.
+define packages
+	@missing=; for each in $(1); do [ -e "$${each#*:}" ] || missing="$$missing $${each%%:*}"; done; \
 	[ -z "$$missing" ] && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "installing$$missing"; \
 	    export DEBIAN_FRONTEND=noninteractive; \
 	    apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	else \
-	    echo "these Debian packages are needed; install them first:$$missing" >&2; exit 1; \
+	    echo "missing:$$missing; install with: sudo apt-get install --no-install-recommends$$missing" >&2; exit 1; \
 	fi
+endef
+
+token:
+	$(call packages,$(TOKEN))
+
+tools:
+	$(call packages,$(TOOLS))
 
 # An EST server and client that nobody here wrote, installed or kept in build/libest.
 libest:
