@@ -7,9 +7,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import PublicKeyAlgorithmOID
 
 from handler.crypto import certificates, ecies
 from handler.crypto.certificates import NOTHING, CsrAttributes, spki_pem
@@ -173,12 +173,16 @@ def _try(
 
 def curve_of(certificate: x509.Certificate) -> ec.EllipticCurve:
     """Give the curve of the current key: the new one has the same. Raises RequestRefusedError."""
-    public_key = certificates.ec_key_of(certificate)
-    if public_key is not None and isinstance(public_key.curve, (ec.SECP256R1, ec.SECP384R1)):
-        return public_key.curve
-    kind = certificate.public_key_algorithm_oid
-    other = "RSA" if kind == PublicKeyAlgorithmOID.RSAES_PKCS1_v1_5 else kind.dotted_string
-    found = other if public_key is None else public_key.curve.name
+    try:
+        public_key = certificate.public_key()
+        if isinstance(public_key, ec.EllipticCurvePublicKey):
+            if isinstance(public_key.curve, (ec.SECP256R1, ec.SECP384R1)):
+                return public_key.curve
+            found = public_key.curve.name
+        else:
+            found = type(public_key).__name__.removesuffix("PublicKey")
+    except (ValueError, UnsupportedAlgorithm) as error:
+        found = str(error)
     raise RequestRefusedError(
         f"the current certificate holds a key of another kind ({found}): expected P-256 or P-384; "
         "configuration values of this device cannot be encrypted to it, so it has to be registered anew"
