@@ -18,19 +18,20 @@ import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from handler.crypto import bounded_json
 from handler.crypto.certificates import holds_key, spki_pem
 from handler.device.device import Device
 from handler.device.keystore import IdentityNames
 from handler.device.request import RotationRequest, checked_request
 from handler.device.storage import atomic_write, make_folder, put_in_place, remove
 from handler.errors import RefusedError, RequestRefusedError
+from handler.journal.decoding import read
 from handler.journal.journal import Journal
 from handler.journal.pending import LOCKED
 from handler.journal.rotation_state import SWITCHED, RotationState
@@ -45,6 +46,21 @@ NOWHERE = IdentityNames("", "")
 
 
 @dataclass(frozen=True)
+class _State:
+    """fioconfig's JSON: the names and types of its Go structure. A list or text that is null is an empty one."""
+
+    # The names are fioconfig's.
+    RotationId: str
+    EstServer: str
+    StepIdx: int
+    PkeySlotIds: tuple[str, ...] | None = None
+    CertSlotIds: tuple[str, ...] | None = None
+    NewKey: str | None = None
+    NewCert: str | None = None
+    FullConfigEncrypted: str | None = None
+
+
+@dataclass(frozen=True)
 class _Left:
     """What the file says."""
 
@@ -56,23 +72,25 @@ class _Left:
 
     @classmethod
     def parse(cls, data: bytes, *, token: bool) -> "_Left":
-        """Read fioconfig's JSON. Raises ValueError, KeyError, TypeError, RecursionError, RequestRefusedError."""
-        content: Any = json.loads(data)
-        if not isinstance(content, dict):
-            raise TypeError("expected a JSON object")
-        ids = [",".join(str(each) for each in content.get(name) or ()) for name in ("PkeySlotIds", "CertSlotIds")]
+        """Read fioconfig's JSON. Raises ValueError, RequestRefusedError."""
+        content = bounded_json.loads(data)
+        try:
+            json.dumps(content, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("it names half a UTF-16 pair, which no file can hold") from None
+        left = read(_State, content, NAME)
         asked = {
-            "ROTATIONID": str(content["RotationId"]),
-            "ESTSERVER": str(content["EstServer"]),
-            "PKEYIDS": ids[0],
-            "CERTIDS": ids[1],
+            "ROTATIONID": left.RotationId,
+            "ESTSERVER": left.EstServer,
+            "PKEYIDS": ",".join(left.PkeySlotIds or ()),
+            "CERTIDS": ",".join(left.CertSlotIds or ()),
         }
         return cls(
             request=checked_request(asked, NAME, token=token),
-            step=max(0, int(content["StepIdx"])),
-            new_key=str(content.get("NewKey") or ""),
-            new_certificate=str(content.get("NewCert") or ""),
-            full_config=str(content.get("FullConfigEncrypted") or ""),
+            step=max(0, left.StepIdx),
+            new_key=left.NewKey or "",
+            new_certificate=left.NewCert or "",
+            full_config=left.FullConfigEncrypted or "",
         )
 
 
@@ -100,7 +118,7 @@ def take_over(context: Context) -> None:
         left = _Left.parse(path.read_bytes(), token=device.config.token is not None)
     except FileNotFoundError:
         return
-    except (ValueError, KeyError, TypeError, RecursionError, RequestRefusedError) as error:
+    except (ValueError, RequestRefusedError) as error:
         _put_away(path, journal, f"it cannot be taken over ({error}), and fioconfig would stumble over it for ever")
         return
     if journal.rotation is not None and journal.rotation.rotation_id != left.request.rotation_id:
