@@ -71,7 +71,9 @@ DESTDIR ?=
 PREFIX ?= /usr
 INSTALL_PYTHON ?= /usr/bin/python3
 PIP_OPTIONS ?=
+SITE_PACKAGES ?=
 INSTALLATION = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" INSTALL_PYTHON="$(INSTALL_PYTHON)" PIP_OPTIONS="$(PIP_OPTIONS)" \
+    SITE_PACKAGES="$(SITE_PACKAGES)" \
     BUILD_PYTHON="$(abspath $(BUILDER))/bin/python"
 # What builds the package, the manual and the completion: nothing that the program needs, nothing that tests need.
 BUILDER ?= build/environment

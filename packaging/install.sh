@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs the program below DESTDIR: called by `make install`, which says what the variables mean.
 set -eu
-: "${DESTDIR=}" "${PREFIX=/usr}" "${INSTALL_PYTHON=/usr/bin/python3}" "${BUILD_PYTHON=python3}" "${PIP_OPTIONS=}"
+: "${DESTDIR=}" "${PREFIX=/usr}" "${INSTALL_PYTHON=/usr/bin/python3}" "${BUILD_PYTHON=python3}" "${PIP_OPTIONS=}" \
+    "${SITE_PACKAGES=}"
 cd "$(dirname "$0")/.."
 library=$PREFIX/lib/renew-client-cert
 handlers=$DESTDIR$PREFIX/share/fioconfig/handlers
@@ -36,7 +37,7 @@ rm -rf "$new/bin"
 rm -rf "$DESTDIR$library"
 mv "$new" "$DESTDIR$library"
 
-sed -e "s|@PYTHON@|$INSTALL_PYTHON|" -e "s|@LIBRARY@|$library|" packaging/launcher.py.in >"$work/launcher"
+sed -e "s|@PYTHON@|$INSTALL_PYTHON|" -e "s|@LIBRARY@|$library${SITE_PACKAGES:+:$SITE_PACKAGES}|" packaging/launcher.py.in >"$work/launcher"
 if [ -e "$handler" ] && ! ours "$handler"; then
     mv "$handler" "$handler.fioconfig"  # the stock one, for `make uninstall`
 fi
