@@ -17,7 +17,7 @@ TOOLS := softhsm2:/usr/bin/softhsm2-util opensc:/usr/bin/pkcs11-tool strace:/usr
     man-db:/usr/bin/man strongswan-pki:/usr/bin/pki \
     libstrongswan-standard-plugins:/usr/lib/ipsec/plugins/libstrongswan-openssl.so
 
-.PHONY: bench fleet plot soak tokens install uninstall deb demo test test-crash test-model test-distribution test-systemd check lint types format tools libest clean
+.PHONY: bench fleet fuzz plot soak tokens install uninstall deb demo test test-crash test-model test-distribution test-systemd check lint types format tools libest clean
 
 demo: $(INSTALLED) tools
 	$(BIN)/python -m tests.demo --keys $(KEYS)
@@ -41,6 +41,12 @@ test-model: $(INSTALLED)
 SOAK ?=
 soak: $(INSTALLED) tools
 	$(BIN)/python -m tests.soak $(SOAK)
+
+# Spoilt input for everything that reads what others send: ten minutes for each of eleven targets.
+# FUZZ="--minutes 1", FUZZ="csrattrs TOML".
+FUZZ ?=
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.fuzz $(FUZZ)
 
 # What every kind of token can do: runs their suite and writes the table in docs/tokens.md. Some minutes.
 tokens: $(INSTALLED) tools

@@ -61,7 +61,7 @@ class _State:
 
 
 @dataclass(frozen=True)
-class _Left:
+class Left:
     """What the file says."""
 
     request: RotationRequest
@@ -71,7 +71,7 @@ class _Left:
     full_config: str
 
     @classmethod
-    def parse(cls, data: bytes, *, token: bool) -> "_Left":
+    def parse(cls, data: bytes, *, token: bool) -> "Left":
         """Read fioconfig's JSON. Raises ValueError, RequestRefusedError."""
         content = bounded_json.loads(data)
         try:
@@ -115,7 +115,7 @@ def take_over(context: Context) -> None:
     device, journal = context.device, context.journal
     path = device.storage / NAME
     try:
-        left = _Left.parse(path.read_bytes(), token=device.config.token is not None)
+        left = Left.parse(path.read_bytes(), token=device.config.token is not None)
     except FileNotFoundError:
         return
     except (ValueError, RequestRefusedError) as error:
@@ -156,7 +156,7 @@ def _put_away(path: Path, journal: Journal, why: str) -> None:
     put_in_place(target, path, mtime_ns=path.stat().st_mtime_ns)
 
 
-def _state(device: Device, left: _Left) -> RotationState | None:
+def _state(device: Device, left: Left) -> RotationState | None:
     """Say where that rotation stands, by evidence; None where there is nothing yet to go on from."""
     if not left.new_key or not left.new_certificate:
         return None
@@ -184,7 +184,7 @@ def _state(device: Device, left: _Left) -> RotationState | None:
     )
 
 
-def _other(device: Device, left: _Left, new: IdentityNames) -> IdentityNames:
+def _other(device: Device, left: Left, new: IdentityNames) -> IdentityNames:
     """Give the old identity's names where sota.toml has the new ones already: the other ids of a token."""
     if device.config.token is None:
         return NOWHERE
@@ -199,7 +199,7 @@ def _is_in_use(device: Device, current: IdentityNames, certificate: x509.Certifi
     return device.store.certificate(current.certificate) == certificate
 
 
-def _store_files(storage: Path, left: _Left, certificate: x509.Certificate) -> IdentityNames:
+def _store_files(storage: Path, left: Left, certificate: x509.Certificate) -> IdentityNames:
     """Give the new key and certificate their files, 0600. Raises RefusedError where they do not belong together."""
     key = serialization.load_pem_private_key(left.new_key.encode(), None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
@@ -213,7 +213,7 @@ def _store_files(storage: Path, left: _Left, certificate: x509.Certificate) -> I
     return names
 
 
-def _remove_copies(device: Device, left: _Left, state: RotationState | None) -> None:
+def _remove_copies(device: Device, left: Left, state: RotationState | None) -> None:
     """Remove the files that fioconfig wrote the new key to, whole or in part, and then did not use.
 
     Each of its attempts at the last step writes it to a file of a new name before sota.toml names that file.
@@ -226,7 +226,7 @@ def _remove_copies(device: Device, left: _Left, state: RotationState | None) -> 
                 remove(path)
 
 
-def _with_copy_aside(state: RotationState, context: Context, left: _Left) -> RotationState:
+def _with_copy_aside(state: RotationState, context: Context, left: Left) -> RotationState:
     """Put fioconfig's copy of config.encrypted aside: the old key may be unknown by now."""
     if context.local_config.is_readable(context.device.store.key(state.new.key)):
         return state
