@@ -18,7 +18,7 @@ TOOLS := $(TOKEN) opensc:/usr/bin/pkcs11-tool strace:/usr/bin/strace \
     man-db:/usr/bin/man strongswan-pki:/usr/bin/pki \
     libstrongswan-standard-plugins:/usr/lib/ipsec/plugins/libstrongswan-openssl.so
 
-.PHONY: bench fleet plot soak tokens install uninstall deb demo layer test test-oldest test-crash test-model test-distribution test-systemd check lint types format token tools libest clean
+.PHONY: bench fleet fuzz plot soak tokens install uninstall deb demo layer test test-oldest test-crash test-model test-distribution test-systemd check lint types format token tools libest clean
 
 demo: $(INSTALLED) $(if $(filter token,$(KEYS)),token)
 	@$(BIN)/python -m tests.demo --keys $(KEYS)
@@ -55,6 +55,12 @@ SOAK ?=
 soak: $(INSTALLED) tools
 	$(BIN)/python -m tests.soak $(SOAK)
 
+# Spoilt input for everything that reads what others send: ten minutes for each of eleven targets.
+# FUZZ="--minutes 1", FUZZ="csrattrs TOML".
+FUZZ ?=
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.fuzz $(FUZZ)
+
 # What every kind of token can do: runs their suite and writes the table in docs/tokens.md. Some minutes.
 tokens: $(INSTALLED) tools
 	$(BIN)/python -m tests.tokens.table
@@ -88,8 +94,9 @@ TARGET_PYTHON ?= /usr/bin/python3
 TARGET_PYTHON_VERSION ?=
 TARGET_STRIP ?= strip
 PIP_OPTIONS ?=
+SITE_PACKAGES ?=
 INSTALLATION = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" TARGET_PYTHON="$(TARGET_PYTHON)" TARGET_STRIP="$(TARGET_STRIP)" \
-    TARGET_PYTHON_VERSION="$(TARGET_PYTHON_VERSION)" PIP_OPTIONS="$(PIP_OPTIONS)" \
+    TARGET_PYTHON_VERSION="$(TARGET_PYTHON_VERSION)" PIP_OPTIONS="$(PIP_OPTIONS)" SITE_PACKAGES="$(SITE_PACKAGES)" \
     BUILD_PYTHON="$(abspath $(BUILDER))/bin/python"
 # What builds the package, the manual and the completion: nothing that the program needs, nothing that tests need.
 BUILDER ?= build/environment

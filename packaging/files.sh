@@ -1,15 +1,16 @@
 #!/bin/sh
 # Installs below DESTDIR what has not to be built: the launcher, units, documents. For install.sh and the Yocto recipe.
-# UNITS and UDEV: where systemd and udev look; LIBRARY: where the program is; all without DESTDIR.
+# UNITS and UDEV: where systemd and udev look; LIBRARY: where the program is; SITE_PACKAGES: libraries that the image has
+# itself; all without DESTDIR.
 set -eu
-: "${DESTDIR=}" "${PREFIX=/usr}" "${TARGET_PYTHON=/usr/bin/python3}"
+: "${DESTDIR=}" "${PREFIX=/usr}" "${TARGET_PYTHON=/usr/bin/python3}" "${SITE_PACKAGES=}"
 : "${UNITS=$PREFIX/lib/systemd}" "${UDEV=$PREFIX/lib/udev}" "${LIBRARY=$PREFIX/lib/renew-client-cert}"
 cd "$(dirname "$0")/.."
 doc=$DESTDIR$PREFIX/share/doc/renew-client-cert
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-sed -e "s|@PYTHON@|$TARGET_PYTHON|" -e "s|@LIBRARY@|$LIBRARY|" packaging/launcher.py.in >"$work/launcher"
+sed -e "s|@PYTHON@|$TARGET_PYTHON|" -e "s|@LIBRARY@|$LIBRARY${SITE_PACKAGES:+:$SITE_PACKAGES}|" packaging/launcher.py.in >"$work/launcher"
 install -D -m 755 "$work/launcher" "$DESTDIR$PREFIX/share/fioconfig/handlers/renew-client-cert"
 install -D -m 755 "$work/launcher" "$DESTDIR$PREFIX/sbin/renew-client-cert"
 for unit in systemd/*.service systemd/*.path systemd/*.timer; do

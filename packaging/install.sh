@@ -1,9 +1,9 @@
 #!/bin/sh
 # Installs the program below DESTDIR, and says what it installed: called by `make install`, which explains the variables.
 set -eu
-: "${DESTDIR=}" "${PREFIX=/usr}" "${BUILD_PYTHON=python3}" "${PIP_OPTIONS=}"
+: "${DESTDIR=}" "${PREFIX=/usr}" "${BUILD_PYTHON=python3}" "${PIP_OPTIONS=}" "${SITE_PACKAGES=}"
 : "${TARGET_PYTHON=/usr/bin/python3}" "${TARGET_PYTHON_VERSION=}" "${TARGET_STRIP=strip}"
-export TARGET_PYTHON
+export TARGET_PYTHON SITE_PACKAGES
 cd "$(dirname "$0")/.."
 library=$PREFIX/lib/renew-client-cert
 handler=$DESTDIR$PREFIX/share/fioconfig/handlers/renew-client-cert

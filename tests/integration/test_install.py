@@ -126,6 +126,37 @@ def test_nothing_of_it_is_where_other_python_programs_would_find_it(image):
     assert list(image.rglob("*-packages")) == []
 
 
+SYSTEM = "usr/lib/python3/dist-packages"
+
+
+def with_libraries_of_the_system(image, folder):
+    """Copy the image, with the libraries moved to where its Python looks for modules, and a .pth file there."""
+    tree = shutil.copytree(image, folder, symlinks=True)
+    (tree / SYSTEM).mkdir(parents=True)
+    for path in (tree / LIBRARY).iterdir():
+        if path.name not in {"handler", "hsm"}:
+            path.rename(tree / SYSTEM / path.name)
+    for place in (SYSTEM, LIBRARY):
+        (tree / place / "other.pth").write_text("import sys; sys.stderr.write('processed')\n")
+    return tree
+
+
+def test_the_program_looks_for_modules_in_its_own_folder_only_and_processes_no_pth_file(image, tmp_path):
+    tree = with_libraries_of_the_system(image, tmp_path / "image")
+    assert run(tree, PROGRAM, "--version").stderr == ""
+    assert "No module named" in run(tree, PROGRAM, "status").stderr
+
+
+def test_an_image_that_has_the_libraries_itself_names_their_folder(image, wheels, tmp_path):
+    tree = with_libraries_of_the_system(image, tmp_path / "image")
+    options = {"PIP_OPTIONS": "--no-deps", "SITE_PACKAGES": f"/{SYSTEM}"}
+    packaged([REPOSITORY / "packaging/install.sh"], tree, **wheels, **options)
+    done = run(tree, PROGRAM, "status", environment={"SOTA_DIR": "/nowhere"})
+    assert "No module named" not in done.stderr
+    assert "processed" not in done.stderr
+    assert "expected" in done.stdout + done.stderr
+
+
 def test_no_file_names_the_folder_in_which_the_image_was_made(image):
     # A path that pip notes in its records would do; one in a program, a unit or a compiled module would not.
     named = [path for path in image.rglob("*") if path.is_file() and str(image.parent).encode() in path.read_bytes()]
@@ -321,5 +352,5 @@ def _words(parser):
 
 def test_an_image_needs_no_tool_but_python_at_run_time(image):
     first = (image / PROGRAM).read_text().splitlines()[0]
-    assert first == "#!/usr/bin/python3 -I"
+    assert first == "#!/usr/bin/python3 -IS"
     assert Path(image / PROGRAM).stat().st_mode & 0o777 == 0o755
