@@ -26,11 +26,11 @@ from collections.abc import Callable
 from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_long, c_size_t, c_uint, c_ulong, c_void_p
 from typing import Any
 
-from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from hsm.certificate import Certificate
 from hsm.errors import FinalTokenError
 
 _SSL_CTRL_MODE = 33
@@ -217,8 +217,7 @@ def use_private_key(context: ssl.SSLContext, certificate_der: bytes, key: ec.Ell
     The key signs during handshakes, in the thread of the handshake; what it raises is kept for signing_error().
     Raises ValueError for a certificate that cannot be read, TlsBindingError.
     """
-    public = x509.load_der_x509_certificate(certificate_der).public_key()
-    if public != key.public_key():
+    if not Certificate.read(certificate_der).holds(key.public_key()):
         raise TlsBindingError("the certificate is for another key than the one to be used with it")
     spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     openssl = _openssl()

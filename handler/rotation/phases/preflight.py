@@ -28,12 +28,12 @@ def check_before_anything_changes(device: Device, local_config: LocalConfig, con
     key, certificate = device.identity(names)
     curve_of(certificate)
     now = datetime.now(UTC)
-    if now < certificate.not_valid_before_utc - CLOCK_TOLERANCE:
+    if certificate.begins_after(now + CLOCK_TOLERANCE):
         raise PendingError(
             f"the clock shows {now:%Y-%m-%d %H:%M} UTC, but the current certificate is valid from "
-            f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC: expected the right time, so this waits "
+            f"{certificate.shown_begin}: expected the right time, so this waits "
             "for the clock to be set",
-            certificate.not_valid_before_utc,
+            certificate.begin,
         )
     new = device.store.unused(names)
     if device.store.can_derive(names.key):
