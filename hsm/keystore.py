@@ -264,7 +264,15 @@ class TokenKeyStore:
     def authenticate(self, context: ssl.SSLContext, names: Names) -> None:
         """Make the context present that identity, without a chain. Raises hsm.tls.TlsBindingError too."""
         certificate = self.certificate(names.certificate).der
-        tls.use_private_key(context, certificate, self.key(names.key))
+        try:
+            tls.use_private_key(context, certificate, self.key(names.key))
+        except tls.TlsBindingError as error:
+            if why := tls.why_refused(certificate):
+                raise tls.TlsBindingError(
+                    f"OpenSSL on this device refuses certificate {names.certificate} of token {self._token.label!r}: "
+                    f"{why}; register the device anew, with a CA that signs with SHA-256 or better"
+                ) from error
+            raise
         tls.present_leaf_only(context)
 
     def close(self) -> None:

@@ -244,6 +244,23 @@ def use_private_key(context: ssl.SSLContext, certificate_der: bytes, key: ec.Ell
         openssl.c.EC_KEY_free(ec_key)
 
 
+def why_refused(certificate_der: bytes) -> str | None:
+    """Say why OpenSSL takes a certificate (DER) for no client's: its signature or key is too weak, or it is unreadable.
+
+    None where it takes it, or where that cannot be asked here.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        openssl = _openssl()
+        address = openssl.context(context)
+    except TlsBindingError:
+        return None
+    openssl.c.ERR_clear_error()
+    if openssl.c.SSL_CTX_use_certificate_ASN1(address, len(certificate_der), certificate_der):
+        return None
+    return openssl.error()
+
+
 def present_leaf_only(context: ssl.SSLContext) -> None:
     """Make the context send its one certificate, for software keys too. Raises TlsBindingError.
 

@@ -52,8 +52,8 @@ def utc(moment):
 class OddAuthority:
     """A CA that puts any bytes in any field, and signs them."""
 
-    def __init__(self, subject=CA_NAME):
-        self.key = ec.generate_private_key(ec.SECP256R1())
+    def __init__(self, subject=CA_NAME, key=None):
+        self.key = key or ec.generate_private_key(ec.SECP256R1())
         self.subject = subject
         self.now = dt.datetime.now(dt.UTC).replace(microsecond=0)
         self.certificate = self.issue(self.key.public_key(), subject=subject, extensions=AUTHORITY)

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from handler.crypto.signatures import algorithm_of
 from handler.errors import RequestRefusedError
 from hsm import tls
 from hsm.certificate import Certificate
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 # As fioconfig names them (os.CreateTemp of Go: "pkey.*.pem"); whatever is named otherwise was provisioned.
 _MADE_BY_ROTATION = re.compile(r"(pkey|client)\.([0-9]+|[0-9a-f]{10})\.pem", re.ASCII)
 FILE_MODE = 0o600
+REGISTER = "no server can be asked with it: register the device anew, with a CA that signs with SHA-256 or better"
 
 
 class FileKeyStore:
@@ -139,6 +141,9 @@ class FileKeyStore:
         try:
             os.write(descriptor, certificate.pem.encode())
             context.load_cert_chain(f"/proc/self/fd/{descriptor}", names.key)
+        except ssl.SSLError as error:
+            problem = refusal_by_openssl(certificate) or f"cannot be used with key {names.key}: {error}"
+            raise RequestRefusedError(f"certificate {names.certificate} {problem}; {REGISTER}") from error
         finally:
             os.close(descriptor)
         try:
@@ -158,6 +163,12 @@ class FileKeyStore:
         if not self._is_own(name):
             raise ValueError(f"{name} is not a file that a rotation makes: it is not overwritten")
         return Path(name)
+
+
+def refusal_by_openssl(certificate: Certificate) -> str | None:
+    """Say that OpenSSL on this device refuses to show a certificate to servers, and why; None where it does not."""
+    why = tls.why_refused(certificate.der)
+    return why and f"is signed with {algorithm_of(certificate)}, and OpenSSL on this device refuses it: {why}"
 
 
 def _certificate_beside(key: str) -> str:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from handler.crypto.names import shown
 from handler.device.config_encrypted import LocalConfig
 from handler.device.configuration.configuration import CA_FILE, FILE, KEYS_OF_IDENTITY, TOKEN, Configuration, Value
-from handler.device.key_files import FileKeyStore
+from handler.device.key_files import REGISTER, FileKeyStore, refusal_by_openssl
 from handler.device.keystore import IdentityNames, KeyStore
 from handler.device.storage import FOLDER
 from handler.errors import RequestRefusedError
@@ -117,6 +117,9 @@ class DeviceChecks:
         certificate, name = identity.certificate, identity.names.certificate
         curve = shown_curve(curve_of(certificate))
         said = f"{name}: {shown(certificate.subject)}, {curve}, valid until {certificate.shown_end}"
+        if refusal := refusal_by_openssl(certificate):
+            yield problem("certificate", f"{said}: it {refusal}; {REGISTER}")
+            return
         if certificate.end is None:
             yield warning("certificate", f"{said}: nobody can say when to rotate; do it soon")
             return

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from handler.crypto import certificates, ecies
 from handler.crypto.bag import certificates_in_pem
 from handler.crypto.csr import NOTHING, CsrAttributes, build_csr, spki_pem
+from handler.device.key_files import refusal_by_openssl
 from handler.errors import (
     AnswerError,
     CertificateRefusedError,
@@ -106,6 +107,10 @@ def _issued(
     now = datetime.now(UTC)
     issued = certificates.pick_issued(answer, key.public_key(), now, est.server_time or now)
     certificates.check_clock(issued, now=now, server_time=est.server_time)
+    if problem := refusal_by_openssl(issued):
+        raise CertificateRefusedError(
+            f"the issued certificate {problem}; have the EST server's CA use SHA-256 or better"
+        )
     # Its issuer is looked for in the CA file only with /cacerts beside it: a CA may have got a new key.
     certificates.check_issued(issued, current, key.public_key(), issuers=answer, now=now, tried=True)
     state = replace(state, certificate=issued.pem, chain=tuple(each.pem for each in answer if each != issued))

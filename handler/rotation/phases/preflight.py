@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from handler.crypto.encrypted_values import has_encrypted_values
 from handler.device.config_encrypted import LocalConfig
 from handler.device.device import Device
+from handler.device.key_files import REGISTER, refusal_by_openssl
 from handler.device.keystore import IdentityNames
 from handler.device.storage import FOLDER
 from handler.errors import PendingError, RequestRefusedError
@@ -27,6 +28,8 @@ def check_before_anything_changes(device: Device, local_config: LocalConfig, con
     local_config.check_replaceable()
     key, certificate = device.identity(names)
     curve_of(certificate)
+    if problem := refusal_by_openssl(certificate):
+        raise RequestRefusedError(f"certificate {names.certificate} {problem}; {REGISTER}")
     now = datetime.now(UTC)
     if certificate.begins_after(now + CLOCK_TOLERANCE):
         raise PendingError(
