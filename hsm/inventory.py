@@ -10,8 +10,6 @@ from enum import Enum
 from typing import Any
 
 import pkcs11
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pkcs11 import Attribute, KeyType, ObjectClass
@@ -20,6 +18,7 @@ from pkcs11.constants import TokenFlag
 
 from hsm import module as modules
 from hsm.attributes import TolerantMapper
+from hsm.certificate import Certificate
 from hsm.curves import curve_of, public_key, shown_curve
 from hsm.objects import class_name, class_of, label_of
 from hsm.token import PinMemory, Token
@@ -62,7 +61,7 @@ class Item:
     """Of sign, derive, sensitive and extractable those that are set on a private or secret key."""
     spki: bytes | None = None
     """The public key of a public key or certificate (DER), where it is of a known kind."""
-    certificate: x509.Certificate | None = None
+    certificate: Certificate | None = None
 
     @property
     def id(self) -> str:
@@ -176,19 +175,16 @@ def _spki(key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey | None) -> bytes | N
     return None if key is None else key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-def _certificate(der: bytes | None) -> x509.Certificate | None:
+def _certificate(der: bytes | None) -> Certificate | None:
     try:
-        return x509.load_der_x509_certificate(der or b"")
-    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
+        return Certificate.read(der or b"")
+    except ValueError:
         return None
 
 
-def _of_certificate(certificate: x509.Certificate | None) -> tuple[str, tuple[str, ...], bytes | None]:
+def _of_certificate(certificate: Certificate | None) -> tuple[str, tuple[str, ...], bytes | None]:
     """Give the type of the certificate's key, no flags, and the key."""
-    try:
-        key = None if certificate is None else certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm):
-        key = None
+    key = None if certificate is None else certificate.public_key()
     if isinstance(key, ec.EllipticCurvePublicKey):
         return shown_curve(key.curve), (), _spki(key)
     if isinstance(key, rsa.RSAPublicKey):

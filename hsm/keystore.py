@@ -16,12 +16,11 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
 from pkcs11 import Attribute, Mechanism, ObjectClass
 
 from hsm import tls
+from hsm.certificate import Certificate
 from hsm.curves import EC_PARAMS, is_pair
 from hsm.errors import (
     MixedHandlesError,
@@ -116,13 +115,13 @@ class TokenKeyStore:
             return None
         return key
 
-    def certificate(self, name: str) -> x509.Certificate:
+    def certificate(self, name: str) -> Certificate:
         """Load a certificate."""
         object_id = id_of(name)
         der = believed(self._token, lambda: self._the_certificate(object_id))
         try:
-            return x509.load_der_x509_certificate(der)
-        except (ValueError, x509.InvalidVersion) as error:
+            return Certificate.read(der)
+        except ValueError as error:
             raise ObjectConflictError(
                 f"certificate {object_id} in token {self._token.label!r} is no X.509 certificate ({error}): remove it"
             ) from error
@@ -195,7 +194,7 @@ class TokenKeyStore:
             else:
                 return
 
-    def store_certificate(self, name: str, certificate: x509.Certificate) -> None:
+    def store_certificate(self, name: str, certificate: Certificate) -> None:
         """Store a certificate in the place of ours under that id; nothing to do if it is there already.
 
         Tried again while the token is busy, as in generate().
@@ -203,8 +202,8 @@ class TokenKeyStore:
         object_id = id_of(name)
         self._patiently(lambda: self._store_once(object_id, certificate), while_absent=False)
 
-    def _store_once(self, object_id: ObjectId, certificate: x509.Certificate) -> None:
-        der = certificate.public_bytes(Encoding.DER)
+    def _store_once(self, object_id: ObjectId, certificate: Certificate) -> None:
+        der = certificate.der
         with self._token.session(f"store certificate {object_id}") as session:
             refuse_strangers(self._token, session, object_id, CERTIFICATE_LABEL)
             present = objects_under(session, object_id, ObjectClass.CERTIFICATE)
@@ -264,8 +263,16 @@ class TokenKeyStore:
 
     def authenticate(self, context: ssl.SSLContext, names: Names) -> None:
         """Make the context present that identity, without a chain. Raises hsm.tls.TlsBindingError too."""
-        certificate = self.certificate(names.certificate).public_bytes(Encoding.DER)
-        tls.use_private_key(context, certificate, self.key(names.key))
+        certificate = self.certificate(names.certificate).der
+        try:
+            tls.use_private_key(context, certificate, self.key(names.key))
+        except tls.TlsBindingError as error:
+            if why := tls.why_refused(certificate):
+                raise tls.TlsBindingError(
+                    f"OpenSSL on this device refuses certificate {names.certificate} of token {self._token.label!r}: "
+                    f"{why}; register the device anew, with a CA that signs with SHA-256 or better"
+                ) from error
+            raise
         tls.present_leaf_only(context)
 
     def close(self) -> None:

@@ -25,12 +25,19 @@ from collections.abc import Callable
 from ctypes import CFUNCTYPE, c_char_p, c_int, c_long, c_size_t, c_uint64, c_ulong, c_void_p
 from typing import Any
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from .certificate import Certificate
 from .provider import InstalledKey, Provider, TlsBindingError, kept
 
-__all__ = ["TlsBindingError", "on_certificate_request", "present_leaf_only", "signing_error", "use_private_key"]
+__all__ = [
+    "TlsBindingError",
+    "on_certificate_request",
+    "present_leaf_only",
+    "signing_error",
+    "use_private_key",
+    "why_refused",
+]
 
 _SSL_CTRL_MODE = 33
 _SSL_MODE_NO_AUTO_CHAIN = 0x8
@@ -165,8 +172,7 @@ def use_private_key(context: ssl.SSLContext, certificate_der: bytes, key: ec.Ell
     The key signs during handshakes, in the thread of the handshake; what it raises is kept for signing_error().
     Raises ValueError for a certificate that cannot be read, TlsBindingError.
     """
-    public = x509.load_der_x509_certificate(certificate_der).public_key()
-    if public != key.public_key():
+    if not Certificate.read(certificate_der).holds(key.public_key()):
         raise TlsBindingError("the certificate is for another key than the one to be used with it")
     openssl = _openssl()
     address = openssl.context(context)
@@ -185,6 +191,23 @@ def use_private_key(context: ssl.SSLContext, certificate_der: bytes, key: ec.Ell
     finally:
         # The context holds a reference of its own.
         openssl.c.EVP_PKEY_free(evp_key)
+
+
+def why_refused(certificate_der: bytes) -> str | None:
+    """Say why OpenSSL takes a certificate (DER) for no client's: its signature or key is too weak, or it is unreadable.
+
+    None where it takes it, or where that cannot be asked here.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        openssl = _openssl()
+        address = openssl.context(context)
+    except TlsBindingError:
+        return None
+    openssl.c.ERR_clear_error()
+    if openssl.c.SSL_CTX_use_certificate_ASN1(address, len(certificate_der), certificate_der):
+        return None
+    return openssl.error()
 
 
 def present_leaf_only(context: ssl.SSLContext) -> None:

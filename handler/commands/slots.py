@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
@@ -25,6 +24,7 @@ from handler.exit_status import PENDING as STATUS_PENDING
 from handler.inspection.objects import IN_USE, KEPT, LEFTOVER, PENDING, fingerprint, use_of
 from handler.inspection.pin_safety import why_no_login
 from handler.journal.snapshot import Snapshot
+from hsm.certificate import Certificate
 from hsm.curves import shown_curve
 
 if TYPE_CHECKING:
@@ -165,13 +165,11 @@ class _File:
             return cls(path, "unreadable", "-", "-", None)
         private = b"PRIVATE KEY" in data
         try:
-            key = (
-                load_pem_private_key(data, None).public_key()
-                if private
-                else x509.load_pem_x509_certificate(data).public_key()
-            )
-        except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
+            key = load_pem_private_key(data, None).public_key() if private else Certificate.of_pem(data).public_key()
+        except (ValueError, TypeError, UnsupportedAlgorithm):
             return cls(path, "private" if private else "unknown", mode, "unreadable", None)
+        if key is None:
+            return cls(path, "cert", mode, "unreadable", None)
         kind = shown_curve(key.curve) if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__.lstrip("_")
         spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         return cls(path, "private" if private else "cert", mode, kind, spki)

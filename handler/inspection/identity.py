@@ -6,14 +6,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptography import x509
-
-from handler.crypto.certificates import ec_key_of, spki_der
+from handler.crypto.csr import spki_der
 from handler.device.configuration.configuration import FILE, TOKEN, Configuration, TokenConfig
 from handler.device.key_files import FileKeyStore
 from handler.device.keystore import IdentityNames
 from handler.errors import RenewalError
 from handler.inspection.pin_safety import Unsafe, why_no_login
+from hsm.certificate import Certificate
 from hsm.errors import TokenError
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ class Identity:
     token: TokenConfig | None = None
     pin: str | None = None
     """How the token's PIN stands."""
-    certificate: x509.Certificate | None = None
+    certificate: Certificate | None = None
     fits: bool | None = None
     """Whether the certificate is for the key in use."""
     problem: str | None = None
@@ -39,8 +38,9 @@ class Identity:
     """The token's objects, as far as they were seen."""
 
     def days_left(self, now: datetime) -> int | None:
-        """Give the whole days that the certificate is still valid; negative once it has ended."""
-        return None if self.certificate is None else (self.certificate.not_valid_after_utc - now).days
+        """Give the whole days that the certificate is still valid; negative once it has ended, None for none."""
+        end = None if self.certificate is None else self.certificate.end
+        return None if end is None else (end - now).days
 
 
 def read_identity(configured: Configuration) -> Identity:
@@ -133,8 +133,8 @@ def _under(items: "list[Item]", kind: str, object_id: str) -> "list[Item]":
     return [each for each in items if (each.kind, each.id) == (kind, object_id)]
 
 
-def _same(certificate: x509.Certificate, spki: bytes | None) -> bool:
-    key = ec_key_of(certificate)
+def _same(certificate: Certificate, spki: bytes | None) -> bool:
+    key = certificate.ec_key()
     return key is not None and spki_der(key) == spki
 
 

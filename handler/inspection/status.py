@@ -6,7 +6,6 @@ It takes no lock, needs no network, and leaves the PIN alone wherever the token 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from handler.device import completed_rotations as completed
 from handler.device.configuration.configuration import TOKEN, Configuration
@@ -22,9 +21,6 @@ from handler.journal.rotation_state import PROVED
 from handler.journal.snapshot import Snapshot
 
 from .objects import AMBIGUOUS, IN_USE, STRANGE, use_of
-
-if TYPE_CHECKING:
-    from cryptography import x509
 
 EMPTY = "empty"
 
@@ -131,9 +127,3 @@ def undelivered(view: Snapshot) -> int | None:
     if view.problem is not None:
         return None
     return view.pending.undelivered if view.pending else 0
-
-
-def serial(certificate: "x509.Certificate") -> str:
-    """Give the serial number as openssl(1) does: whole bytes, in hexadecimal."""
-    number = certificate.serial_number
-    return number.to_bytes((number.bit_length() + 7) // 8 or 1).hex()

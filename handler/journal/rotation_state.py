@@ -4,10 +4,10 @@ import base64
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography import x509
-
 from handler.device.keystore import IdentityNames
 from handler.device.request import RotationRequest
+from hsm import der
+from hsm.certificate import Certificate
 
 from .decoding import MalformedError, read
 from .events import Event
@@ -107,9 +107,9 @@ def _check_encoded(rotation: RotationState) -> None:
     """Raise MalformedError where what is kept in base64 or PEM is none."""
     try:
         if rotation.csr is not None:
-            x509.load_der_x509_csr(base64.b64decode(rotation.csr, validate=True))
+            der.one(base64.b64decode(rotation.csr, validate=True), der.SEQUENCE)
         for pem in (rotation.certificate, *rotation.chain):
             if pem is not None:
-                x509.load_pem_x509_certificate(pem.encode())
-    except (ValueError, x509.InvalidVersion) as error:
+                Certificate.of_pem(pem.encode())
+    except ValueError as error:
         raise MalformedError(f"rotation: a CSR or certificate that is none: {error}") from error

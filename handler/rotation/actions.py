@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
-from handler.crypto.certificates import device_id
+from handler.crypto.names import common_name
 from handler.device import completed_rotations
 from handler.errors import FORESEEABLE, PendingError, RequestRefusedError, ServerRefusedError, describe, is_final
 from handler.journal.events import STARTED, Event
@@ -131,7 +131,7 @@ class Actions:
                 self._report_refusal([events.make(STARTED), events.make(COMPLETED, failure=describe(error))])
             raise
         self._memory.request = None
-        self._journal.device = device_id(self._device.store.certificate(old.certificate))
+        self._journal.device = common_name(self._device.store.certificate(old.certificate).subject)
         state = proof.with_kept_key(self._context, RotationState(request, old, new))
         self._journal.record(state, events.make(STARTED), taken=True)
 

@@ -7,6 +7,7 @@ they leave TLS, head and framing included: no line and no chunk grows without en
 
 import errno
 import http.client
+import logging
 import socket
 import ssl
 import time
@@ -19,7 +20,10 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPSConnectionPool
 
+from handler.crypto.bag import certificates_in_pem
 from handler.errors import AnswerError, OfflineError, PendingError
+
+log = logging.getLogger(__name__)
 
 MAX_INTERIM = 16
 """Interim answers (1xx, RFC 9110 §15.2) before the final one."""
@@ -83,8 +87,20 @@ def client_context(ca_file: Path) -> ssl.SSLContext:
         context.load_verify_locations(cafile=str(ca_file))
     except OSError as error:  # it does not say which file
         error.filename = str(ca_file)
-        raise
+        if not isinstance(error, ssl.SSLError) or not _trust_each(context, ca_file):
+            raise
     return context
+
+
+def _trust_each(context: ssl.SSLContext, ca_file: Path) -> bool:
+    """Trust those certificates of a file that OpenSSL can read, if it cannot read all; tell whether there is any."""
+    found, _ = certificates_in_pem(ca_file.read_bytes())
+    for certificate in found:
+        try:
+            context.load_verify_locations(cadata=certificate.der)
+        except ssl.SSLError as error:
+            log.warning("%s: certificate %s is skipped, it cannot be read: %s", ca_file, certificate.serial, error)
+    return bool(context.get_ca_certs(binary_form=True))
 
 
 def connect(host: str, port: int, deadline: Deadline, timeout: float) -> socket.socket:

@@ -10,6 +10,7 @@ import socket
 import ssl
 import struct
 import threading
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
@@ -211,7 +212,9 @@ class _Conversation(BaseHTTPRequestHandler):
         self._number = number
         self._chain = connection._sslobj.get_unverified_chain() or []
         der = connection.getpeercert(binary_form=True) if self._chain else None
-        self._certificate = x509.load_der_x509_certificate(der) if der else None
+        with warnings.catch_warnings():  # of serial numbers that are none
+            warnings.simplefilter("ignore")
+            self._certificate = x509.load_der_x509_certificate(der) if der else None
         self._https = server
         super().__init__(connection, client, server)
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from handler.crypto.names import shown
 from handler.device.config_encrypted import LocalConfig
 from handler.device.configuration.configuration import CA_FILE, FILE, KEYS_OF_IDENTITY, TOKEN, Configuration, Value
-from handler.device.key_files import FileKeyStore
+from handler.device.key_files import REGISTER, FileKeyStore, refusal_by_openssl
 from handler.device.keystore import IdentityNames, KeyStore
 from handler.device.storage import FOLDER
 from handler.errors import RequestRefusedError
@@ -115,9 +116,14 @@ class DeviceChecks:
             return
         certificate, name = identity.certificate, identity.names.certificate
         curve = shown_curve(curve_of(certificate))
-        end = certificate.not_valid_after_utc
-        said = f"{name}: {certificate.subject.rfc4514_string()}, {curve}, valid until {end:%Y-%m-%d %H:%M} UTC"
-        left = end - datetime.now(UTC)
+        said = f"{name}: {shown(certificate.subject)}, {curve}, valid until {certificate.shown_end}"
+        if refusal := refusal_by_openssl(certificate):
+            yield problem("certificate", f"{said}: it {refusal}; {REGISTER}")
+            return
+        if certificate.end is None:
+            yield warning("certificate", f"{said}: nobody can say when to rotate; do it soon")
+            return
+        left = certificate.end - datetime.now(UTC)
         if left <= timedelta():
             yield problem("certificate", f"{said}: it has ended, servers refuse it; register the device anew")
         elif left < SOON:
@@ -129,11 +135,9 @@ class DeviceChecks:
         """Look whether the certificate is valid already."""
         now = datetime.now(UTC)
         certificate = self.identity.certificate
-        if certificate is not None and now < certificate.not_valid_before_utc - CLOCK_TOLERANCE:
-            begin = certificate.not_valid_before_utc
-            yield problem(
-                "clock", f"shows {now:%Y-%m-%d %H:%M} UTC, but the certificate begins {begin:%Y-%m-%d %H:%M}: set it"
-            )
+        if certificate is not None and certificate.begins_after(now + CLOCK_TOLERANCE):
+            begin = certificate.shown_begin
+            yield problem("clock", f"shows {now:%Y-%m-%d %H:%M} UTC, but the certificate begins {begin}: set it")
         else:
             yield ok("clock", f"shows {now:%Y-%m-%d %H:%M} UTC")
 
@@ -251,13 +255,15 @@ def _ca_finding(configured: Configuration) -> Result:
     if path is None:
         return skipped("CA file", f"{CA_FILE} is not set")
     try:
-        anchors = configured.anchors()
+        anchors, notes = configured.anchors()
     except RequestRefusedError as error:
         return problem("CA file", str(error))
-    ended = [each for each in anchors if each.not_valid_after_utc <= datetime.now(UTC)]
+    ended = [each for each in anchors if each.has_ended(datetime.now(UTC))]
     if ended:
         said = f"{path}: {len(ended)} of {len(anchors)} certificates have ended; put the new ones of the factory there"
         return (problem if len(ended) == len(anchors) else warning)("CA file", said)
+    if notes:
+        return warning("CA file", f"{path}: {len(anchors)} trusted; {'; '.join(notes)}; put them there again")
     return ok("CA file", f"{path}: {len(anchors)} trusted")
 
 

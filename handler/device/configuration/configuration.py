@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cryptography import x509
-
+from handler.crypto.bag import certificates_in_pem
 from handler.device.key_files import FileKeyStore
 from handler.device.keystore import IdentityNames
 from handler.device.url import https_url, shown
 from handler.errors import RequestRefusedError
+from hsm.certificate import Certificate
 
 from .toml_files import SotaConfig, UnreadError
 
@@ -148,19 +148,18 @@ class Configuration:
             names=IdentityNames(*map(self.demand, KEYS_OF_IDENTITY[source])),
         )
 
-    def anchors(self) -> list[x509.Certificate]:
-        """Read the CA file. Raises RequestRefusedError."""
+    def anchors(self) -> tuple[list[Certificate], list[str]]:
+        """Read the CA file; give notes on what is skipped in it too. Raises RequestRefusedError."""
         path = Path(self.demand(CA_FILE))
         where = f"{path} ({CA_FILE} in {self.sota.origin(CA_FILE)})"
         mend = f"put the factory's CA certificates there, or correct {CA_FILE}"
         try:
-            return x509.load_pem_x509_certificates(path.read_bytes())
+            found, notes = certificates_in_pem(path.read_bytes())
         except OSError as error:
             raise RequestRefusedError(f"{where} cannot be read: {error.strerror}; {mend}") from error
-        except (ValueError, x509.InvalidVersion) as error:
-            raise RequestRefusedError(
-                f"{where} holds no readable certificates: expected one or more in PEM; {mend}"
-            ) from error
+        if not found:
+            raise RequestRefusedError(f"{where} holds no readable certificates: expected one or more in PEM; {mend}")
+        return found, notes
 
     @property
     def odd(self) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
-from handler.crypto.certificates import spki_pem
+from handler.crypto.csr import spki_pem
 from handler.device.keystore import IdentityNames
 from handler.errors import (
     FORESEEABLE,

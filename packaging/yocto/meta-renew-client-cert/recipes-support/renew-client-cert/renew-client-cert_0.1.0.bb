@@ -35,7 +35,7 @@ do_install:append() {
     rm -r ${D}${PYTHON_SITEPACKAGES_DIR} ${D}${bindir}
     rmdir -p --ignore-fail-on-non-empty ${D}${libdir}/${PYTHON_DIR}
     nativepython3 -m compileall -q --invalidation-mode unchecked-hash -s ${D} -p / ${D}${PRIVATE_DIR}
-    DESTDIR=${D} PREFIX=${prefix} TARGET_PYTHON=${bindir}/python3 LIBRARY=${PRIVATE_DIR} \
+    DESTDIR=${D} PREFIX=${prefix} TARGET_PYTHON=${bindir}/python3 LIBRARY=${PRIVATE_DIR} SITE_PACKAGES=${PYTHON_SITEPACKAGES_DIR} \
         UNITS=${systemd_unitdir} UDEV=${nonarch_base_libdir}/udev ${S}/packaging/files.sh
     printf 'enable renew-client-cert-if-due.timer\n' >${D}${systemd_unitdir}/system-preset/79-renew-client-cert-timer.preset
 }
