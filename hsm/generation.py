@@ -1,6 +1,7 @@
 """Making a key pair in a token: room first, then the pair, then the sight of it; or all that was made goes again."""
 
 import logging
+import time
 from collections.abc import Callable
 
 import pkcs11
@@ -82,11 +83,13 @@ def _made(
         if any(each.kind in PAIR for each in found):
             raise TokenError(f"key {object_id} of token {token.label!r} is still there: it was not removed")
         try:
+            began = time.monotonic()
             private = generate_pair(session, object_id, curve, is_explicit=is_explicit)
         except p11.TemplateInconsistent:
             if is_explicit:
                 raise
         else:
+            token.took("make a key", began)
             break
     values = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.ID: object_id.cka_id, Attribute.LABEL: KEY_LABEL}
     return Found(private, values)

@@ -4,6 +4,7 @@ CSR, ECIES and TLS take an ec.EllipticCurvePrivateKey and need not know where it
 over a digest made here, which every token can; CKM_ECDSA_SHA256 is not there in all of them.
 """
 
+import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pkcs11
@@ -93,7 +94,9 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
             private = self._private(session)
             if not hasattr(private, "sign"):
                 raise UnsupportedError(f"key {self._id} of token {self._token.label!r} was made without leave to sign")
+            began = time.monotonic()
             raw: bytes = private.sign(digest, mechanism=Mechanism.ECDSA)
+            self._token.took("sign", began)
             return raw
 
     def exchange(self, algorithm: ec.ECDH, peer_public_key: ec.EllipticCurvePublicKey) -> bytes:
@@ -127,7 +130,9 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
                 raise UnsupportedError(
                     f"key {self._id} of token {self._token.label!r} was made without leave to derive"
                 )
+            began = time.monotonic()
             secret = self._secret(private, point)
+            self._token.took("agree on a secret", began)
             try:
                 value: bytes = secret[Attribute.VALUE]
             finally:

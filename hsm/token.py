@@ -10,6 +10,7 @@ well, or the login is gone, the module is started anew first, which is the only 
 """
 
 import contextlib
+import logging
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
     from hsm.keys import TokenPrivateKey
     from hsm.objects import Found
     from hsm.slots import ObjectId
+
+SLOW = 1.0
+"""Seconds that an operation with a key takes, from which on a token is slow."""
+
+_log = logging.getLogger(__name__)
 
 # Uses that failed in a row, after which a fresh session is not enough.
 _TOO_MANY = 2
@@ -60,6 +66,8 @@ class Token:
         self._failures = 0
         self._era = 0
         self._used_at = 0.0
+        self.is_slow = False
+        """Whether an operation with a key has taken long."""
         self.seen: list[Found] | None = None
         """What is in it, as far as that was looked at in this era (hsm.objects)."""
         self.missing: set[str] = set()
@@ -101,6 +109,13 @@ class Token:
         if seen is not None:
             self.missing.clear()
         self._era += 1
+
+    def took(self, what: str, since: float) -> None:
+        """Note how long an operation with a key took that began at that time (time.monotonic)."""
+        seconds = time.monotonic() - since
+        if seconds > SLOW and not self.is_slow:
+            self.is_slow = True
+            _log.warning("Token %r took %.0f s to %s: waiting for it each time.", self.label, seconds, what)
 
     def reinitialize(self) -> None:
         """Start the module anew (frees what tpm2-pkcs11 leaks with every generated key). Raises TokenError."""

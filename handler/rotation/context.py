@@ -13,7 +13,8 @@ from handler.journal.events import EventFactory
 from handler.journal.journal import Journal
 from handler.journal.rotation_state import RotationState
 from handler.servers.connections import Connections
-from handler.servers.http import Deadline, Limits
+from handler.servers.deadline import Deadline
+from handler.servers.http import Limits
 
 from .fioconfig import Fioconfig
 from .progress import Progress

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 from handler.crypto.encrypted_values import ConfigEntries
 from handler.errors import FORESEEABLE, PendingError
 
+from .deadline import Deadline
 from .est import EstClient
 from .gateway import GatewayClient
-from .http import Deadline, HttpClient, Limits
+from .http import HttpClient, Limits
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,6 @@ What happens to a request, in order:
 import logging
 import ssl
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -37,8 +36,10 @@ from handler.errors import (
 )
 from hsm import tls
 from hsm.errors import TokenError
+from hsm.stopwatch import TOKENS
 
 from .connection_errors import judge
+from .deadline import Deadline
 from .response import Answer
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ TRANSIENT_STATUSES = frozenset({408, 425, 429, *range(500, 600)}) - {501, 505}
 REDIRECT_STATUSES = frozenset({301, 302, 307, 308})
 DONE_STATUSES = frozenset({200, 201})
 OPTIONAL_RETRIES = 2
+IDLE = 10.0
+"""Seconds that the token worked, after which a connection is not used again: its server has waited for too long."""
 USER_AGENT = f"renew-client-cert/{__version__}"
 
 
@@ -60,18 +63,6 @@ class Limits:
     retry_delays: tuple[float, ...] = (1.0, 2.0, 5.0, 13.0, 30.0)
     answer: int = 1_000_000
     lock_wait: float = 60.0
-
-
-class Deadline:
-    """The moment by which a call has to end, on the monotonic clock."""
-
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
-
-    @property
-    def remaining(self) -> float:
-        """Seconds left, 0 when the time is up."""
-        return max(0.0, self._end - time.monotonic())
 
 
 class HttpClient:
@@ -103,6 +94,7 @@ class HttpClient:
             self._watching = False
         self.repeated = False
         """Whether the last request was sent more than once: an earlier answer may have been lost."""
+        self._token_before = TOKENS.seconds
         self._session = _Session()
         self._session.trust_env = False
         self._session.headers.clear()
@@ -187,6 +179,8 @@ class HttpClient:
         remaining = self._deadline.remaining
         if not remaining:
             raise PendingError(f"no time left to ask {urlsplit(url).netloc}")
+        if TOKENS.seconds - self._token_before > IDLE:
+            self.fresh_connection()
         timeouts = (min(self._limits.connect, remaining), min(self._limits.read, remaining))
         headers = {
             "User-Agent": USER_AGENT,
@@ -198,6 +192,7 @@ class HttpClient:
             method, url, data=body, headers=headers, timeout=timeouts, allow_redirects=False, stream=True
         ) as response:
             content = self._read(response, url)
+            self._token_before = TOKENS.seconds
             return Answer(url, response.status_code, response.headers, content)
 
     def _read(self, response: requests.Response, url: str) -> bytes:

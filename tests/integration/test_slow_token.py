@@ -1,9 +1,13 @@
 """A token that takes its time: how often it is called, and what it is asked once only."""
 
+import subprocess
+import sys
+
 import pytest
 
 from handler.exit_status import DONE, REFUSED, SWITCHED, WARNINGS
-from tests.bench.slow_module import SlowModule
+from tests.bench.slow_module import SlowModule, Speed
+from tests.simulators.device import REPOSITORY
 from tests.simulators.device_config import DEVICE_FILES, FACTORY_FILES, PlainFile
 from tests.simulators.factory import running_factory
 from tests.softhsm import remove_token
@@ -96,3 +100,26 @@ def test_a_token_that_refuses_both_templates_is_refused_with_its_words(factory, 
     assert "TemplateInconsistent" in done.stderr
     assert slow.counted.calls["C_GenerateKeyPair"] == 2
     assert device.token_objects() == before
+
+
+_CALL = (
+    "import sys; from dataclasses import replace; from pathlib import Path\n"
+    "from tests.integration.in_process import LIMITS, call; from tests.simulators.device import Device\n"
+    "outcome = call(Device(Path(sys.argv[1]), None, None, {}, None, ''), limits=replace(LIMITS, total=5.0))\n"
+    "print(outcome.said); sys.exit(outcome.status)\n"
+)
+
+
+def test_a_token_that_takes_longer_than_the_network_may_still_rotates(tmp_path):
+    """Its operations take nine seconds here, and the network has five for all that it does."""
+    with running_factory(tmp_path / "device", "token", config=PLAIN, config_device=PLAIN) as factory:
+        device, slow = factory.device, SlowModule(factory.device, tmp_path, Speed(operation=1100.0))
+        device.write_request(ID)
+        command = [sys.executable, "-c", _CALL, device.folder]
+        environment = device.environment() | slow.environment()
+        done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == SWITCHED, done.stdout + done.stderr
+        assert "waiting for it each time" in done.stderr
+        assert device.current_identity().public_key == factory.gateway.current
+        assert slow.counted.operations >= 8
+        remove_token(device.token)

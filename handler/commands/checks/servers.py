@@ -19,9 +19,10 @@ from handler.device.url import https_url
 from handler.errors import PendingError, ServerBusyError, ServerRefusedError
 from handler.inspection.effective_request import EffectiveRequest
 from handler.journal.snapshot import Snapshot
+from handler.servers.deadline import Deadline
 from handler.servers.est import EstClient
 from handler.servers.gateway import GatewayClient
-from handler.servers.http import Deadline, HttpClient, Limits
+from handler.servers.http import HttpClient, Limits
 from handler.servers.response import Answer
 
 from .device import DeviceChecks

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from handler.servers.http import Deadline, HttpClient, Limits
+from handler.servers.deadline import Deadline
+from handler.servers.http import HttpClient, Limits
 from tests.simulators import https_server
 from tests.simulators.pki import FactoryPki, load_identity
 
