@@ -16,9 +16,15 @@ KEY_LABEL = "tls"
 CERTIFICATE_LABEL = "client"
 
 
-def generate_pair(session: pkcs11.Session, object_id: ObjectId, curve: ec.EllipticCurve) -> None:
-    """Make the pair as lmp-device-register does. tpm2-pkcs11 refuses what is left out, and wants what is in."""
-    session.generate_keypair(
+def generate_pair(
+    session: pkcs11.Session, object_id: ObjectId, curve: ec.EllipticCurve, *, is_explicit: bool = False
+) -> Any:  # noqa: ANN401 - pkcs11 makes its classes as it runs
+    """Make the pair as lmp-device-register does; give the private key. tpm2-pkcs11 refuses what is left out here.
+
+    `is_explicit`: class and curve are in the private template too, as some secure elements want it, and others refuse.
+    """
+    explicit = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.EC_PARAMS: EC_PARAMS[curve.name]}
+    _, private = session.generate_keypair(
         KeyType.EC,
         id=object_id.cka_id,
         label=KEY_LABEL,
@@ -36,11 +42,13 @@ def generate_pair(session: pkcs11.Session, object_id: ObjectId, curve: ec.Ellipt
             Attribute.EXTRACTABLE: False,
             Attribute.DECRYPT: DEFAULT,
             Attribute.UNWRAP: DEFAULT,
+            **(explicit if is_explicit else {}),
         },
     )
+    return private
 
 
-def create_certificate(session: pkcs11.Session, object_id: ObjectId, certificate: Certificate) -> None:
+def create_certificate(session: pkcs11.Session, object_id: ObjectId, certificate: Certificate) -> Any:  # noqa: ANN401
     """Create the certificate object (PKCS#11 v2.40 §4.6.3), without issuer and serial number where a token has none."""
     attributes: dict[Attribute, Any] = {
         Attribute.CLASS: ObjectClass.CERTIFICATE,
@@ -57,6 +65,6 @@ def create_certificate(session: pkcs11.Session, object_id: ObjectId, certificate
         Attribute.SERIAL_NUMBER: certificate.serial_number.encoded,
     }
     try:
-        session.create_object(attributes | optional)
+        return session.create_object(attributes | optional)
     except (p11.AttributeTypeInvalid, p11.AttributeValueInvalid, p11.TemplateInconsistent):
-        session.create_object(attributes)
+        return session.create_object(attributes)

@@ -1,6 +1,7 @@
 """`slots`: what is in the token, or in the storage folder, as a table (inspection/objects.py explains the uses)."""
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from handler.device.keystore import IdentityNames
 from handler.errors import FORESEEABLE, RequestRefusedError, describe, is_final
 from handler.exit_status import DONE, REFUSED
 from handler.exit_status import PENDING as STATUS_PENDING
+from handler.inspection.identity import token_of
 from handler.inspection.objects import IN_USE, KEPT, LEFTOVER, PENDING, fingerprint, use_of
 from handler.inspection.pin_safety import why_no_login
 from handler.journal.snapshot import Snapshot
@@ -80,15 +82,13 @@ def _token_listing(configured: Configuration, config: TokenConfig) -> Listing:
 
 def _items(config: TokenConfig, storage: Path | None) -> "tuple[list[Item], list[str]]":
     """List the objects, logged in where that risks nothing; give notes about what is not seen."""
-    from hsm.inventory import Inventory  # noqa: PLC0415 - only where a token is used
+    from hsm.inventory import Inventory, items  # noqa: PLC0415 - only where a token is used
 
-    inventory = Inventory(config.module, config.label)
     unseen = why_no_login(config, storage)
     if unseen is None:
-        from handler.device.refused_pin import RefusedPin  # noqa: PLC0415
-
-        return inventory.items(config.pin, None if storage is None else RefusedPin(storage)), []
-    return inventory.public_items(), [f"private keys are not shown: {unseen}"]
+        with contextlib.closing(token_of(config, storage)) as token:
+            return items(token), []
+    return Inventory(config.module, config.label).public_items(), [f"private keys are not shown: {unseen}"]
 
 
 def _row(

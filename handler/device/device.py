@@ -99,6 +99,11 @@ class Device:
             self._store.close()
             self._store = self._token = None
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether operations with the key take seconds, so that one thing is better done after the other."""
+        return self._token is not None and self._token.is_slow
+
     def names_in_use(self, *known: IdentityNames) -> IdentityNames:
         """Give the names of the identity that the configuration on disk points at now.
 

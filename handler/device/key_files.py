@@ -125,6 +125,9 @@ class FileKeyStore:
         """Tell that keys in files can do ECDH."""
         return True
 
+    def check(self, names: IdentityNames) -> None:
+        """Nothing: files are read each time."""
+
     def authenticate(self, context: ssl.SSLContext, names: IdentityNames) -> None:
         """Make the context present the one certificate, without what else its file holds (EST servers refuse a chain).
 

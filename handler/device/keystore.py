@@ -62,6 +62,9 @@ class KeyStore(Protocol):
     def can_derive(self, name: str) -> bool:
         """Tell whether that key can do ECDH, which encrypted configuration values need."""
 
+    def check(self, names: IdentityNames) -> None:
+        """See that the identity is there still, right before the configuration names it."""
+
     def authenticate(self, context: ssl.SSLContext, names: IdentityNames) -> None:
         """Make the context present that identity: the one certificate, without a chain."""
 

@@ -13,8 +13,8 @@ from handler.journal.events import STARTED, Event
 from handler.journal.pending import COMPLETED
 from handler.journal.rotation_state import SWITCHED, RotationState
 from handler.servers.connections import Connections
+from handler.servers.deadline import Deadline
 from handler.servers.http import Limits
-from handler.servers.transport import Deadline
 
 from .context import Context
 from .deliveries import Deliveries
@@ -153,10 +153,10 @@ class Actions:
         if step.number == SWITCHED:
             # From the switch on nothing else may show the gateway a certificate: the proof comes first.
             self._deliveries.stop()
-        else:
+        elif not self._device.is_slow:  # else servers would wait in several handshakes for one token
             self._deliveries.begin(old)
-        if action is Action.ENROL:
-            context.connections.prepare_gateway(old)
+            if action is Action.ENROL:
+                context.connections.prepare_gateway(old)
         in_use = named_by_configuration(context, context.rotation) is Named.NEW
         run_step(context, step, is_new_in_use=in_use)
         self._deliveries.notify()

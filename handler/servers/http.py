@@ -38,10 +38,12 @@ from handler.errors import (
 )
 from hsm import tls
 from hsm.errors import TokenError
+from hsm.stopwatch import TOKENS
 
 from .connection_errors import judge
+from .deadline import Deadline
 from .response import Answer
-from .transport import Allowance, Deadline, client_context, session
+from .transport import Allowance, client_context, session
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,8 @@ FRAMING = 8
 HEAD = 1_000_000
 """Bytes of the greatest head: http.client reads 100 lines of 64 KB."""
 OPTIONAL_RETRIES = 2
+IDLE = 10.0
+"""Seconds that the token worked, after which a connection is not used again: its server has waited for too long."""
 USER_AGENT = f"renew-client-cert/{__version__}"
 
 
@@ -96,6 +100,7 @@ class HttpClient:
             self._watching = False
         self.repeated = False
         """Whether the last request was sent more than once: an earlier answer may have been lost."""
+        self._token_before = TOKENS.seconds
         self._allowance = Allowance(deadline)
         self._session = session(self._context, self._allowance, self._limits.connect)
 
@@ -189,6 +194,8 @@ class HttpClient:
         remaining = self._deadline.remaining
         if not remaining:
             raise PendingError(f"no time left to ask {urlsplit(url).netloc}")
+        if TOKENS.seconds - self._token_before > IDLE:
+            self.fresh_connection()
         timeouts = (min(self._limits.connect, remaining), min(self._limits.read, remaining))
         headers = {
             "User-Agent": USER_AGENT,
@@ -202,6 +209,7 @@ class HttpClient:
                 method, url, data=body, headers=headers, timeout=timeouts, allow_redirects=False, stream=True
             ) as response:
                 content = self._read(response, url)
+                self._token_before = TOKENS.seconds
                 return Answer(url, response.status_code, response.headers, content)
         except (RenewalError, TokenError, OSError, RuntimeError, urllib3.exceptions.HTTPError):
             raise

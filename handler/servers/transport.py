@@ -10,7 +10,6 @@ import http.client
 import logging
 import socket
 import ssl
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,24 +22,14 @@ from urllib3.connectionpool import HTTPSConnectionPool
 from handler.crypto.bag import certificates_in_pem
 from handler.errors import AnswerError, OfflineError, PendingError
 
+from .deadline import Deadline
+
 log = logging.getLogger(__name__)
 
 MAX_INTERIM = 16
 """Interim answers (1xx, RFC 9110 §15.2) before the final one."""
 SWITCHING_PROTOCOLS = 101
 NO_NETWORK = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
-
-
-class Deadline:
-    """The moment by which a call has to end, on the monotonic clock."""
-
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
-
-    @property
-    def remaining(self) -> float:
-        """Seconds left, 0 when the time is up."""
-        return max(0.0, self._end - time.monotonic())
 
 
 class Allowance:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from handler.crypto import ecies
 from handler.crypto.names import shown
 from handler.device.config_encrypted import LocalConfig
 from handler.device.configuration.configuration import CA_FILE, FILE, KEYS_OF_IDENTITY, TOKEN, Configuration, Value
@@ -16,12 +17,13 @@ from handler.device.keystore import IdentityNames, KeyStore
 from handler.device.storage import FOLDER
 from handler.errors import RequestRefusedError
 from handler.inspection.effective_request import EffectiveRequest
-from handler.inspection.identity import read_identity
+from handler.inspection.identity import read_identity, token_of
 from handler.inspection.pin_safety import why_no_login
 from handler.journal.snapshot import Snapshot
 from handler.rotation.phases.enrolment import curve_of
 from handler.rotation.phases.preflight import CLOCK_TOLERANCE
 from hsm.curves import is_pair, shown_curve
+from hsm.errors import UnsupportedError
 
 from .result import OK, WARNING, Result, ok, problem, skipped, warning
 
@@ -44,7 +46,7 @@ class DeviceChecks:
         self.configured = configured
         self.asked = asked
         self.view = view
-        self.identity = read_identity(configured)
+        self.identity = read_identity(configured, log_in=True)
         self.store: KeyStore | None = None
         self.no_store = "the key in use cannot be used"
         """Why there is no store."""
@@ -57,6 +59,8 @@ class DeviceChecks:
         """Log out."""
         if self.store is not None:
             self.store.close()
+        elif self.identity.opened is not None:
+            self.identity.opened.close()
 
     @property
     def names(self) -> IdentityNames | None:
@@ -150,20 +154,21 @@ class DeviceChecks:
         if self.configured.source != TOKEN or config is None:
             self.no_store = "the configuration does not say where the key is"
             return
-        from handler.device.refused_pin import RefusedPin  # noqa: PLC0415
         from hsm.inventory import Inventory  # noqa: PLC0415 - only where a token is used
         from hsm.keystore import TokenKeyStore  # noqa: PLC0415
         from hsm.slots import ObjectId  # noqa: PLC0415
-        from hsm.token import Token  # noqa: PLC0415
 
         self.no_store = "the token is not open"
         Inventory(config.module, config.label).pin_state()
         yield ok("token", f"{config.label} is there (module {config.module})")
-        unsafe = why_no_login(config, storage)
+        if self.identity.refusal is not None:
+            raise self.identity.refusal
+        unsafe = None if self.identity.opened else why_no_login(config, storage)
         if unsafe is not None:
             yield (problem if unsafe.hopeless else warning)("token", unsafe.reason)
             return
-        token = Token(config.module, config.label, config.pin, None if storage is None else RefusedPin(storage))
+        # What the configuration lacks may have kept the look at the identity from the token.
+        token = self.identity.opened or token_of(config, storage)
         token.open()
         ids = [[ObjectId.parse(each) for each in part] for part in (self.asked.key_ids, self.asked.certificate_ids)]
         self.store, self.no_store = TokenKeyStore(token, *ids), UNUSABLE
@@ -206,17 +211,22 @@ class DeviceChecks:
         local = LocalConfig(storage / "config.encrypted", storage / FOLDER / "config.encrypted")
         local.check_replaceable()
         encrypted = local.has_encrypted_values()
-        if self.store.can_derive(self.names.key):
-            there = "its values are readable with this key" if encrypted else "nothing in it is encrypted"
-            if self.view.rotation is None:
+        there = "its values are readable with this key" if encrypted else "nothing in it is encrypted"
+        try:
+            if encrypted and self.view.rotation is None:
                 local.check_readable(key)
+            elif not ecies.is_usable(key):
+                yield problem("key", "it does not decrypt what was encrypted to it: register the device again")
+                return
             elif encrypted:  # in the middle of one it may be for the other key, and is seen to by that
                 there = "not looked at while a rotation is pending"
             yield ok("key", f"derives; config.encrypted: {there}")
-        elif encrypted:
-            yield problem("key", "this token cannot derive keys (ECDH), and config.encrypted holds encrypted values")
-        else:
-            yield warning("key", "this token cannot derive keys (ECDH): nothing may be encrypted to this device")
+        except UnsupportedError:
+            if encrypted:
+                said = "this token cannot derive keys (ECDH), and config.encrypted holds encrypted values"
+                yield problem("key", said)
+            else:
+                yield warning("key", "this token cannot derive keys (ECDH): nothing may be encrypted to this device")
 
     def rotation(self) -> Iterator[Result]:
         """Say what is pending."""

@@ -20,11 +20,11 @@ from handler.device.url import https_url
 from handler.errors import PendingError, ServerBusyError, ServerRefusedError
 from handler.inspection.effective_request import EffectiveRequest
 from handler.journal.snapshot import Snapshot
+from handler.servers.deadline import Deadline
 from handler.servers.est import EstClient
 from handler.servers.gateway import GatewayClient
 from handler.servers.http import HttpClient, Limits
 from handler.servers.response import Answer
-from handler.servers.transport import Deadline
 
 from .device import DeviceChecks
 from .result import Result, ok, problem, skipped, warning

@@ -2,7 +2,6 @@
 
 import base64
 import logging
-import secrets
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -25,6 +24,7 @@ from handler.journal.rotation_state import RotationState
 from handler.rotation.context import Context
 from handler.servers.est import CSR_REFUSALS, EstClient
 from hsm.certificate import Certificate
+from hsm.errors import UnsupportedError
 
 log = logging.getLogger(__name__)
 
@@ -153,10 +153,11 @@ def _try(
 
     The same connection brings the CA certificates that the issuer is looked for in.
     """
-    if context.device.store.can_derive(state.new.key):
-        secret = secrets.token_bytes(16)
-        if ecies.decrypt(key, ecies.encrypt(key.public_key(), secret)) != secret:
+    try:
+        if not ecies.is_usable(key):
             raise CertificateRefusedError("the new key does not decrypt what was encrypted to it: it is not used")
+    except UnsupportedError as error:
+        log.info("%s", error)
     with context.connections.est(state.request.est_server, state.new) as est:
         try:
             authorities = est.cacerts()

@@ -1,5 +1,6 @@
 """Everything that can be refused before anything changes, on the device or on a server."""
 
+import contextlib
 import logging
 import os
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from handler.device.keystore import IdentityNames
 from handler.device.storage import FOLDER
 from handler.errors import PendingError, RequestRefusedError
 from handler.servers.connections import Connections
+from hsm.errors import UnsupportedError
 
 from .enrolment import curve_of
 
@@ -42,9 +44,11 @@ def check_before_anything_changes(device: Device, local_config: LocalConfig, con
             certificate.begin,
         )
     new = device.store.unused(names)
-    if device.store.can_derive(names.key):
+    with contextlib.suppress(UnsupportedError):  # a value that it decrypts shows that it can derive
         local_config.check_readable(key)
-    elif local_config.has_encrypted_values() or has_encrypted_values(connections.gateway(names).device_config()):
+    if device.store.can_derive(names.key):
+        return new
+    if local_config.has_encrypted_values() or has_encrypted_values(connections.gateway(names).device_config()):
         raise RequestRefusedError(
             "this token cannot derive keys (ECDH, CKM_ECDH1_DERIVE), and this device's configuration holds encrypted "
             "values: expected a token that can, or a configuration with nothing encrypted; nothing was changed"

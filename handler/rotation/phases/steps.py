@@ -141,6 +141,7 @@ def switch(context: Context, state: RotationState) -> None:
     device = context.device
     if device.names_in_use(state.new) != state.new:
         device.identity(state.new)
+        device.store.check(state.new)
         device.switch(state.new)
     settle(context, state)
 
