@@ -22,6 +22,7 @@ from hsm.der import Element
 
 _PEM = re.compile(rb"-----BEGIN ((?:X509 |TRUSTED )?CERTIFICATE)-----([^-]*)-----END \1-----")
 _TIME = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)?(?:[.,]\d{1,9})?(Z|[+-]\d{4})?", re.ASCII)
+EC_PUBLIC_KEY = "1.2.840.10045.2.1"
 _KINDS = {"1.2.840.113549.1.1.1": "RSA"}
 _LINE = 64
 _SHOWN_SERIAL = 32
@@ -135,9 +136,12 @@ class Certificate:
 
     @property
     def kind_of_key(self) -> str:
-        """Name the algorithm of the public key: `RSA`, or its object identifier."""
+        """Name the algorithm of the public key: `RSA`, or its object identifier, or that of the curve."""
         try:
-            oid = der.dotted(der.first(self.spki).items[0].items[0].content)
+            algorithm = der.first(self.spki).items[0].items
+            oid = der.dotted(algorithm[0].content)
+            if oid == EC_PUBLIC_KEY:
+                oid = der.dotted(algorithm[1].content)
         except (ValueError, IndexError):
             return "unreadable"
         return _KINDS.get(oid, oid)

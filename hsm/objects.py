@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pkcs11
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pkcs11 import Attribute, KeyType, ObjectClass
 from pkcs11 import exceptions as p11
 
 from hsm.attributes import Values, read
+from hsm.certificate import Certificate
 from hsm.curves import EC_PARAMS, curve_of, public_key
 from hsm.errors import MixedHandlesError, ObjectConflictError, ObjectMissingError, UnsupportedError
 from hsm.slots import ObjectId
@@ -204,10 +203,10 @@ def public_keys_of_certificates(token: Token, session: pkcs11.Session) -> list[e
     points = [bytes(each.values.get(Attribute.EC_POINT, b"")) for each in seen(token, session)]
     for each in seen(token, session):
         try:
-            key = x509.load_der_x509_certificate(each.value).public_key()
-        except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):  # nor is it a certificate
+            key = Certificate.read(each.value).ec_key()
+        except ValueError:  # nor is it a certificate
             continue
-        if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in EC_PARAMS and key not in found:
+        if key is not None and key.curve.name in EC_PARAMS and key not in found:
             point = key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
             if not any(held.endswith(point) for held in points):
                 found.append(key)

@@ -122,7 +122,7 @@ def test_only_the_key_of_every_value_reads_the_file(files):
         files.config.check_readable(NEW)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"a": 1}', b"\xff"], ids=repr)
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"a": 1}', b"\xff"], ids=repr)
 def test_file_that_is_no_configuration_is_refused_by_name_and_left_as_it_is(files, content):
     files.path.write_bytes(content)
     for use in (

@@ -14,6 +14,7 @@ from cryptography.x509.oid import NameOID
 from pkcs11 import Attribute, ObjectClass
 
 from handler.device.keystore import IdentityNames
+from hsm.certificate import Certificate
 from hsm.errors import ObjectConflictError, ObjectMissingError, TokenError
 from hsm.keystore import TokenKeyStore
 from hsm.slots import parse_ids
@@ -125,11 +126,11 @@ def test_what_has_become_somebody_elses_under_its_handle_is_kept(token, store, k
 
 
 def test_a_certificate_that_has_become_somebody_elses_is_kept(token, store):
-    store.store_certificate("09", some_certificate())
+    store.store_certificate("09", Certificate.read(some_certificate().public_bytes(Encoding.DER)))
     relabelled(token, 9, ObjectClass.CERTIFICATE)
     before = objects(token)
     with pytest.raises(TokenError):
-        store.store_certificate("09", some_certificate())
+        store.store_certificate("09", Certificate.read(some_certificate().public_bytes(Encoding.DER)))
     assert objects(token) == before
 
 

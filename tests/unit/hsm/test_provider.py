@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from handler.device.keystore import IdentityNames
 from hsm import tls
+from hsm.certificate import Certificate
 from hsm.keystore import TokenKeyStore
 from hsm.slots import parse_ids
 from hsm.tls import signing_error, use_private_key
@@ -74,7 +75,8 @@ def test_two_tokens_sign_side_by_side(authority, server):
     stores = [TokenKeyStore(Token(f.module, f.label, f.pin), parse_ids("01,07", "P"), ()) for f in fixtures]
     for number, store in enumerate(stores):
         public = store.generate("01", ec.SECP256R1()).public_key()
-        store.store_certificate("03", authority.issue(f"token {number}", "intermediate", public))
+        issued = authority.issue(f"token {number}", "intermediate", public)
+        store.store_certificate("03", Certificate.read(issued.public_bytes(Encoding.DER)))
 
     def work(number):
         context = client_context(authority)
