@@ -12,7 +12,7 @@ from handler.console.settings import Settings
 from handler.console.terminal import Console
 from handler.device.device import Device
 from handler.device.storage import DeviceLock, remove_leftovers
-from handler.errors import FORESEEABLE
+from handler.errors import FORESEEABLE, describe
 from handler.exit_status import DONE, PENDING, SWITCHED
 from handler.journal.journal import Journal
 from handler.journal.pending import Pending, read_pending
@@ -48,7 +48,8 @@ def change(
                 tell(said)
             status = DONE
         except FORESEEABLE as error:
-            status = explain(error, what_next(settings))
+            known = sys.stderr.isatty() and describe(error) == progress.shown
+            status = explain(error, what_next(settings), known=known)
         except KeyboardInterrupt:  # here, because fioconfig has to be told even then that the key was switched
             say("interrupted" + what_next(settings))
             status = PENDING

@@ -61,7 +61,7 @@ def silence() -> None:
 def say(text: str) -> None:
     """Write a text to standard error under the program's name."""
     with contextlib.suppress(OSError):  # nobody reads it
-        sys.stderr.writelines(f"{line}\n" for line in _lines(sys.stderr, "renew-client-cert: ", text))
+        sys.stderr.writelines(f"{line}\n" for line in _lines(sys.stderr, "renew-client-cert: ", text, indent=2))
 
 
 def tell(text: str, first: str = "") -> None:
@@ -81,10 +81,10 @@ def print_line(line: str) -> None:
         raise OutputError(error) from error
 
 
-def _lines(stream: TextIO, first: str, text: str) -> Iterator[str]:
+def _lines(stream: TextIO, first: str, text: str, indent: int | None = None) -> Iterator[str]:
     from .table import hanging  # noqa: PLC0415 - the daemon does without
 
-    return hanging(first, text, Console.of(stream, os.environ).width)
+    return hanging(first, text, Console.of(stream, os.environ).width, indent)
 
 
 class MessageFormatter(logging.Formatter):

@@ -40,6 +40,8 @@ class LogProgress:
         self._stream = stream
         self._started = 0.0
         self._step = ""
+        self.shown = ""
+        """The last reason that a terminal shows."""
 
     def step_started(self, number: int, name: str) -> None:
         """Remember which and when; a line of its own would say nothing yet."""
@@ -87,6 +89,7 @@ class TerminalProgress(LogProgress):
 
     def step_failed(self, reason: str) -> None:
         """End the step's line, with the reason below it."""
+        self.shown = reason
         self._end_line("\n".join([f"failed, {self._seconds()}", *hanging(_INDENT, reason, self._width), ""]))
 
     def make_room(self, _message: logging.LogRecord) -> bool:

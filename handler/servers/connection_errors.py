@@ -8,7 +8,14 @@ from collections.abc import Iterator
 
 import requests
 
-from handler.errors import ClockError, OfflineError, PendingError, ServerRefusedError
+from handler.errors import (
+    ClockError,
+    OfflineError,
+    PendingError,
+    ServerRefusedError,
+    UnreachableError,
+    UntrustedError,
+)
 
 # Alerts by which a server refuses the client's certificate (RFC 8446 §6.2), as OpenSSL names them.
 CERTIFICATE_ALERTS = frozenset(
@@ -27,27 +34,33 @@ CERTIFICATE_ALERTS = frozenset(
     }
 )
 NO_NETWORK = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
-NOT_YET_VALID = 9
-"""X509_V_ERR_CERT_NOT_YET_VALID (X509_STORE_CTX_get_error(3))."""
+NOT_YET_VALID, EXPIRED, ANOTHER_NAME, ANOTHER_ADDRESS = 9, 10, 62, 64
+UNKNOWN_CA = frozenset({2, 7, 18, 19, 20, 21})
+"""X509_V_ERR_… (X509_STORE_CTX_get_error(3))."""
 
 
-def judge(host: str, error: requests.RequestException) -> PendingError:
-    """Tell a transient failure (returned) from one that ends the call (raised). `host` may have a port.
+def judge(server: str, asked: str, error: requests.RequestException) -> PendingError:
+    """Tell a transient failure (returned) from one that ends the call (raised).
 
-    Raises OfflineError, ClockError, PendingError (its certificate is not trusted), and ServerRefusedError without a
-    status where an alert says that it refuses ours.
+    `server` is its name for a person, with host and port; `asked` the request, such as "GET /cacerts". Raises
+    OfflineError, ClockError, UntrustedError, and ServerRefusedError without a status if an alert refuses our
+    certificate.
     """
     for cause in _causes(error):
         if isinstance(cause, socket.gaierror):
-            raise OfflineError(f"the name of {host} cannot be resolved: no network yet, or a wrong name") from error
+            raise OfflineError(
+                f"{server}: {asked}: the name cannot be resolved: no network yet, or a wrong name"
+            ) from error
         if isinstance(cause, ssl.SSLCertVerificationError):
-            kind = ClockError if cause.verify_code == NOT_YET_VALID else PendingError
-            raise kind(_untrusted(host, cause)) from error
+            kind = ClockError if cause.verify_code == NOT_YET_VALID else UntrustedError
+            raise kind(f"{server} presented a certificate that {_why_untrusted(cause)}") from error
         if isinstance(cause, ssl.SSLError) and cause.reason in CERTIFICATE_ALERTS:
-            raise ServerRefusedError(f"{host} refuses the certificate: TLS alert {_alert(cause)}") from error
+            raise ServerRefusedError(
+                f"{server}: {asked}: it refuses the certificate: TLS alert {_alert(cause)}"
+            ) from error
         if isinstance(cause, OSError) and cause.errno in NO_NETWORK:
-            raise OfflineError(f"{host} cannot be reached: {cause.strerror}") from error
-    return PendingError(f"{host}: {_plain(error)}")
+            raise OfflineError(f"{server}: {asked}: it cannot be reached: {cause.strerror}") from error
+    return UnreachableError(f"{server}: {asked}: {_plain(error)}")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -83,8 +96,13 @@ def _alert(error: ssl.SSLError) -> str:
     return re.sub(r"^(SSLV3|TLSV1|TLSV13)_ALERT_", "", error.reason or "").replace("_", " ").lower()
 
 
-def _untrusted(host: str, error: ssl.SSLCertVerificationError) -> str:
-    return (
-        f"{host} shows a certificate that is not trusted ({error.verify_message}): expected one of the CA file of the "
-        "configuration; look at import.tls_cacert_path, the clock, and whether a captive portal stands in between"
-    )
+def _why_untrusted(error: ssl.SSLCertVerificationError) -> str:
+    if error.verify_code in UNKNOWN_CA:
+        return "no CA in import.tls_cacert_path issued"
+    if error.verify_code == NOT_YET_VALID:
+        return "is not yet valid: set the clock of this device"
+    if error.verify_code == EXPIRED:
+        return "has expired: check the clock of this device, then that server"
+    if error.verify_code in {ANOTHER_NAME, ANOTHER_ADDRESS}:
+        return f"is for another name ({error.verify_message}): correct the address, or that server"
+    return f"cannot be trusted: {error.verify_message}"

@@ -18,6 +18,8 @@ from .response import Answer
 
 log = logging.getLogger(__name__)
 
+EST_SERVER = "EST server"
+"""What messages call it."""
 CERTS_ONLY_TYPES = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime"})
 ISSUED_STATUSES = frozenset({200, 201})  # RFC 7030 §4.2.3 says 200; estserver answers 201
 MIN_WAIT = 1.0

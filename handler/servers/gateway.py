@@ -10,6 +10,8 @@ from handler.errors import ServerRefusedError
 from .http import HttpClient
 from .response import Answer
 
+GATEWAY = "device gateway"
+"""What messages call it."""
 JSON = "application/json"
 OK = 200
 NO_CONTENT = 204
@@ -45,7 +47,7 @@ class GatewayClient:
                 answer.status,
             )
         if answer.status != OK:
-            raise answer.refusal("the next public key could not be announced")
+            raise answer.refusal("the device gateway refused the next public key")
 
     def device_config(self) -> ConfigEntries:
         """Fetch the device's own files; empty where it has none. Raises ServerRefusedError, PendingError."""
@@ -53,7 +55,7 @@ class GatewayClient:
         if answer.status == NO_CONTENT:
             return {}
         if answer.status != OK:
-            raise answer.refusal("the device's configuration could not be fetched")
+            raise answer.refusal("the device gateway did not give this device's files")
         return parse_config(answer.body, f"{self._config_url}-device")
 
     def update_device_config(self, config: ConfigEntries, public_key: str) -> None:
@@ -64,13 +66,13 @@ class GatewayClient:
         body = {"reason": REASON, "files": device_files(config), "public-key": public_key}
         answer = self._send("PATCH", self._config_url, body)
         if not OK <= answer.status <= NO_CONTENT:
-            raise answer.refusal("the device's configuration could not be updated")
+            raise answer.refusal("the device gateway did not take this device's files")
 
     def post_events(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Report events, oldest first. Raises ServerRefusedError, PendingError."""
         answer = self._send("POST", f"{self._server}/events", list(events))
         if not OK <= answer.status <= NO_CONTENT:
-            raise answer.refusal("the events were not taken")
+            raise answer.refusal("the device gateway did not take the events")
 
     def close(self) -> None:
         """Close the connection."""

@@ -77,7 +77,8 @@ class Deadline:
 class HttpClient:
     """Requests with one client certificate, over one kept connection per server.
 
-    `authenticate` puts the identity into the fresh context (`KeyStore.authenticate`). Used by one thread only.
+    `authenticate` puts the identity into the fresh context (`KeyStore.authenticate`); `name` is what messages call the
+    server, such as "EST server". Used by one thread only.
     """
 
     def __init__(
@@ -87,7 +88,9 @@ class HttpClient:
         deadline: Deadline,
         limits: Limits | None = None,
         stop: threading.Event | None = None,
+        name: str = "",
     ) -> None:
+        self._name = name
         self._limits = limits or Limits()
         self._deadline = deadline
         self._stop = stop or threading.Event()
@@ -170,23 +173,23 @@ class HttpClient:
         """Send once. Give the answer, or the transient failure and the seconds that the server asks to wait."""
         try:
             answer = self._send(method, url, content_type, body)
+            log.debug("%s: %s: HTTP %d, %d bytes", self._who(url), _asked(method, url), answer.status, len(answer.body))
             if answer.status in REDIRECT_STATUSES:
                 answer = self._send(method, self._same_origin(answer), content_type, body)
         except requests.RequestException as error:
-            return self._judge(url, error), None
+            return self._judge(method, url, error), None
         if answer.status in TRANSIENT_STATUSES:
             words = f": {answer.words}" if answer.words and answer.content_type != "text/html" else ""
-            asked = f"{method} {urlsplit(url).path}"
-            failure = ServerBusyError(f"{asked}: {urlsplit(url).netloc} answered HTTP {answer.status}{words}")
+            failure = ServerBusyError(f"{self._who(url)}: {_asked(method, url)} answered HTTP {answer.status}{words}")
             return failure, answer.retry_after
         if answer.status in DONE_STATUSES and answer.content_type == "text/html":
-            return PendingError(f"{urlsplit(url).netloc} answered with a web page, as a captive portal does"), None
+            return PendingError(f"{self._who(url)} gave a web page, as a captive portal does"), None
         return answer, None
 
     def _send(self, method: str, url: str, content_type: str, body: bytes | None) -> Answer:
         remaining = self._deadline.remaining
         if not remaining:
-            raise PendingError(f"no time left to ask {urlsplit(url).netloc}")
+            raise PendingError(f"{self._who(url)}: no time left for {_asked(method, url)}")
         timeouts = (min(self._limits.connect, remaining), min(self._limits.read, remaining))
         headers = {
             "User-Agent": USER_AGENT,
@@ -206,47 +209,48 @@ class HttpClient:
             content += chunk
             if len(content) > self._limits.answer:
                 raise ServerRefusedError(
-                    f"{urlsplit(url).netloc} sends an answer of more than {self._limits.answer} bytes: "
+                    f"{self._who(url)} sends an answer of more than {self._limits.answer} bytes: "
                     "expected some kilobytes; look at the server",
                     response.status_code,  # none at all would mean that it refused the certificate
                 )
             if not self._deadline.remaining:
-                raise PendingError(f"{urlsplit(url).netloc} takes too long to send its answer")
+                raise PendingError(f"{self._who(url)} takes too long to send its answer")
         return bytes(content)
 
     def _same_origin(self, answer: Answer) -> str:
-        old = urlsplit(answer.url)
+        old, target, wrong = urlsplit(answer.url), "", ""
         try:
             target = urljoin(answer.url, answer.headers.get("Location", ""))
             new = urlsplit(target)
-            port = new.port or 443
-        except ValueError as error:
+            if (old.scheme, old.hostname, old.port or 443) != (new.scheme, new.hostname, new.port or 443):
+                wrong = f"{new.scheme}://{new.hostname or ''}: another origin is not followed"
+            elif "@" in new.netloc:
+                wrong = "an address with a name and a password in it: it is not followed"
+        except ValueError:
+            wrong = "what is no address"
+        if wrong:
             raise ServerRefusedError(
-                f"{old.netloc} redirects to what is no address: configure the address that answers itself",
-                answer.status,
-            ) from error
-        if (old.scheme, old.hostname, old.port or 443) != (new.scheme, new.hostname, port):
-            raise ServerRefusedError(
-                f"{old.netloc} redirects to {new.scheme}://{new.hostname or ''}: another origin is not followed; "
-                "configure the address that answers itself",
-                answer.status,
-            )
-        if "@" in new.netloc:
-            raise ServerRefusedError(
-                f"{old.netloc} redirects to an address with a name and a password in it: it is not followed; "
-                "configure the address that answers itself",
+                f"{self._who(answer.url)} redirects to {wrong}; configure the address that answers itself",
                 answer.status,
             )
         return target
 
-    def _judge(self, url: str, error: requests.RequestException) -> PendingError:
+    def _who(self, url: str) -> str:
+        return f"{self._name} {urlsplit(url).netloc}".lstrip()
+
+    def _judge(self, method: str, url: str, error: requests.RequestException) -> PendingError:
         """Tell a transient failure (returned) from one that ends the call (raised)."""
         signing = tls.signing_error(self._context)
         if signing is not None:
             if isinstance(signing, (TokenError, KeyboardInterrupt)):
                 raise signing from error
             raise RuntimeError("the private key failed inside a TLS handshake") from signing
-        return judge(urlsplit(url).netloc, error)
+        return judge(self._who(url), _asked(method, url), error)
+
+
+def _asked(method: str, url: str) -> str:
+    """Name a request for a person: the method and the last part of the path."""
+    return f"{method} /{urlsplit(url).path.rpartition('/')[2]}"
 
 
 def _client_context(ca_file: Path) -> ssl.SSLContext:
