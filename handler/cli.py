@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 
 from handler.commands.outcome import explain, what_next
-from handler.console.arguments import make_parser
+from handler.console.arguments import check_together, make_parser
 from handler.console.output import OutputError, flush, say, set_up, set_up_messages, silence
 from handler.console.settings import Settings
 from handler.console.signals import end_in_order
@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = make_parser()
     try:
         options = parser.parse_args(arguments)
+        check_together(parser, options)
     except SystemExit as stop:  # argparse has said why
         return stop.code if isinstance(stop.code, int) else USAGE
     if options.command is None and not any(map(os.environ.get, OF_FIOCONFIG)):

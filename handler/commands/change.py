@@ -16,6 +16,7 @@ from handler.errors import FORESEEABLE, describe
 from handler.exit_status import DONE, PENDING, SWITCHED
 from handler.journal.journal import Journal
 from handler.journal.pending import Pending, read_pending
+from handler.journal.rotation_state import ANNOUNCED
 from handler.rotation.rotator import Rotator
 from handler.servers.http import Limits
 
@@ -56,16 +57,18 @@ def change(
         finally:
             rotator.close()
         if status == DONE and not (by_fioconfig or offline):
-            status = _undelivered(device.storage, before)
+            status = _left(device.storage, before)
         return SWITCHED if by_fioconfig and rotator.switched else status
 
 
-def _undelivered(storage: Path, before: Pending | None) -> int:
-    """Say what became of events that were all that was pending (`before`); give the exit status for what is left.
+def _left(storage: Path, before: Pending | None) -> int:
+    """Say what became of what was left of a rotation (`before`); give the exit status for what is left now.
 
     What is left though everything else is done is warned of.
     """
     left = read_pending(storage)
+    if before is not None and before.step == ANNOUNCED and (left is None or left.rotation_id != before.rotation_id):
+        tell(f"tidied up: rotation {before.rotation_id} is complete, and the old key is not needed any more")
     if left is not None and left.rotation_id is None and left.undelivered:
         why = f": {left.waiting.reason}" if left.waiting else ""
         log.warning("not delivered yet: %s%s%s", _events(left.undelivered), why, GOES_ON)

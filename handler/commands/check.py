@@ -53,6 +53,9 @@ class Check:
             named=self.settings.request_named,
             token=configured.source == TOKEN,
         )
+        if blocked := self._only_root():
+            yield problem("user", f"user {self.system.user()}, not root: {blocked}")
+            return
         device = DeviceChecks(configured, asked, view)
         servers = ServerChecks(self.settings, device, asked)
         try:
@@ -75,6 +78,15 @@ class Check:
                 yield from _guarded(topic, check)
         finally:
             device.close()
+
+    def _only_root(self) -> str | None:
+        """Say what only root may read or write here, so that another user need not try the rest."""
+        storage, unreadable = self.configured.storage, self.configured.problems
+        if self.system.user() == 0:
+            return None
+        if storage is not None and storage.is_dir() and not os.access(storage, os.R_OK | os.W_OK, effective_ids=True):
+            unreadable = [*unreadable, f"{storage} cannot be written: run this as root"]
+        return next((each for each in unreadable if each.endswith("run this as root")), None)
 
     def _environment(self) -> Iterator[Result]:
         """Look at what the environment says beside places. Raises RequestRefusedError."""

@@ -22,13 +22,13 @@ MIN_NAME = 20
 """Columns of an event's name on the narrowest console."""
 
 
-def run(_options: argparse.Namespace, settings: Settings) -> int:
+def run(options: argparse.Namespace, settings: Settings) -> int:
     """Show the last rotations as a timeline. Raises OutputError, RequestRefusedError."""
     storage = settings.storage_folder()
     if not storage.is_dir():
         raise RequestRefusedError(f"the storage folder {storage} is not there, or no folder: look at storage.path")
-    entries = History(storage / FOLDER).read()
-    for line in timeline(told_apart(entries, _undelivered(storage)), Console.of(sys.stdout, os.environ).width):
+    entries = last(told_apart(History(storage / FOLDER).read(), _undelivered(storage)), options.number)
+    for line in timeline(entries, Console.of(sys.stdout, os.environ).width):
         print_line(line)
     waits_for = _waits_for(storage)
     if waits_for:
@@ -36,6 +36,13 @@ def run(_options: argparse.Namespace, settings: Settings) -> int:
     elif not entries:
         tell("no rotation has been begun on this device")
     return DONE
+
+
+def last(entries: Sequence[Entry], rotations: int | None) -> list[Entry]:
+    """Give the entries of so many rotations, those in which something happened last; of all where not given."""
+    ids = list(dict.fromkeys(entry.rotation_id for entry in reversed(entries)))
+    kept = set(ids[:rotations])
+    return [entry for entry in entries if entry.rotation_id in kept]
 
 
 def _undelivered(storage: Path) -> list[dict[str, Any]]:

@@ -180,8 +180,8 @@ class HttpClient:
             return self._judge(method, url, error), None
         if answer.status in TRANSIENT_STATUSES:
             words = f": {answer.words}" if answer.words and answer.content_type != "text/html" else ""
-            failure = ServerBusyError(f"{self._who(url)}: {_asked(method, url)} answered HTTP {answer.status}{words}")
-            return failure, answer.retry_after
+            said = f"{self._who(url)}: {_asked(method, url)}: it answered HTTP {answer.status}{words}"
+            return ServerBusyError(said), answer.retry_after
         if answer.status in DONE_STATUSES and answer.content_type == "text/html":
             return PendingError(f"{self._who(url)} gave a web page, as a captive portal does"), None
         return answer, None

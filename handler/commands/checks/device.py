@@ -33,6 +33,7 @@ SOON = timedelta(days=30)
 _SECRET = "p11.pass"  # noqa: S105 - the name of the key that holds one
 
 
+UNREADABLE = "the configuration cannot be read whole"
 UNUSABLE = "the key in use cannot be used"
 
 
@@ -66,10 +67,13 @@ class DeviceChecks:
         """Say which file each value comes from, and where the new names would be written."""
         for text in self.configured.problems:
             yield problem("configuration", text)
-        yield from map(_value_finding, self.configured.values())
+        for value in self.configured.values():
+            # What is not set may be in the file that cannot be read: that was said already.
+            if value.text is not None or not self.configured.problems:
+                yield _value_finding(value)
         if self.configured.sources_differ:
             yield problem("configuration", self.configured.sources_differ)
-        if self.store_keys:
+        if self.store_keys and not self.configured.problems:
             target = self.configured.sota.check_writable(self.store_keys)
             yield ok("configuration", f"{target} can be written: the new names go there")
 
@@ -96,7 +100,7 @@ class DeviceChecks:
         """Look whether files can be written where a rotation writes them, and for how much there is room."""
         storage = self.configured.storage
         if storage is None:
-            yield skipped("disk", "storage.path is not set")
+            yield skipped("disk", UNREADABLE if self.configured.problems else "storage.path is not set")
             return
         target = self.configured.origin_of(self.store_keys)
         for folder in sorted({storage, *([target.resolve().parent] if target else [])}):
@@ -249,7 +253,7 @@ def _private(path: Path, what: str, mode: str = "600") -> Result:
 def _ca_finding(configured: Configuration) -> Result:
     path = configured.ca_file
     if path is None:
-        return skipped("CA file", f"{CA_FILE} is not set")
+        return skipped("CA file", UNREADABLE if configured.problems else f"{CA_FILE} is not set")
     try:
         anchors = configured.anchors()
     except RequestRefusedError as error:

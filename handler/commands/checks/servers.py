@@ -25,7 +25,7 @@ from handler.servers.gateway import GATEWAY, GatewayClient
 from handler.servers.http import Deadline, HttpClient, Limits
 from handler.servers.response import Answer
 
-from .device import DeviceChecks
+from .device import UNREADABLE, DeviceChecks
 from .result import Result, ok, problem, skipped, warning
 
 NOT_FOUND = 404
@@ -147,7 +147,7 @@ class ServerChecks:
         """Say what is missing for a connection of any kind."""
         device = self._device
         if device.configured.problems:
-            return "the configuration cannot be read whole"
+            return UNREADABLE
         return device.no_trust if device.configured.ca_file else "import.tls_cacert_path is not set"
 
     def _no_key(self) -> str | None:
