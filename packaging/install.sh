@@ -62,6 +62,8 @@ install -D -m 644 "$work/completion" "$DESTDIR$PREFIX/share/bash-completion/comp
 install -d "$doc/docs"
 install -m 644 README.md CHANGELOG.md SECURITY.md LICENSE "$doc/"
 install -m 644 docs/*.md docs/*.png "$doc/docs/"
+install -d "$doc/docs/schemas"
+install -m 644 docs/schemas/*.json "$doc/docs/schemas/"
 if [ -z "$DESTDIR" ]; then
     . packaging/activate.sh
 fi

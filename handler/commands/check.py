@@ -19,6 +19,7 @@ from handler.commands.checks.device import DeviceChecks
 from handler.commands.checks.result import OK, PROBLEM, SKIPPED, WARNING, Result, ok, problem
 from handler.commands.checks.servers import ServerChecks
 from handler.commands.checks.system import System, system_findings
+from handler.commands.formats.envelope import as_json
 from handler.console.output import print_line
 from handler.console.settings import Settings
 from handler.console.table import hanging
@@ -134,10 +135,14 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     found = []
     for finding in Check(settings, configured, overrides, System()).findings():
         found.append(finding)
-        if options.quiet and finding.level == OK:
+        if options.json or (options.quiet and finding.level == OK):
             continue
         for line in lines_of(finding, console):
             print_line(line)
-    if not options.quiet:
+    status = exit_status({each.level for each in found})
+    if options.json:
+        results = [{"level": each.level, "topic": each.topic, "text": each.text} for each in found]
+        print_line(as_json("check", {"exit_status": status, "summary": summary(found), "results": results}))
+    elif not options.quiet:
         print_line(summary(found))
-    return exit_status({each.level for each in found})
+    return status

@@ -29,6 +29,10 @@ from .change import change
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Rotate, or say what that would do; give the exit status. Raises RenewalError, OSError, OutputError."""
+    if options.command == "rotate" and options.json:
+        from .dry_run import plan_json  # noqa: PLC0415 - few calls need it
+
+        return plan_json(lambda: _planned(options, settings))
     device = Device(settings.search_paths, settings.storage, settings.config_url, token_wait=settings.token_wait)
     if options.command is None:
         return _handle(options, settings, device)
@@ -42,6 +46,11 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
             tell(text, first)
         return DONE
     return change(device, settings, lambda rotator: _rotate(rotator, request, device.storage))
+
+
+def _planned(options: argparse.Namespace, settings: Settings) -> tuple[Device, RotationRequest]:
+    device = Device(settings.search_paths, settings.storage, settings.config_url, token_wait=settings.token_wait)
+    return device, _request(options, settings, device)
 
 
 def _unless_due(options: argparse.Namespace, settings: Settings, device: Device) -> int | None:

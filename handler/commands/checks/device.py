@@ -14,6 +14,7 @@ from handler.device.key_files import FileKeyStore
 from handler.device.keystore import IdentityNames, KeyStore
 from handler.device.storage import FOLDER
 from handler.errors import RequestRefusedError
+from handler.inspection.anchors import read_anchors
 from handler.inspection.effective_request import EffectiveRequest
 from handler.inspection.identity import read_identity
 from handler.inspection.pin_safety import why_no_login
@@ -95,6 +96,11 @@ class DeviceChecks:
         finding = _ca_finding(self.configured)
         self.no_trust = None if finding.level in (OK, WARNING) else "no server can be trusted without the CA file"
         yield finding
+        now = datetime.now(UTC)
+        for anchor in read_anchors(self.configured, self.identity.certificate, now):
+            if anchor.warning and anchor.not_after > now:
+                said = f"{anchor.subject} {anchor.warning}: put its successor there, nothing on the device does that"
+                yield warning("CA file", said)
 
     def disk(self) -> Iterator[Result]:
         """Look whether files can be written where a rotation writes them, and for how much there is room."""

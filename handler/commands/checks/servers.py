@@ -4,11 +4,13 @@ Where the key cannot be used, a connection without any certificate tells whether
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from cryptography import x509
 
 from handler.console.settings import Settings
 from handler.console.table import lasting
@@ -18,6 +20,7 @@ from handler.device.configuration.configuration import Configuration
 from handler.device.keystore import IdentityNames
 from handler.device.url import https_url
 from handler.errors import PendingError, ServerBusyError, ServerRefusedError, UntrustedError
+from handler.inspection.anchors import roots_among
 from handler.inspection.effective_request import EffectiveRequest
 from handler.journal.snapshot import Snapshot
 from handler.servers.est import EST_SERVER, EstClient
@@ -132,6 +135,7 @@ class ServerChecks:
                 yield _without_authorities(http)
             else:
                 yield ok("EST", f"/cacerts: {len(found)} CA certificates")
+                yield from self._unknown_roots(found)
             if http.certificate_requested is False:
                 yield warning("EST", "it asks for no client certificate: it cannot know this device by it")
         except ServerRefusedError as error:
@@ -142,6 +146,16 @@ class ServerChecks:
             yield problem("EST", f"{error}; look at that server, at ESTSERVER and at what stands in between")
         finally:
             http.close()
+
+    def _unknown_roots(self, found: Sequence[x509.Certificate]) -> Iterator[Result]:
+        """Tell of roots that the device does not trust. A root alone may be that of the devices' own certificates."""
+        roots, unknown = roots_among(found, self._device.configured.anchors())
+        for root in unknown:
+            said = f"/cacerts has the root {root.subject.rfc4514_string()}, which this device does not trust"
+            if len(roots) == 1:
+                yield ok("EST", f"{said}, as is usual for the root of devices' certificates")
+            else:
+                yield warning("EST", f"{said}: before servers change to it, put it into import.tls_cacert_path")
 
     def _missing(self) -> str | None:
         """Say what is missing for a connection of any kind."""
