@@ -43,6 +43,11 @@ fi
 install -D -m 755 "$work/launcher" "$handler"
 install -D -m 755 "$work/launcher" "$DESTDIR$PREFIX/sbin/renew-client-cert"
 
+for action in cert-status cert-check cert-log cert-dry-run cert-abort; do
+    sed "s|@PROGRAM@|$PREFIX/sbin/renew-client-cert|" packaging/action.sh >"$work/action"
+    install -D -m 755 "$work/action" "$DESTDIR$PREFIX/share/fioconfig/actions/$action"
+done
+
 for unit in systemd/*.service systemd/*.path systemd/*.timer; do
     sed "s|/usr/\(sbin\|share/doc\)/renew-client-cert|$PREFIX/\1/renew-client-cert|" "$unit" >"$work/unit"
     install -D -m 644 "$work/unit" "$units/system/$(basename "$unit")"

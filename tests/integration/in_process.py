@@ -65,6 +65,7 @@ def call(device, command=None, limits=LIMITS, services=None):
                 worked = rotator.rotate(request)
             else:
                 worked = {
+                    "abort": rotator.abort,
                     "resume": rotator.resume,
                     "unattended": partial(rotator.resume, unattended=True),
                     "offline": rotator.resume_offline,
