@@ -24,6 +24,7 @@ from handler.console.output import OutputError, flush, say, set_up, set_up_messa
 from handler.console.settings import Settings
 from handler.console.signals import end_in_order
 
+from . import __version__
 from .errors import FORESEEABLE
 from .exit_status import DONE, PENDING, UNREAD, USAGE
 
@@ -70,6 +71,8 @@ def _called(options: argparse.Namespace, *, shows: bool) -> int:
     settings = None
     try:
         settings = Settings.of(options, os.environ)
+        log.debug("renew-client-cert %s, Python %s", __version__, sys.version.split()[0])
+        log.debug("configuration: %s; request: %s", ", ".join(map(str, settings.search_paths)), settings.request_file)
         if options.command not in LOOKS:
             end_in_order()
         return _run(options, settings)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from handler.console.journald import JOURNALD
 from handler.console.output import say, tell
 from handler.console.progress import make_progress
 from handler.console.settings import Settings
@@ -43,6 +44,7 @@ def change(
             remove_leftovers(folder)
         progress = make_progress(sys.stdout, Console.of(sys.stdout, os.environ).width)
         rotator = Rotator(device, progress, called_by_fioconfig=by_fioconfig, limits=limits)
+        JOURNALD.rotation_id = lambda: rotator.rotation_id
         before = read_pending(device.storage)
         try:
             if said := work(rotator):

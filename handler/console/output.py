@@ -11,10 +11,14 @@ from typing import TextIO
 from handler.errors import describe
 from handler.exit_status import PENDING, UNREAD
 
+from .journald import DEBUG, ERROR, INFO, JOURNALD, WARNING
 from .terminal import Console
 
 WAITING = ("handler.servers.est", "handler.servers.http", "handler.device.storage")
 """Modules that say what they wait for: to a person at a terminal at once, not only in the end."""
+
+
+_PRIORITIES = {logging.DEBUG: DEBUG, logging.INFO: INFO, logging.WARNING: WARNING}
 
 
 class OutputError(Exception):
@@ -46,6 +50,7 @@ def set_up_messages(level: int, *, waits: bool) -> None:
     logging.basicConfig(handlers=[to_console], level=level)
     logging.addLevelName(logging.WARNING, "warning")
     logging.addLevelName(logging.INFO, "info")
+    logging.addLevelName(logging.DEBUG, "debug")
     for noisy in ("urllib3", "pkcs11"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     if waits and sys.stderr.isatty():
@@ -61,7 +66,9 @@ def silence() -> None:
 def say(text: str) -> None:
     """Write a text to standard error under the program's name."""
     with contextlib.suppress(OSError):  # nobody reads it
-        sys.stderr.writelines(f"{line}\n" for line in _lines(sys.stderr, "renew-client-cert: ", text, indent=2))
+        first = "" if JOURNALD.reads(sys.stderr) else "renew-client-cert: "
+        for line in _lines(sys.stderr, first, text, indent=2):
+            sys.stderr.write(JOURNALD.line(sys.stderr, line, ERROR) + "\n")
 
 
 def tell(text: str, first: str = "") -> None:
@@ -76,7 +83,7 @@ def tell(text: str, first: str = "") -> None:
 def print_line(line: str) -> None:
     """Write a line to standard output as it is. Raises OutputError."""
     try:
-        sys.stdout.write(line + "\n")
+        sys.stdout.write(JOURNALD.line(sys.stdout, line) + "\n")
     except OSError as error:
         raise OutputError(error) from error
 
@@ -94,7 +101,8 @@ class MessageFormatter(logging.Formatter):
         """Give the message as lines."""
         first, text = f"{record.levelname}: ", super().format(record)
         # A traceback has lines of its own, and a bug to be read as it is.
-        return first + text if "\n" in text else "\n".join(_lines(sys.stderr, first, text))
+        said = first + text if "\n" in text else "\n".join(_lines(sys.stderr, first, text))
+        return JOURNALD.line(sys.stderr, said, _PRIORITIES.get(record.levelno, ERROR))
 
 
 def _open_closed_streams() -> None:

@@ -11,6 +11,7 @@ from cryptography import x509
 
 from handler.device.keystore import IdentityNames
 
+from .journald import ERROR, INFO, JOURNALD
 from .table import hanging
 
 STEPS = 5
@@ -54,7 +55,7 @@ class LogProgress:
 
     def step_failed(self, reason: str) -> None:
         """Say why the step failed."""
-        self._write(f"{self._step}: failed, {self._seconds()}: {reason}\n")
+        self._write(f"{self._step}: failed, {self._seconds()}: {reason}\n", ERROR)
 
     def completed(self, rotation_id: str, names: IdentityNames, certificate: x509.Certificate) -> None:
         """Say what is in use now and until when."""
@@ -63,9 +64,9 @@ class LogProgress:
     def _seconds(self) -> str:
         return f"{time.monotonic() - self._started:.1f} s"
 
-    def _write(self, text: str) -> None:
+    def _write(self, text: str, priority: int = INFO) -> None:
         with contextlib.suppress(OSError):  # a rotation goes on where nobody reads of it
-            self._stream.write(text)
+            self._stream.write(JOURNALD.line(self._stream, text, priority))
             self._stream.flush()
 
 
