@@ -91,7 +91,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.example = "renew-client-cert status"
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", parser_class=_Parser)
     for name, (does, example) in _COMMANDS.items():
         command = commands.add_parser(
             name, parents=[_common_options()], help=does.partition(". ")[0].rstrip("."), description=does

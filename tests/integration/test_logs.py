@@ -14,7 +14,7 @@ LATER = {"status": 503, "headers": {"Retry-After": "3000"}, "times": None}
 
 
 def journalled(device, tmp_path, *arguments):
-    """Run the program as systemd does, with standard output and error on the journal's stream; give status and lines."""
+    """Run the program as systemd does, on the journal's stream; give its exit status and its lines."""
     path = tmp_path / f"journal-{len(list(tmp_path.iterdir()))}"
     with path.open("w") as stream:
         status = os.fstat(stream.fileno())
@@ -71,7 +71,7 @@ def test_a_pipe_gets_no_priorities_though_the_environment_names_a_journal(files)
 @pytest.mark.parametrize("command", ["rotate", "resume", "abort", "status", "check", "slots", "log"])
 def test_verbose_shows_more(files, command):
     files.device.write_request(ID)
-    quiet, verbose = (files.device.run(command, *more) for more in ((), ("-v",)))
+    verbose, quiet = (files.device.run(command, *more) for more in (("-v",), ()))
     assert len(verbose.stderr.splitlines()) > len(quiet.stderr.splitlines())
     assert "debug: " in verbose.stderr
     assert "debug: " not in quiet.stderr
