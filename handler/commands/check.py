@@ -46,6 +46,9 @@ class Check:
     def findings(self) -> Iterator[Result]:
         """Give what is found, as soon as it is. Raises nothing that is foreseeable."""
         configured = self.configured
+        if blocked := self._only_root():
+            yield problem("user", f"user {self.system.user()}, not root: {blocked}")
+            return
         view = Snapshot.of(configured.storage)
         asked = EffectiveRequest.of(
             self.settings.request_file,
@@ -54,9 +57,6 @@ class Check:
             named=self.settings.request_named,
             token=configured.source == TOKEN,
         )
-        if blocked := self._only_root():
-            yield problem("user", f"user {self.system.user()}, not root: {blocked}")
-            return
         device = DeviceChecks(configured, asked, view)
         servers = ServerChecks(self.settings, device, asked)
         try:
@@ -82,12 +82,13 @@ class Check:
 
     def _only_root(self) -> str | None:
         """Say what only root may read or write here, so that another user need not try the rest."""
-        storage, unreadable = self.configured.storage, self.configured.problems
         if self.system.user() == 0:
             return None
-        if storage is not None and storage.is_dir() and not os.access(storage, os.R_OK | os.W_OK, effective_ids=True):
-            unreadable = [*unreadable, f"{storage} cannot be written: run this as root"]
-        return next((each for each in unreadable if each.endswith("run this as root")), None)
+        forbidden = next((each for each in self.configured.problems if each.endswith("run this as root")), None)
+        if forbidden is None and (storage := self.configured.storage) is not None and storage.is_dir():
+            writable = os.access(storage, os.R_OK | os.W_OK, effective_ids=True)
+            forbidden = None if writable else f"{storage} cannot be written: run this as root"
+        return forbidden
 
     def _environment(self) -> Iterator[Result]:
         """Look at what the environment says beside places. Raises RequestRefusedError."""

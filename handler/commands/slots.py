@@ -58,7 +58,7 @@ def list_slots(configured: Configuration) -> Listing:
             raise RequestRefusedError("; ".join(configured.problems) or configured.sota.not_set("p11.module"))
         return _token_listing(configured, configured.token)
     if configured.storage is None or configured.source is None:
-        raise RequestRefusedError("; ".join((*configured.problems, *configured.wrong())))
+        raise RequestRefusedError("; ".join(configured.problems or configured.wrong()))
     return _file_listing(configured, configured.storage)
 
 
@@ -230,5 +230,5 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
             print_line(line)
     except FORESEEABLE as error:
         tell(describe(error), "problem: ")
-        return REFUSED if is_final(error) else STATUS_PENDING
+        return REFUSED if is_final(error) or isinstance(error, PermissionError) else STATUS_PENDING
     return DONE

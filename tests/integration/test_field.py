@@ -156,6 +156,13 @@ def test_somebody_who_is_not_root_gets_one_problem(capsys):
     assert re.match(rf"problem  user           user {NOBODY}, not root: .*: run this as root$", line)
 
 
+def test_a_broken_sota_toml_is_all_that_slots_names(files):
+    files.device.sota_toml.write_text(files.device.sota_toml.read_text() + "[[[")
+    said = words(files.device.run("slots"))
+    assert said.count("is not TOML") == 1
+    assert "not set" not in said
+
+
 # The log
 
 
