@@ -19,12 +19,13 @@ import sys
 from collections.abc import Sequence
 
 from handler.commands.outcome import explain, what_next
-from handler.console.arguments import make_parser
+from handler.console.arguments import check_together, make_parser
 from handler.console.output import OutputError, flush, say, set_up, set_up_messages, silence
 from handler.console.secrecy import keep_memory_private
 from handler.console.settings import Settings
 from handler.console.signals import end_in_order
 
+from . import __version__
 from .errors import FORESEEABLE
 from .exit_status import DONE, PENDING, UNREAD, USAGE
 
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = make_parser()
     try:
         options = parser.parse_args(arguments)
+        check_together(parser, options)
     except SystemExit as stop:  # argparse has said why
         return stop.code if isinstance(stop.code, int) else USAGE
     if options.command is None and not any(map(os.environ.get, OF_FIOCONFIG)):
@@ -71,6 +73,8 @@ def _called(options: argparse.Namespace, *, shows: bool) -> int:
     try:
         keep_memory_private()
         settings = Settings.of(options, os.environ)
+        log.debug("renew-client-cert %s, Python %s", __version__, sys.version.split()[0])
+        log.debug("configuration: %s; request: %s", ", ".join(map(str, settings.search_paths)), settings.request_file)
         if options.command not in LOOKS:
             end_in_order()
         return _run(options, settings)

@@ -64,11 +64,19 @@ class OfflineError(PendingError):
     """There is no network at all: no route, or no name resolution."""
 
 
+class UnreachableError(PendingError):
+    """No connection to a server comes about, or it breaks off: the server, or the way to it, is down."""
+
+
+class UntrustedError(PendingError):
+    """A server presented a certificate that this device does not trust."""
+
+
 class ServerBusyError(PendingError):
     """A server answered that it cannot do it now (429, 5xx): it is there, and has taken our certificate."""
 
 
-class ConnectionLostError(PendingError):
+class ConnectionLostError(UnreachableError):
     """A connection was there, and broke: a reset, the end before an answer, or an alert about nothing of ours."""
 
 

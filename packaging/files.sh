@@ -19,11 +19,12 @@ for unit in systemd/*.service systemd/*.path systemd/*.timer; do
 done
 install -D -m 644 systemd/80-renew-client-cert.preset "$DESTDIR$UNITS/system-preset/80-renew-client-cert.preset"
 install -D -m 644 systemd/80-renew-client-cert.rules "$DESTDIR$UDEV/rules.d/80-renew-client-cert.rules"
-for action in packaging/actions/*; do
-    if [ -f "$action" ]; then
-        install -D -m 755 "$action" "$DESTDIR$PREFIX/share/fioconfig/actions/$(basename "$action")"
-    fi
+for action in cert-status cert-check cert-log cert-dry-run cert-abort; do
+    sed "s|@PROGRAM@|$PREFIX/sbin/renew-client-cert|" packaging/action.sh >"$work/action"
+    install -D -m 755 "$work/action" "$DESTDIR$PREFIX/share/fioconfig/actions/$action"
 done
 install -d "$doc/docs"
 install -m 644 README.md CHANGELOG.md SECURITY.md LICENSE "$doc/"
 install -m 644 docs/*.md "$doc/docs/"
+install -d "$doc/docs/schemas"
+install -m 644 docs/schemas/*.json "$doc/docs/schemas/"

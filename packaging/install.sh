@@ -63,7 +63,7 @@ packaging/files.sh
 
 sed "s|/usr/share|$PREFIX/share|" packaging/manual.inc >"$work/manual.inc"
 PYTHONPATH=. "$BUILD_PYTHON" -c 'import argparse_manpage.cli as a, sys; sys.exit(a.main())' \
-    --module handler.console.arguments --function make_parser --project-name renew-client-cert --manual-section 8 \
+    --pyfile packaging/manual.py --function described --project-name renew-client-cert --manual-section 8 \
     --manual-title "System administration" --description "rotate the TLS client certificate of this device" \
     --include "$work/manual.inc" | gzip -9n >"$work/man"
 install -D -m 644 "$work/man" "$DESTDIR$PREFIX/share/man/man8/renew-client-cert.8.gz"

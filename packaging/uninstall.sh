@@ -9,6 +9,9 @@ if [ -z "$DESTDIR" ]; then
 fi
 rm -rf "$DESTDIR$PREFIX/lib/renew-client-cert" "$DESTDIR$PREFIX/share/doc/renew-client-cert"
 rm -f "$handler" "$DESTDIR$PREFIX/sbin/renew-client-cert" \
+    "$DESTDIR$PREFIX"/share/fioconfig/actions/cert-status "$DESTDIR$PREFIX"/share/fioconfig/actions/cert-check \
+    "$DESTDIR$PREFIX"/share/fioconfig/actions/cert-log "$DESTDIR$PREFIX"/share/fioconfig/actions/cert-dry-run \
+    "$DESTDIR$PREFIX"/share/fioconfig/actions/cert-abort \
     "$DESTDIR"/etc/systemd/system/*.wants/renew-client-cert* \
     "$DESTDIR$PREFIX"/lib/systemd/system/renew-client-cert.* "$DESTDIR$PREFIX"/lib/systemd/system/renew-client-cert-*.* \
     "$DESTDIR$PREFIX/lib/systemd/system-preset/80-renew-client-cert.preset" \

@@ -1,9 +1,13 @@
 """`abort`: give up a pending rotation, if that is possible still."""
 
 import argparse
+from pathlib import Path
 
 from handler.console.settings import Settings
+from handler.device import completed_rotations
 from handler.device.device import Device
+from handler.device.request import Overrides, read_request
+from handler.errors import RequestRefusedError
 from handler.rotation.rotator import Rotator
 
 from .change import change
@@ -12,11 +16,25 @@ from .change import change
 def run(_options: argparse.Namespace, settings: Settings) -> int:
     """Give up, and give the exit status. Raises RenewalError, OSError, OutputError."""
     device = Device(settings.search_paths, settings.storage, settings.config_url, token_wait=settings.token_wait)
-    return change(device, settings, lambda rotator: _abort(rotator, settings))
+    return change(device, settings, lambda rotator: _abort(rotator, device, settings.request_file))
 
 
-def _abort(rotator: Rotator, settings: Settings) -> str:
+def _abort(rotator: Rotator, device: Device, request_file: Path) -> str:
     if not rotator.abort():
         return "nothing to do: no rotation is pending"
-    asks = f"; {settings.request_file} still asks for a rotation: remove it, or fioconfig has it begun again"
-    return "given up; the identity in use is the one from before" + asks * settings.request_file.exists()
+    asks = ""
+    if asked := _asked_for(device, request_file):
+        asks = (
+            f"; {request_file} still asks for a rotation ({asked}): remove it with fioctl, or fioconfig begins it again"
+        )
+    return f"given up; the identity in use is the one from before{asks}"
+
+
+def _asked_for(device: Device, request_file: Path) -> str | None:
+    """Give the ROTATIONID that fioconfig would begin at its next call; None if there is none, or it is complete."""
+    try:
+        request = read_request(request_file, Overrides(), token=False, default_rotation_id=None)
+    except RequestRefusedError:
+        return None
+    done = completed_rotations.rotation_ids(device.storage)
+    return None if request is None or request.rotation_id in done else request.rotation_id

@@ -6,17 +6,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from handler.console.journald import JOURNALD
 from handler.console.output import say, tell
-from handler.console.progress import make_progress
+from handler.console.progress import LogProgress, make_progress
 from handler.console.settings import Settings
 from handler.console.terminal import Console
 from handler.device.device import Device
 from handler.device.lock import DeviceLock
 from handler.device.storage import remove_leftovers
-from handler.errors import FORESEEABLE
+from handler.errors import FORESEEABLE, describe
 from handler.exit_status import DONE, PENDING, SWITCHED
 from handler.journal.journal import Journal
 from handler.journal.pending import Pending, read_pending
+from handler.journal.rotation_state import ANNOUNCED
 from handler.rotation.rotator import Rotator
 from handler.servers.http import Limits
 
@@ -43,8 +45,9 @@ def change(
             remove_leftovers(folder)
         progress = make_progress(sys.stdout, Console.of(sys.stdout, os.environ).width)
         rotator = Rotator(device, progress, called_by_fioconfig=by_fioconfig, limits=limits)
+        JOURNALD.rotation_id = lambda: rotator.rotation_id
         try:
-            status = _done(device, settings, rotator, work, tell_of_events=not (by_fioconfig or offline))
+            status = _done(device, settings, rotator, work, progress, tell_of_rest=not (by_fioconfig or offline))
         except BaseException:
             # Whatever it is: fioconfig has to be ended, or it stores a configuration for the key that is gone.
             if not (by_fioconfig and rotator.switched):
@@ -54,7 +57,13 @@ def change(
 
 
 def _done(
-    device: Device, settings: Settings, rotator: Rotator, work: Callable[[Rotator], str], *, tell_of_events: bool
+    device: Device,
+    settings: Settings,
+    rotator: Rotator,
+    work: Callable[[Rotator], str],
+    progress: LogProgress,
+    *,
+    tell_of_rest: bool,
 ) -> int:
     before = read_pending(device.storage)
     try:
@@ -62,21 +71,24 @@ def _done(
             tell(said)
         status = DONE
     except FORESEEABLE as error:
-        status = explain(error, what_next(settings))
+        known = sys.stderr.isatty() and describe(error) == progress.shown
+        status = explain(error, what_next(settings), known=known)
     except KeyboardInterrupt:  # here, because fioconfig has to be told even then that the key was switched
         say("interrupted" + what_next(settings))
         status = PENDING
     finally:
         rotator.close()
-    return _undelivered(device.storage, before) if status == DONE and tell_of_events else status
+    return _left(device.storage, before) if status == DONE and tell_of_rest else status
 
 
-def _undelivered(storage: Path, before: Pending | None) -> int:
-    """Say what became of events that were all that was pending (`before`); give the exit status for what is left.
+def _left(storage: Path, before: Pending | None) -> int:
+    """Say what became of what was left of a rotation (`before`); give the exit status for what is left now.
 
     What is left though everything else is done is warned of.
     """
     left = read_pending(storage)
+    if before is not None and before.step == ANNOUNCED and (left is None or left.rotation_id != before.rotation_id):
+        tell(f"tidied up: rotation {before.rotation_id} is complete, and the old key is not needed any more")
     if left is not None and left.rotation_id is None and left.undelivered:
         why = f": {left.waiting.reason}" if left.waiting else ""
         log.warning("not delivered yet: %s%s%s", _events(left.undelivered), why, GOES_ON)

@@ -19,6 +19,7 @@ from handler.commands.checks.device import DeviceChecks
 from handler.commands.checks.result import OK, PROBLEM, SKIPPED, WARNING, Result, ok, problem
 from handler.commands.checks.servers import ServerChecks
 from handler.commands.checks.system import System, system_findings
+from handler.commands.formats.envelope import as_json
 from handler.console.output import print_line
 from handler.console.settings import Settings
 from handler.console.table import hanging
@@ -45,6 +46,9 @@ class Check:
     def findings(self) -> Iterator[Result]:
         """Give what is found, as soon as it is. Raises nothing that is foreseeable."""
         configured = self.configured
+        if blocked := self._only_root():
+            yield problem("user", f"user {self.system.user()}, not root: {blocked}")
+            return
         view = Snapshot.of(configured.storage)
         asked = EffectiveRequest.of(
             self.settings.request_file,
@@ -75,6 +79,16 @@ class Check:
                 yield from _guarded(topic, check)
         finally:
             device.close()
+
+    def _only_root(self) -> str | None:
+        """Say what only root may read or write here, so that another user need not try the rest."""
+        if self.system.user() == 0:
+            return None
+        forbidden = next((each for each in self.configured.wrong() if each.endswith("run this as root")), None)
+        if forbidden is None and (storage := self.configured.storage) is not None and storage.is_dir():
+            writable = os.access(storage, os.R_OK | os.W_OK, effective_ids=True)
+            forbidden = None if writable else f"{storage} cannot be written: run this as root"
+        return forbidden
 
     def _environment(self) -> Iterator[Result]:
         """Look at what the environment says beside places. Raises RequestRefusedError."""
@@ -122,10 +136,14 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     found = []
     for finding in Check(settings, configured, overrides, System()).findings():
         found.append(finding)
-        if options.quiet and finding.level == OK:
+        if options.json or (options.quiet and finding.level == OK):
             continue
         for line in lines_of(finding, console):
             print_line(line)
-    if not options.quiet:
+    status = exit_status({each.level for each in found})
+    if options.json:
+        results = [{"level": each.level, "topic": each.topic, "text": each.text} for each in found]
+        print_line(as_json("check", {"exit_status": status, "summary": summary(found), "results": results}))
+    elif not options.quiet:
         print_line(summary(found))
-    return exit_status({each.level for each in found})
+    return status

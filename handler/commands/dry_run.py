@@ -1,8 +1,9 @@
 """What a rotation would do, in words, after every check that changes nothing (`rotate --dry-run`)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
+from handler.console.output import print_line
 from handler.crypto.names import shown
 from handler.device import completed_rotations as completed
 from handler.device.config_encrypted import LocalConfig
@@ -11,7 +12,8 @@ from handler.device.keystore import IdentityNames
 from handler.device.request import RotationRequest
 from handler.device.services import AKTUALIZR, FIOCONFIG
 from handler.device.storage import check_folder
-from handler.errors import RequestRefusedError
+from handler.errors import FORESEEABLE, RequestRefusedError, describe, is_final
+from handler.exit_status import DONE, PENDING, REFUSED
 from handler.inspection.pin_safety import why_no_login
 from handler.journal.journal import Journal
 from handler.journal.pending import read_pending
@@ -23,6 +25,8 @@ from handler.servers.connections import Connections
 from handler.servers.deadline import Deadline
 from handler.servers.http import Limits
 from hsm.curves import shown_curve
+
+from .formats.envelope import as_json
 
 Line = tuple[str, str]
 """How a line begins, and its text: what does not fit goes on behind that beginning."""
@@ -66,6 +70,29 @@ def plan(device: Device, request: RotationRequest) -> Iterator[Line]:
     finally:
         connections.close()
         device.close()
+
+
+def plan_json(asked: Callable[[], tuple[Device, RotationRequest]]) -> int:
+    """Give the plan as JSON, or why there is none; give the exit status. Raises OutputError."""
+    lines: list[Line] = []
+    rotation_id = problem = None
+    status = DONE
+    try:
+        device, request = asked()
+        rotation_id = request.rotation_id
+        lines += plan(device, request)
+    except FORESEEABLE as error:
+        problem = describe(error)
+        status = REFUSED if is_final(error) else PENDING
+    content = {
+        "rotation_id": rotation_id,
+        "would_rotate": problem is None and any(first.strip() for first, _ in lines),
+        "exit_status": status,
+        "problem": problem,
+        "lines": [f"{first}{text}" for first, text in lines],
+    }
+    print_line(as_json("dry-run", content))
+    return status
 
 
 def _finished_first(view: Snapshot, names: IdentityNames) -> str | None:

@@ -1,6 +1,7 @@
 """`log`: what happened in the last rotations, as a timeline."""
 
 import argparse
+import itertools
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,17 +19,22 @@ from handler.journal.decoding import MalformedError
 from handler.journal.history import Entry, History, told_apart
 from handler.journal.pending import LaterJournalError, events_of, load, read_pending
 
+from .formats.envelope import as_json
+
 MIN_NAME = 20
 """Columns of an event's name on the narrowest console."""
 
 
-def run(_options: argparse.Namespace, settings: Settings) -> int:
+def run(options: argparse.Namespace, settings: Settings) -> int:
     """Show the last rotations as a timeline. Raises OutputError, RequestRefusedError."""
     storage = settings.storage_folder()
     if not storage.is_dir():
         raise RequestRefusedError(f"the storage folder {storage} is not there, or no folder: look at storage.path")
-    entries = History(storage / FOLDER).read()
-    for line in timeline(told_apart(entries, _undelivered(storage)), Console.of(sys.stdout, os.environ).width):
+    entries = last(told_apart(History(storage / FOLDER).read(), _undelivered(storage)), options.number)
+    if options.json:
+        print_line(as_json("log", {"rotations": list(_rotations(entries)), "waits_for": _waits_for(storage)}))
+        return DONE
+    for line in timeline(entries, Console.of(sys.stdout, os.environ).width):
         print_line(line)
     waits_for = _waits_for(storage)
     if waits_for:
@@ -36,6 +42,25 @@ def run(_options: argparse.Namespace, settings: Settings) -> int:
     elif not entries:
         tell("no rotation has been begun on this device")
     return DONE
+
+
+def last(entries: Sequence[Entry], rotations: int | None) -> list[Entry]:
+    """Give the entries of so many rotations, those in which something happened last; of all where not given."""
+    ids = list(dict.fromkeys(entry.rotation_id for entry in reversed(entries)))
+    kept = set(ids[:rotations])
+    return [entry for entry in entries if entry.rotation_id in kept]
+
+
+def _rotations(entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
+    """Give the rotations as the timeline does: one that comes again after another begins again."""
+    for rotation_id, events in itertools.groupby(entries, lambda entry: entry.rotation_id):
+        yield {
+            "rotation_id": rotation_id,
+            "events": [
+                {"time": each.time, "event": each.event, "success": each.success, "details": each.details}
+                for each in events
+            ],
+        }
 
 
 def _undelivered(storage: Path) -> list[dict[str, Any]]:

@@ -11,8 +11,11 @@ from handler.journal.pending import is_there
 GOES_ON, NOT_BEGUN = "; `renew-client-cert resume` goes on", "; nothing was begun: call it again"
 
 
-def explain(error: Exception, next_step: str) -> int:
-    """Say what ended the call and what goes on from here (`what_next`), and give the status for it."""
+def explain(error: Exception, next_step: str, *, known: bool = False) -> int:
+    """Say what ended the call and what goes on from here (`what_next`), and give the status for it.
+
+    `known`: the reader sees the reason already; a refusal is said again, as somebody has to act.
+    """
     pending = next_step == GOES_ON
     # Somebody has to act where a file may not be used, unless a rotation is under way, which is tried again.
     if is_final(error) or (isinstance(error, PermissionError) and not pending):
@@ -20,7 +23,8 @@ def explain(error: Exception, next_step: str) -> int:
         return REFUSED
     if isinstance(error, BusyError):
         next_step = ""  # it says so itself
-    say(f"{'pending' if pending else 'not now'}: {describe(error)}{next_step}")
+    reason = "" if known else f": {describe(error)}"
+    say(f"{'pending' if pending else 'not now'}{reason}{next_step}")
     return PENDING
 
 

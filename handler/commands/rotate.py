@@ -3,10 +3,13 @@
 import argparse
 import os
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from handler.console.output import tell
 from handler.console.settings import Settings
+from handler.device import completed_rotations
 from handler.device.configuration.configuration import Configuration
 from handler.device.device import Device
 from handler.device.request import Overrides, RotationRequest, read_request, with_usual_ids
@@ -15,7 +18,8 @@ from handler.exit_status import DONE
 from handler.inspection.identity import read_identity
 from handler.journal.journal import Journal
 from handler.journal.pending import read_pending
-from handler.journal.rotation_state import PROVED
+from handler.journal.rotation_state import ANNOUNCED, PROVED
+from handler.journal.snapshot import Snapshot
 from handler.rotation.phases.preflight import CLOCK_TOLERANCE
 from handler.rotation.rotator import Rotator
 
@@ -25,6 +29,10 @@ from .change import change
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Rotate, or say what that would do; give the exit status. Raises RenewalError, OSError, OutputError."""
+    if options.command == "rotate" and options.json:
+        from .dry_run import plan_json  # noqa: PLC0415 - few calls need it
+
+        return plan_json(lambda: _planned(options, settings))
     device = Device(settings.search_paths, settings.storage, settings.config_url, token_wait=settings.token_wait)
     if options.command is None:
         return _handle(options, settings, device)
@@ -37,13 +45,18 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         for first, text in plan(device, request):
             tell(text, first)
         return DONE
-    return change(device, settings, lambda rotator: _rotate(rotator, request))
+    return change(device, settings, lambda rotator: _rotate(rotator, request, device.storage))
+
+
+def _planned(options: argparse.Namespace, settings: Settings) -> tuple[Device, RotationRequest]:
+    device = Device(settings.search_paths, settings.storage, settings.config_url, token_wait=settings.token_wait)
+    return device, _request(options, settings, device)
 
 
 def _unless_due(options: argparse.Namespace, settings: Settings, device: Device) -> int | None:
     """Give the exit status where the timer has nothing to begin: not due yet, or a rotation is pending."""
     pending = read_pending(device.storage)
-    if pending is None or not pending.rotation_id:
+    if pending is None or not pending.rotation_id or pending.step == ANNOUNCED:  # then only tidying up is left
         return None if _is_due(settings, options.if_due) else DONE
     if pending.refused is None:
         tell(f"nothing to do: rotation {pending.rotation_id} is pending already")
@@ -58,14 +71,18 @@ def _handle(options: argparse.Namespace, settings: Settings, device: Device) -> 
     """Be the handler: do what the request file asks, or heed that it is gone."""
     if settings.request_file.exists():
         request = _request(options, settings, device)
-        return change(device, settings, lambda rotator: _rotate(rotator, request), by_fioconfig=True)
+        return change(device, settings, lambda rotator: _rotate(rotator, request, device.storage), by_fioconfig=True)
     if not Journal(device.storage).exists():
         tell(f"nothing to do: {settings.request_file} is not there, no rotation is asked for")
         return DONE
     return change(device, settings, _withdraw, by_fioconfig=True)
 
 
-def _rotate(rotator: Rotator, request: RotationRequest) -> str:
+def _rotate(rotator: Rotator, request: RotationRequest, storage: Path) -> str:
+    other = Snapshot.of(storage).rotation
+    if other is not None and other.rotation_id != request.rotation_id and other.step < PROVED:
+        fate = "is finished or rolled back before" if other.locked else "is dropped, its new key too, for"
+        tell(f"rotation {other.rotation_id}, pending after step {other.step}, {fate} rotation {request.rotation_id}")
     return "" if rotator.rotate(request) else f"nothing to do: rotation {request.rotation_id} is complete already"
 
 
@@ -120,6 +137,9 @@ def _request(options: argparse.Namespace, settings: Settings, device: Device) ->
         token=device.config.token is not None,
         default_rotation_id=new_id if by_hand else None,
     )
+    differs = by_hand and options.rotation_id is None and overrides != Overrides()
+    if differs and request and request.rotation_id in completed_rotations.rotation_ids(device.storage):
+        request = replace(request, rotation_id=new_id)  # the file's was another rotation
     if request is None:
         raise RequestRefusedError(
             f"nothing says where to enrol: expected the request file {settings.request_file}, or the option "

@@ -29,6 +29,8 @@ from handler.journal.snapshot import Snapshot
 from hsm.certificate import Certificate
 from hsm.curves import shown_curve
 
+from .formats.envelope import as_json
+
 if TYPE_CHECKING:
     from hsm.inventory import Item
 
@@ -192,13 +194,39 @@ def _file_use(path: Path, names: IdentityNames | None, pending: Sequence[Identit
     return LEFTOVER if path.name.startswith(("pkey.", "client.")) and path.name.count(".") > 1 else KEPT
 
 
-def run(_options: argparse.Namespace, settings: Settings) -> int:
+_LISTS = ("flags", "with")
+_FIELDS = ("class", "id", "label", "file", "mode", "type", "flags", "fingerprint", "with", "use")
+
+
+def _json(configured: Configuration, listing: Listing) -> str:
+    """Give a listing as JSON: every field for every object, null if it has none."""
+    objects = []
+    for row in listing.rows:
+        known = {name: None if cell == "-" else cell for name, cell in zip(listing.header, row, strict=True)}
+        lists = {name: (known.get(name) or "").split() for name in _LISTS}
+        objects.append(dict.fromkeys(_FIELDS) | known | lists)
+    token = configured.token
+    content = {
+        "source": configured.source,
+        "token": None if token is None else {"label": token.label, "module": token.module},
+        "storage": None if configured.storage is None else str(configured.storage),
+        "objects": objects,
+        "notes": list(listing.notes),
+    }
+    return as_json("slots", content)
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:
     """Show the token's objects, or the files. Raises OutputError."""
     configured = Configuration(settings.search_paths, settings.storage, settings.config_url)
     try:
-        for line in list_slots(configured).lines(Console.of(sys.stdout, os.environ).width):
+        listing = list_slots(configured)
+        if options.json:
+            print_line(_json(configured, listing))
+            return DONE
+        for line in listing.lines(Console.of(sys.stdout, os.environ).width):
             print_line(line)
     except FORESEEABLE as error:
         tell(describe(error), "problem: ")
-        return REFUSED if is_final(error) else STATUS_PENDING
+        return REFUSED if is_final(error) or isinstance(error, PermissionError) else STATUS_PENDING
     return DONE

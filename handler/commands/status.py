@@ -4,7 +4,8 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
+from pathlib import Path
 
 from handler.console.output import print_line
 from handler.console.settings import Settings
@@ -12,31 +13,47 @@ from handler.console.table import hanging
 from handler.console.terminal import Console
 from handler.crypto import names
 from handler.device.configuration.configuration import TOKEN, Configuration
-from handler.exit_status import DONE, PENDING, REFUSED
+from handler.device.storage import atomic_write
+from handler.exit_status import ALL_OK, DONE, PENDING, PROBLEMS, REFUSED, WARNINGS
 from handler.inspection.identity import Identity
+from handler.inspection.judgement import PROBLEM, findings
 from handler.inspection.status import LastRotation, Status, read_status, undelivered
+from handler.inspection.units import DAEMON_UNIT, PATH_UNIT
 from handler.journal.rotation_state import ANNOUNCED, PROVED, SWITCHED
 from handler.journal.snapshot import Snapshot
 from hsm.certificate import Certificate
+
+from .formats.envelope import moment
+from .formats.metrics import metrics
+from .formats.status_json import status_json
 
 _NAME_WIDTH = 15
 _SLOTS = {"key": "key slots", "certificate": "cert slots"}
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Show what the device is and what is pending. Raises OutputError."""
+    """Show what the device is and what is pending. Raises OutputError, OSError."""
     configured = Configuration(settings.search_paths, settings.storage, settings.config_url)
     status = read_status(configured, settings.request_file, named=settings.request_named)
-    if options.json:
-        from .status_json import as_json  # noqa: PLC0415
-
-        print_line(as_json(status))
+    if options.json or options.prometheus:
+        _give(status_json(status) + "\n" if options.json else metrics(status), options.output)
     else:
         for line in lines(status, Console.of(sys.stdout, os.environ).width):
             print_line(line)
-    if status.identity.problem is None:
+    if options.exit_status:
+        levels = {each.level for each in findings(status)}
+        return PROBLEMS if PROBLEM in levels else WARNINGS if levels else ALL_OK
+    if options.output or status.identity.problem is None:
         return DONE
     return PENDING if status.identity.passing else REFUSED
+
+
+def _give(text: str, output: str | None) -> None:
+    """Write the text to standard output, or to a file as a whole, for everybody to read."""
+    if output is None:
+        print_line(text.removesuffix("\n"))
+    else:
+        atomic_write(Path(output), text.encode(), mode=0o644)
 
 
 def lines(status: Status, width: int | None) -> Iterator[str]:
@@ -63,13 +80,37 @@ def _facts(status: Status) -> Iterator[tuple[str, str]]:
             yield _SLOTS[kind], ", ".join(slots)
     yield "last rotation", _last_words(status.last)
     yield "pending", "; ".join(_pending_words(status.view))
-    if status.view.pending is not None and status.view.pending.waiting is not None:
-        waiting = status.view.pending.waiting
-        yield "waits for", f"{waiting.what}: {waiting.reason}" if waiting.what else waiting.reason
-        yield "not before", waiting.until or "the daemon tries it again by itself"
+    yield from _waiting_facts(status)
     yield "events", "unknown" if (count := undelivered(status.view)) is None else f"{count} not delivered yet"
     if status.running:
         yield "running", status.running
+    for anchor in status.anchors:
+        if anchor.warning:
+            yield "trust anchor", f"{anchor.subject} {anchor.warning}: put its successor into import.tls_cacert_path"
+
+
+def _waiting_facts(status: Status) -> Iterator[tuple[str, str]]:
+    waiting = status.view.pending.waiting if status.view.pending else None
+    if waiting is not None:
+        yield "waits for", f"{waiting.what}: {waiting.reason}" if waiting.what else waiting.reason
+        if waiting.moment is not None:
+            yield "not before", moment(datetime.fromtimestamp(waiting.moment, UTC))
+    if status.due:
+        yield "next attempt", _next_words(status)
+
+
+def _next_words(status: Status) -> str:
+    """Say when, and whether anybody tries it."""
+    if status.units is None:
+        return "by nobody, systemd does not run here: `renew-client-cert resume` tries now"
+    when = "soon"
+    if status.next_attempt is not None and status.next_attempt > status.now:
+        when = moment(status.next_attempt)
+    if status.units[DAEMON_UNIT].active:
+        return f"{when}, by the daemon, which runs"
+    if status.units[PATH_UNIT].active:
+        return f"{when}, by the daemon, which {PATH_UNIT} starts"
+    return f"by nobody, {PATH_UNIT} does not run: `systemctl enable --now {PATH_UNIT}`"
 
 
 def _where(identity: Identity) -> str:
@@ -113,9 +154,11 @@ def _pending_words(view: Snapshot) -> Iterator[str]:
         yield "a rotation that fioconfig left: the next call takes it over"
     if view.problem is not None:
         yield f"unknown: {view.problem}"
-    elif pending is None or pending.rotation_id is None:
+    elif pending is None or pending.rotation_id is None or pending.step == ANNOUNCED:
         if not view.left_by_fioconfig:
             yield "no rotation"
+        if pending is not None and pending.rotation_id is not None:
+            yield f"rotation {pending.rotation_id} is in use, only tidying up is left to the next call"
     else:
         if view.rotation is not None and view.rotation.rollback is not None:
             yield f"rotation {pending.rotation_id}: goes back to the old identity ({view.rotation.rollback})"
@@ -132,6 +175,5 @@ def _step_words(step: int, *, begun: bool) -> str:
     special = {
         SWITCHED: "switched, but the gateway has not taken the new certificate yet",
         PROVED: "taken by the gateway, its users are not told yet",
-        ANNOUNCED: "in use, only tidying up is left to the next call",
     }
     return special.get(step, f"{step} of {SWITCHED} steps done")

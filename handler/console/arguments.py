@@ -20,6 +20,12 @@ def _share(text: str) -> float:
     return share
 
 
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected how many rotations, such as 3")
+    return int(text)
+
+
 def _delay(text: str) -> float:
     seconds = _number(text)
     if not 0 < seconds <= MAX_ASKED:
@@ -36,6 +42,20 @@ def _number(text: str) -> float:
 
 
 class _Parser(argparse.ArgumentParser):
+    example: str | None = None
+
+    def format_help(self) -> str:
+        """Begin with what the command does and an example; then usage and options."""
+        described, self.description = self.description, None
+        try:
+            rest = super().format_help()
+        finally:
+            self.description = described
+        formatter = self._get_formatter()
+        formatter.add_text(described)
+        example = f"    {self.example}\n\n" if self.example else ""
+        return f"{formatter.format_help()}\n{example}{rest}".lstrip("\n")
+
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
         from .table import hanging  # noqa: PLC0415 - the daemon does without
@@ -48,10 +68,12 @@ class _Parser(argparse.ArgumentParser):
 def _common_options(default: str | None = argparse.SUPPRESS) -> _Parser:
     """Options that stand before a command or behind it: there, only what is given counts."""
     common = _Parser(add_help=False, argument_default=default)
-    group = common.add_argument_group("where things are (each over the environment)")
+    group = common.add_argument_group("where things are (each overrides the environment)")
     group.add_argument("--storage-dir", metavar="DIR", help="storage folder [STORAGE_DIR, storage.path]")
     group.add_argument("--sota", metavar="PATH[,PATH]", help="TOML files and folders of the configuration [SOTA_DIR]")
-    common.add_argument("-v", "--verbose", action="store_const", const=True, help="say what is done in between")
+    common.add_argument(
+        "-v", "--verbose", action="store_const", const=True, help="show more: versions, files, each request to a server"
+    )
     quiet = "say nothing but warnings and errors; of check: only what is not ok"
     common.add_argument("-q", "--quiet", action="store_const", const=True, help=quiet)
     return common
@@ -63,47 +85,121 @@ def make_parser() -> argparse.ArgumentParser:
         prog="renew-client-cert",
         parents=[_common_options(None)],
         description="Rotates the TLS client certificate of this device: new key, EST enrolment, switch, report. "
-        "Without a command it is the handler, as fioconfig calls it: it reads the file CONFIG_FILE.",
+        "Without a command it is the handler that fioconfig calls: it reads the file CONFIG_FILE.",
         epilog="exit status: 0 done or nothing to do, 64 usage, 75 pending (will be resumed), 78 refused, "
-        "123 switched (called by fioconfig), 1 a bug; of check: 1 warnings, 2 problems",
+        "123 switched (called by fioconfig), 1 a bug; of check and status --exit-status: 1 warnings, 2 problems",
     )
+    parser.example = "renew-client-cert status"
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-    rotate = commands.add_parser("rotate", parents=[_common_options()], help="rotate now, by hand")
-    asked = rotate.add_argument_group("what is asked (each over the request file)")
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", parser_class=_Parser)
+    for name, (does, example) in _COMMANDS.items():
+        command = commands.add_parser(
+            name, parents=[_common_options()], help=does.partition(". ")[0].rstrip("."), description=does
+        )
+        command.example = f"renew-client-cert {example}"
+        _ADD.get(name, _nothing)(command)
+    return parser
+
+
+_COMMANDS = {
+    "rotate": (
+        "Rotate the certificate now, by hand. Options override the request file. A rotation that is pending goes on.",
+        "rotate --est-server https://est.example:8443/.well-known/est",
+    ),
+    "resume": ("Go on with a rotation that stopped, now. The daemon does the same by itself.", "resume -v"),
+    "abort": ("Give up a pending rotation, if that is still possible. The old certificate stays in use.", "abort"),
+    "status": (
+        "Show which certificate is in use, and what is pending. Needs no network and takes no lock.",
+        "status --json",
+    ),
+    "check": (
+        "Try everything that a rotation needs. Changes nothing; asks each server once.",
+        "check -q --est-server https://est.example:8443/.well-known/est",
+    ),
+    "slots": ("List the keys and certificates, and whose they are.", "slots"),
+    "log": ("Show what happened in the last rotations, the newest last.", "log -n 1"),
+    "daemon": ("Finish what is pending, then end. systemd starts it.", "daemon"),
+}
+"""What each command does, the first sentence in the list of commands too, and an example."""
+
+
+def check_together(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End the program with a usage error if options are given that mean nothing without another one."""
+    given = vars(options)
+    if given.get("output") and not (given["json"] or given["prometheus"]):
+        parser.error("--output needs --json or --prometheus")
+    if given.get("dry_run") is False and given["json"]:
+        parser.error("--json needs --dry-run")
+
+
+def _nothing(_command: argparse.ArgumentParser) -> None:
+    """Add no argument."""
+
+
+def _add_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="give one JSON object (docs/json.md)")
+
+
+def _add_request(command: argparse.ArgumentParser) -> None:
+    asked = command.add_argument_group("what is asked (each overrides the request file)")
     asked.add_argument("--config-file", metavar="FILE", help=f"request file [CONFIG_FILE, {DEFAULT_REQUEST}]")
     asked.add_argument("--est-server", metavar="URL", help="base URL of the EST server [ESTSERVER]")
-    asked.add_argument(
-        "--rotation-id", metavar="ID", help="tag of its events [ROTATIONID, else certs-<unix time>-<random>]"
-    )
     asked.add_argument("--pkey-ids", metavar="ID,ID", help="key ids of the token [PKEYIDS]")
     asked.add_argument("--cert-ids", metavar="ID,ID", help="certificate ids of the token [CERTIDS]")
-    rotate.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
-    rotate.add_argument(
-        "--if-due", metavar="SHARE", type=_share, help="only where less of the certificate's life is left, such as 0.33"
+
+
+def _add_rotate(command: argparse.ArgumentParser) -> None:
+    _add_request(command)
+    command.add_argument(
+        "--rotation-id", metavar="ID", help="tag of its events [ROTATIONID, else certs-<unix time>-<random>]"
     )
-    resume = commands.add_parser("resume", parents=[_common_options()], help="go on with a rotation that stopped")
-    resume.add_argument(
+    command.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
+    command.add_argument("--json", action="store_true", help="with --dry-run: give one JSON object (docs/json.md)")
+    command.add_argument(
+        "--if-due", metavar="SHARE", type=_share, help="only if less of the certificate's life is left, such as 0.33"
+    )
+
+
+def _add_resume(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
         "--offline", action="store_true", help="only make a half-switched device whole, without any network"
     )
-    resume.add_argument("--unattended", action="store_true", help="leave a rotation that was refused alone")
-    commands.add_parser(
-        "abort", parents=[_common_options()], help="give up a pending rotation, if that is possible still"
+    command.add_argument("--unattended", action="store_true", help="leave a rotation that was refused alone")
+
+
+def _add_status(command: argparse.ArgumentParser) -> None:
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="give one JSON object (docs/json.md)")
+    form.add_argument("--prometheus", action="store_true", help="give metrics as Prometheus reads them")
+    command.add_argument("--output", metavar="FILE", help="write the JSON or the metrics to FILE, whole or not at all")
+    command.add_argument(
+        "--exit-status", action="store_true", help="end with 0 all well, 1 something to watch, 2 something to mend"
     )
-    commands.add_parser("log", parents=[_common_options()], help="show what happened in the last rotations")
-    status = commands.add_parser("status", parents=[_common_options()], help="show what is in use and what is pending")
-    status.add_argument("--json", action="store_true", help="as one JSON object (docs/status.md)")
-    check = commands.add_parser("check", parents=[_common_options()], help="try what a rotation needs, change nothing")
-    check.add_argument("--config-file", metavar="FILE", help=f"request file [CONFIG_FILE, {DEFAULT_REQUEST}]")
-    check.add_argument("--est-server", metavar="URL", help="base URL of the EST server [ESTSERVER]")
-    check.add_argument("--pkey-ids", metavar="ID,ID", help="key ids of the token [PKEYIDS]")
-    check.add_argument("--cert-ids", metavar="ID,ID", help="certificate ids of the token [CERTIDS]")
-    commands.add_parser("slots", parents=[_common_options()], help="list the keys and certificates, and whose they are")
-    daemon = commands.add_parser(
-        "daemon", parents=[_common_options()], help="finish what is pending, then end (for systemd)"
-    )
+
+
+def _add_check(command: argparse.ArgumentParser) -> None:
+    _add_request(command)
+    _add_json(command)
+
+
+def _add_log(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-n", dest="number", metavar="N", type=_count, help="only the last N rotations")
+    _add_json(command)
+
+
+def _add_daemon(command: argparse.ArgumentParser) -> None:
     for name, seconds, what in (("first", 30, "shortest"), ("longest", 3600, "longest")):
-        daemon.add_argument(
+        command.add_argument(
             f"--{name}-delay", metavar="SECONDS", type=_delay, default=seconds, help=f"{what} back-off [%(default)s]"
         )
-    return parser
+
+
+_ADD = {
+    "rotate": _add_rotate,
+    "resume": _add_resume,
+    "status": _add_status,
+    "check": _add_check,
+    "slots": _add_json,
+    "log": _add_log,
+    "daemon": _add_daemon,
+}

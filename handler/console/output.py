@@ -12,10 +12,14 @@ from typing import TextIO
 from handler.errors import describe, harmless
 from handler.exit_status import PENDING, UNREAD
 
+from .journald import DEBUG, ERROR, INFO, JOURNALD, WARNING
 from .terminal import Console
 
 WAITING = ("handler.servers.est", "handler.servers.http", "handler.device.lock")
 """Modules that say what they wait for: to a person at a terminal at once, not only in the end."""
+
+
+_PRIORITIES = {logging.DEBUG: DEBUG, logging.INFO: INFO, logging.WARNING: WARNING}
 
 
 class OutputError(Exception):
@@ -48,6 +52,7 @@ def set_up_messages(level: int, *, waits: bool) -> None:
     sys.excepthook = _fault
     logging.addLevelName(logging.WARNING, "warning")
     logging.addLevelName(logging.INFO, "info")
+    logging.addLevelName(logging.DEBUG, "debug")
     for noisy in ("urllib3", "pkcs11"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     if waits and sys.stderr.isatty():
@@ -68,7 +73,9 @@ def silence() -> None:
 def say(text: str) -> None:
     """Write a text to standard error under the program's name."""
     with contextlib.suppress(OSError):  # nobody reads it
-        sys.stderr.writelines(f"{line}\n" for line in _lines(sys.stderr, "renew-client-cert: ", text))
+        first = "" if JOURNALD.reads(sys.stderr) else "renew-client-cert: "
+        for line in _lines(sys.stderr, first, text, indent=2):
+            sys.stderr.write(JOURNALD.line(sys.stderr, line, ERROR) + "\n")
 
 
 def tell(text: str, first: str = "") -> None:
@@ -83,15 +90,15 @@ def tell(text: str, first: str = "") -> None:
 def print_line(line: str) -> None:
     """Write a line to standard output as it is. Raises OutputError."""
     try:
-        sys.stdout.write(line + "\n")
+        sys.stdout.write(JOURNALD.line(sys.stdout, line) + "\n")
     except OSError as error:
         raise OutputError(error) from error
 
 
-def _lines(stream: TextIO, first: str, text: str) -> Iterator[str]:
+def _lines(stream: TextIO, first: str, text: str, indent: int | None = None) -> Iterator[str]:
     from .table import hanging  # noqa: PLC0415 - the daemon does without
 
-    return hanging(first, text, Console.of(stream, os.environ).width)
+    return hanging(first, text, Console.of(stream, os.environ).width, indent)
 
 
 class MessageFormatter(logging.Formatter):
@@ -102,7 +109,7 @@ class MessageFormatter(logging.Formatter):
         lines = [*_lines(sys.stderr, f"{record.levelname}: ", record.getMessage())]
         if record.exc_info:
             lines += ["  " + harmless(line) for line in self.formatException(record.exc_info).split("\n")]
-        return "\n".join(lines)
+        return JOURNALD.line(sys.stderr, "\n".join(lines), _PRIORITIES.get(record.levelno, ERROR))
 
 
 def _open_closed_streams() -> None:

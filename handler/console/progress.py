@@ -12,6 +12,7 @@ from handler.device.keystore import IdentityNames
 from handler.errors import harmless
 from hsm.certificate import Certificate
 
+from .journald import ERROR, INFO, JOURNALD
 from .table import hanging
 
 STEPS = 5
@@ -41,6 +42,8 @@ class LogProgress:
         self._stream = stream
         self._started = 0.0
         self._step = ""
+        self.shown = ""
+        """The last reason that a terminal shows."""
 
     def step_started(self, number: int, name: str) -> None:
         """Remember which and when; a line of its own would say nothing yet."""
@@ -53,7 +56,7 @@ class LogProgress:
 
     def step_failed(self, reason: str) -> None:
         """Say why the step failed."""
-        self._say(f"{self._step}: failed, {self._seconds()}: {reason}")
+        self._say(f"{self._step}: failed, {self._seconds()}: {reason}", priority=ERROR)
 
     def completed(self, rotation_id: str, names: IdentityNames, certificate: Certificate) -> None:
         """Say what is in use now and until when."""
@@ -62,12 +65,12 @@ class LogProgress:
     def _seconds(self) -> str:
         return f"{time.monotonic() - self._started:.1f} s"
 
-    def _say(self, *lines: str) -> None:
-        self._write("".join(f"{harmless(line)}\n" for line in lines))
+    def _say(self, *lines: str, priority: int = INFO) -> None:
+        self._write("".join(f"{harmless(line)}\n" for line in lines), priority)
 
-    def _write(self, text: str) -> None:
+    def _write(self, text: str, priority: int = INFO) -> None:
         with contextlib.suppress(OSError):  # a rotation goes on where nobody reads of it
-            self._stream.write(text)
+            self._stream.write(JOURNALD.line(self._stream, text, priority))
             self._stream.flush()
 
 
@@ -91,6 +94,7 @@ class TerminalProgress(LogProgress):
 
     def step_failed(self, reason: str) -> None:
         """End the step's line, with the reason below it."""
+        self.shown = reason
         self._end_line("\n".join([f"failed, {self._seconds()}", *hanging(_INDENT, reason, self._width), ""]))
 
     def make_room(self, _message: logging.LogRecord) -> bool:

@@ -7,6 +7,7 @@ token must not steer the console of who looks at it.
 import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 
 from handler.errors import harmless
 
@@ -30,15 +31,23 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | N
             yield GAP.join(map(_padded, cells, widths)).rstrip()
 
 
-def hanging(first: str, text: str, width: int | None = None) -> Iterator[str]:
-    """Give `first` and the text behind it; what does not fit goes on below the text's beginning."""
-    text = harmless(text)
-    room = None if width is None else width - _columns_of(first)
-    if room is None or room < 2 * _NARROWEST or not text:
+def hanging(first: str, text: str, width: int | None = None, indent: int | None = None) -> Iterator[str]:
+    """Give `first` and the text behind it; what does not fit goes on below the text's beginning, or at `indent`."""
+    text, used = harmless(text), _columns_of(first)
+    if width is None or width - used < 2 * _NARROWEST or not text:
         yield first + text
         return
-    for number, part in enumerate(folded(text, room)):
-        yield (first if number == 0 else " " * _columns_of(first)) + part
+    indent = used if indent is None else indent
+    for number, part in enumerate(folded(" " * (used - indent) + text, width - indent)):
+        yield first + part.lstrip() if number == 0 else " " * indent + part
+
+
+def lasting(time: timedelta) -> str:
+    """Give a span of time in the largest unit that it holds twice: "11 days", "26 hours", "7 minutes", "90 seconds"."""
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if time.total_seconds() >= 2 * length:
+            return f"{time.total_seconds() / length:.0f} {unit}"
+    return f"{time.total_seconds():.0f} seconds"
 
 
 def _shrink(widths: list[int], room: int) -> None:

@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from handler.backoff import TOKEN_LONGEST, Backoff
+from handler.backoff import Backoff
 from handler.device.lock import DeviceLock
 from handler.device.storage import FOLDER, remove
 from handler.errors import BusyError
@@ -32,10 +32,11 @@ from handler.journal.pending import (
     marker,
     read_pending,
 )
+from handler.journal.waits import delay_of
 
 from .child import STOP_LIMIT, Child, ChildLimits
 from .notify import Notifier
-from .waits import Wake, clock, machine_id, seconds_until, waits_for_token, words
+from .waits import Wake, clock, seconds_until, waits_for_token, words
 
 log = logging.getLogger(__name__)
 
@@ -124,10 +125,7 @@ class Daemon:
             return Wake(now + SETTLED, self._seen, ahead)
         if attempts == 0 or (news and asked is None):
             return Wake(now, self._seen, ahead)
-        delay = self._backoff.delay(pending.device or machine_id(), pending.rotation_id or "", attempts, asked)
-        if waits_for_token(pending):
-            delay = min(delay, TOKEN_LONGEST)
-        return Wake(now + delay, self._seen, ahead)
+        return Wake(now + delay_of(pending, self._backoff, attempts, asked), self._seen, ahead)
 
     def _signature(self) -> tuple[int, int, int] | None:
         """Give what changes with every change of the journal."""

@@ -1,9 +1,7 @@
 """What the daemon waits for: until when, and in words."""
 
-import contextlib
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from handler.journal.pending import CLOCK, EST, GATEWAY, NETWORK, TOKEN, Pending, Waiting
 
@@ -57,10 +55,3 @@ def time_of_day(moment: float) -> str:
     """Say when a moment (seconds since 1970) is, with the date where that is another day."""
     then, now = time.localtime(moment), time.localtime()
     return time.strftime("%H:%M" if then[:3] == now[:3] else "%Y-%m-%d %H:%M", then)
-
-
-def machine_id() -> str:
-    """Give what tells this device from others; "" where nothing does."""
-    with contextlib.suppress(OSError):
-        return Path("/etc/machine-id").read_text("ascii").strip()
-    return ""

@@ -1,7 +1,7 @@
 """A PIN that the token refused, so that no later call tries it again: a TPM locks its token after two attempts.
 
-`STORAGE_DIR/renew-client-cert/refused-pin` holds a random salt and the scrypt hash of label and PIN, never the PIN
-itself. It goes when a token accepts the PIN that is configured by then. Where there is no room for it, no PIN is tried.
+`STORAGE_DIR/renew-client-cert/refused-pin` holds the label, a random salt and the scrypt hash of label and PIN, never
+the PIN itself. It goes when a token accepts the PIN that is configured by then. Without room for it, no PIN is tried.
 """
 
 import hashlib
@@ -34,18 +34,27 @@ class RefusedPin:
 
         Raises hsm.errors.TokenError, which may pass, where a refusal could not be noted.
         """
-        try:
-            noted = json.loads(self._path.read_text("ascii"))
-            known = hmac.compare_digest(noted["hash"], _hash(noted["salt"], label, pin))
-        except (OSError, ValueError, KeyError, TypeError):  # not there, or not from here
-            known = False
-        if not known:
+        if self._was(label, pin) is not True:
             self._check_room(label)
         else:
             raise PinError(
                 f"token {label!r} has refused this PIN before, so it is not tried again: correct p11.pass, or remove "
                 f"{self._path} if the token's PIN was changed to this one"
             )
+
+    def was_another(self, label: str, pin: str) -> bool:
+        """Tell whether the last PIN that the token of that label refused is another one."""
+        return self._was(label, pin) is False
+
+    def _was(self, label: str, pin: str) -> bool | None:
+        """Tell whether the refusal that is noted was of that PIN; None if none of that token is noted."""
+        try:
+            noted = json.loads(self._path.read_text("ascii"))
+            if hmac.compare_digest(noted["hash"], _hash(noted["salt"], label, pin)):
+                return True
+            return False if noted["label"] == label else None
+        except (OSError, ValueError, KeyError, TypeError):  # not there, or not from here
+            return None
 
     def _check_room(self, label: str) -> None:
         """Raise hsm.errors.TokenError where the note would find no room."""
@@ -65,7 +74,8 @@ class RefusedPin:
         salt = secrets.token_hex(16)
         try:
             make_folder(self._path.parent)
-            atomic_write(self._path, json.dumps({"salt": salt, "hash": _hash(salt, label, pin)}).encode(), mode=0o600)
+            note = {"salt": salt, "hash": _hash(salt, label, pin), "label": label}
+            atomic_write(self._path, json.dumps(note).encode(), mode=0o600)
         except OSError as error:
             _log.warning("the refused PIN could not be noted: %s", error)
 

@@ -17,8 +17,13 @@ class Services:
     """systemd on this device. `runtime` is the folder whose presence says that it runs (sd_booted(3))."""
 
     def __init__(
-        self, runtime: Path = Path("/run/systemd/system"), systemctl: str = "systemctl", timeout: float = TIMEOUT
+        self,
+        runtime: Path = Path("/run/systemd/system"),
+        systemctl: str = "systemctl",
+        timeout: float = TIMEOUT,
+        cgroup: Path = Path("/proc/self/cgroup"),
     ) -> None:
+        self._cgroup = cgroup
         self._systemctl = systemctl
         self._timeout = timeout
         self._running = runtime.is_dir()
@@ -34,6 +39,13 @@ class Services:
             return False
         state = self._call("show", "--property=ActiveState", "--value", unit)
         return state in {"active", "activating", "reloading"}
+
+    def contains_us(self, unit: str) -> bool:
+        """Whether this process belongs to the unit, and ends with it (cgroups(7))."""
+        try:
+            return f"/{unit}" in self._cgroup.read_text("ascii", "replace")
+        except OSError:
+            return False
 
     def is_enabled(self, unit: str) -> bool:
         """Whether the unit is started at boot."""
@@ -54,7 +66,9 @@ class Services:
         Its unit reboots the device at the fourth start within nine minutes: reset-failed clears that count first.
         """
         if not self._running:
-            log.warning("systemd does not run here: restart aktualizr-lite yourself, it still uses the old key")
+            log.warning(
+                "systemd does not run here: restart aktualizr-lite yourself if it has loaded another key meanwhile"
+            )
             return
         if self.is_active(AKTUALIZR):
             self._call("reset-failed", AKTUALIZR)

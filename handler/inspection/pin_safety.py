@@ -41,7 +41,8 @@ def why_no_login(config: TokenConfig, storage: Path | None) -> Unsafe | None:
             RefusedPin(storage).check(config.label, config.pin)
         except TokenError as error:  # it was refused before, or its refusal could not be noted
             return Unsafe(str(error))
-    if state is PinState.LOW:
+    # The attempt that the token counts may be ours, with the PIN from before it was corrected.
+    if state is PinState.LOW and not (storage and RefusedPin(storage).was_another(config.label, config.pin)):
         said = f"the PIN is not tried, its state is: {state.value}; {_PIN_ADVICE[state.name]}"
         return Unsafe(said, hopeless=False)
     return None

@@ -3,22 +3,28 @@
 It takes no lock, needs no network, and leaves the PIN alone wherever the token shows its certificates without it.
 """
 
+import contextlib
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from handler.backoff import Backoff
 from handler.device import completed_rotations as completed
 from handler.device.configuration.configuration import TOKEN, Configuration
 from handler.device.keystore import IdentityNames
 from handler.device.lock import holder
 from handler.device.request import Overrides
 from handler.device.storage import FOLDER
+from handler.inspection.anchors import Anchor, read_anchors
 from handler.inspection.effective_request import EffectiveRequest
 from handler.inspection.identity import Identity, read_identity
+from handler.inspection.units import Unit, read_units
+from handler.journal.events import STARTED
 from handler.journal.history import History
-from handler.journal.pending import COMPLETED
-from handler.journal.rotation_state import PROVED
+from handler.journal.pending import COMPLETED, EARLIER, JOURNAL, Pending
+from handler.journal.rotation_state import ANNOUNCED, PROVED
 from handler.journal.snapshot import Snapshot
+from handler.journal.waits import delay_of
 
 from .objects import AMBIGUOUS, IN_USE, STRANGE, use_of
 
@@ -60,6 +66,24 @@ class Status:
     """What is odd about the configuration's files, though it hinders nothing."""
     running: str | None
     """Who holds the device's lock, where somebody does."""
+    units: dict[str, Unit] | None
+    """The program's own units; None if systemd does not run here."""
+    anchors: tuple[Anchor, ...]
+    since: datetime | None
+    """When the rotation became pending."""
+    next_attempt: datetime | None
+    """When the daemon tries again, if it runs."""
+
+    @property
+    def pending(self) -> Pending | None:
+        """The rotation that is not finished; one that is in use and only to be tidied up is."""
+        pending = self.view.pending
+        return None if pending is None or pending.rotation_id is None or pending.step == ANNOUNCED else pending
+
+    @property
+    def due(self) -> bool:
+        """Whether the daemon has something to do."""
+        return self.view.pending is not None and self.view.pending.due
 
 
 def read_status(configured: Configuration, request_file: Path, *, named: bool) -> Status:
@@ -68,9 +92,13 @@ def read_status(configured: Configuration, request_file: Path, *, named: bool) -
     identity = read_identity(configured)
     if identity.source == TOKEN and identity.problem is None:  # it shows its certificate without the PIN
         identity = replace(identity, problem=configured.value("p11.pass").problem)
-    view = Snapshot.of(storage)
+    now, view = datetime.now(UTC), Snapshot.of(storage)
+    if identity.problem is None and identity.certificate and identity.certificate.has_ended(now):
+        end = identity.certificate.shown_end
+        ended = f"the certificate in use ended {end}: servers refuse it; register the device again"
+        identity = replace(identity, problem=ended)
     return Status(
-        now=datetime.now(UTC),
+        now=now,
         storage=storage,
         identity=identity,
         slots=_slots(request_file, identity, view, named=named),
@@ -78,6 +106,10 @@ def read_status(configured: Configuration, request_file: Path, *, named: bool) -
         view=view,
         odd=tuple(configured.odd),
         running=None if storage is None else holder(storage),
+        units=read_units(),
+        anchors=read_anchors(configured, identity.certificate, now),
+        since=None if storage is None else _since(storage, view.pending),
+        next_attempt=None if storage is None else _next_attempt(storage, view.pending),
     )
 
 
@@ -120,6 +152,36 @@ def _last_rotation(storage: Path, view: Snapshot) -> LastRotation | None:
         return LastRotation(last.rotation_id, last.time, last.success, last.details)
     names = completed.rotation_ids(storage)
     return LastRotation(names[0], None, success=True) if names else None
+
+
+def _since(storage: Path, pending: Pending | None) -> datetime | None:
+    """Say when the rotation that is pending began; one that is only asked for, when the journal did."""
+    if pending is None or pending.rotation_id is None:
+        return None
+    with contextlib.suppress(OSError, ValueError):
+        for entry in reversed(History(storage / FOLDER).read()):
+            if (entry.rotation_id, entry.event, entry.success) == (pending.rotation_id, STARTED, True):
+                return datetime.fromisoformat(entry.time)
+    return _modified(storage / FOLDER / EARLIER)  # it comes and goes with the journal
+
+
+def _next_attempt(storage: Path, pending: Pending | None) -> datetime | None:
+    """Say when the daemon tries again, as it reckons itself with its usual limits."""
+    last = _modified(storage / FOLDER / JOURNAL)
+    if pending is None or pending.problem or not pending.due or last is None:
+        return None
+    waiting = pending.waiting
+    if waiting is None:
+        return last
+    asked = None if waiting.moment is None else max(0.0, waiting.moment - last.timestamp()) or None
+    return last + timedelta(seconds=delay_of(pending, Backoff(), max(1, waiting.attempts), asked))
+
+
+def _modified(path: Path) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except (OSError, ValueError, OverflowError):
+        return None
 
 
 def undelivered(view: Snapshot) -> int | None:

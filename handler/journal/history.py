@@ -14,6 +14,7 @@ from typing import Any
 from handler.device.storage import atomic_write
 
 from .decoding import read
+from .events import STARTED
 from .pending import COMPLETED
 
 log = logging.getLogger(__name__)
@@ -70,9 +71,10 @@ class History:
 
 
 def told_apart(entries: Sequence[Entry], undelivered: Sequence[Mapping[str, Any]]) -> list[Entry]:
-    """Say of which successes the gateway does not know: `undelivered` (in its shape), or taken back.
+    """Say of which successes the gateway does not know yet: `undelivered` (in its shape).
 
-    A completion is noted before the gateway is asked, and taken back where that refuses the new certificate.
+    A completion is noted before the gateway is asked. One that was taken back, because the gateway refused the new
+    certificate, is left out: it never was one.
     """
     waiting = [_entry(event) for event in undelivered]
     ended: dict[str, bool] = {}
@@ -81,8 +83,10 @@ def told_apart(entries: Sequence[Entry], undelivered: Sequence[Mapping[str, Any]
         details = "not delivered yet" if entry.success and entry in waiting else entry.details
         if entry.event == COMPLETED:
             if entry.success and ended.get(entry.rotation_id) is False:
-                details = "taken back: the gateway did not take the new certificate"
+                continue
             ended[entry.rotation_id] = entry.success
+        elif entry.event == STARTED:  # an end after this one is that of another attempt
+            ended.pop(entry.rotation_id, None)
         told.append(replace(entry, details=details))
     return told[::-1]
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from handler.device.request import RotationRequest
 from handler.device.storage import FOLDER, atomic_write, make_folder, remove, remove_whatever
-from handler.errors import ClockError, OfflineError, PostponedError, describe, is_final, until
+from handler.errors import describe, until
 from hsm.errors import TokenError
 
 from .decoding import MalformedError
@@ -29,11 +29,7 @@ from .events import Event, limited, says_the_same
 from .history import History
 from .pending import (
     BROKEN,
-    CLOCK,
     EARLIER,
-    EST,
-    EVENTS,
-    GATEWAY,
     GUARD,
     JOURNAL,
     LEFT,
@@ -41,8 +37,6 @@ from .pending import (
     MAX_ATTEMPTS,
     MAX_REASON,
     MENDED,
-    NETWORK,
-    TOKEN,
     VERSION,
     Waiting,
     is_due,
@@ -52,6 +46,7 @@ from .pending import (
 )
 from .records import append, replace_all, whole_length
 from .rotation_state import Content, Kept, RotationState
+from .waits import kind_of
 
 log = logging.getLogger(__name__)
 
@@ -222,23 +217,11 @@ class Journal:
                 attempts = 1 + (self._waiting.attempts if self._waiting else 0)
                 reason = describe(error)[:MAX_REASON]
                 label = error.label if isinstance(error, TokenError) else None
-                kind = self._kind(error)
+                # Only the first step asks the EST server, and nobody else.
+                enrols = self._rotation is not None and (self._rotation.step == 0 or self._rotation.certificate is None)
+                kind = kind_of(error, enrols=enrols)
                 self._waiting = Waiting(reason, until(error), min(attempts, MAX_ATTEMPTS), kind, label)
                 self._replace(self._rotation, self._requested, self._events)
-
-    def _kind(self, error: Exception) -> str | None:
-        """Say what an error has us wait for."""
-        if isinstance(error, TokenError):
-            return TOKEN
-        if is_final(error):
-            return EVENTS
-        if isinstance(error, OfflineError):
-            return NETWORK
-        if isinstance(error, PostponedError):  # only the first step asks the EST server, and nobody else
-            enrols = self._rotation is not None and (self._rotation.step == 0 or self._rotation.certificate is None)
-            return EST if enrols else GATEWAY
-        # A time that no server asked for is that of a certificate's beginning.
-        return CLOCK if isinstance(error, ClockError) or until(error) else None
 
     def settle_marker(self) -> None:
         """Make the marker for the daemon say what is true. A cut can have left it behind. Raises OSError."""

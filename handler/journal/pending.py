@@ -50,7 +50,9 @@ MAX_BYTES = 4 * 1024 * 1024
 LOCKED, LAST = 2, 7
 """The step by which the gateway knows the next key, and the last one there is (state.py)."""
 TOKEN, EST, GATEWAY, CLOCK, NETWORK = "token", "est", "gateway", "clock", "network"
-"""What can be waited for (`Waiting.kind`): a server, where it asked for that."""
+BUSY, UNREACHABLE, UNTRUSTED = "busy", "unreachable", "untrusted"
+"""What can be waited for (`Waiting.kind`): EST and GATEWAY only if that server asked for it; then what is wrong with
+the server that the reason names."""
 EVENTS = "events"
 """The `Waiting.kind` of events that the gateway refuses for good: no daemon offers them, but every other call."""
 WATCHED = 24 * 3600.0
@@ -73,7 +75,7 @@ class Waiting:
     attempts: int = 1
     """Calls in a row that came no further."""
     kind: str | None = None
-    """TOKEN, EST, GATEWAY, CLOCK or NETWORK; None where it is only tried again."""
+    """TOKEN, EST, GATEWAY, CLOCK, NETWORK, BUSY, UNREACHABLE or UNTRUSTED; None if it is only tried again."""
     label: str | None = None
     """The token's, where that is waited for."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from handler.device.services import FIOCONFIG, FIOCONFIG_PATH, Services
-from handler.errors import describe
+from handler.errors import PendingError, describe
 from handler.journal.journal import Journal
 from handler.journal.rotation_state import RotationState
 
@@ -27,7 +27,10 @@ class Fioconfig:
         self._warned = False
 
     def hold(self, state: RotationState) -> RotationState:
-        """Stop it if it runs, journalled first: whoever goes on after a cut starts it again."""
+        """Stop it if it runs, journalled first: whoever goes on after a cut starts it again.
+
+        Raises PendingError if this call runs inside it, as a remote action does, and OSError.
+        """
         if self._waits_for_us or state.fioconfig_stopped:
             return state
         if not self._services.available:
@@ -37,6 +40,8 @@ class Fioconfig:
             return state
         if not self._services.is_active(FIOCONFIG):
             return state
+        if self._services.contains_us(FIOCONFIG):
+            raise PendingError("fioconfig has to be stopped for this, and would end this call, which runs inside it")
         state = replace(state, fioconfig_stopped=True)
         self._journal.record(state)
         if self._services.is_active(FIOCONFIG_PATH):

@@ -45,11 +45,19 @@ class Rotator:
         self._context = Context(device, progress, services or Services(), limits or Limits(), called_by_fioconfig)
         self._deliveries = Deliveries(self._context)
         self._lost_journal = LostJournal(self._context)
+        self._asked: RotationRequest | None = None
 
     @property
     def switched(self) -> bool:
         """Whether this call switched the key, one way or the other: fioconfig has loaded the one from before."""
         return self._context.switched
+
+    @property
+    def rotation_id(self) -> str | None:
+        """The ROTATIONID that this call works on now."""
+        state, requested = self._context.journal.rotation, self._context.journal.requested
+        asked = state.request if state else requested or self._asked
+        return asked.rotation_id if asked else None
 
     def rotate(self, request: RotationRequest) -> bool:
         """Do what the request asks, after whatever is pending; tell whether there was anything to do."""
@@ -83,7 +91,7 @@ class Rotator:
         self._context.device.close()
 
     def _run(self, memory: Memory) -> bool:
-        context = self._context
+        context, self._asked = self._context, memory.request
         context.journal.load()
         try:
             context.journal.settle_marker()

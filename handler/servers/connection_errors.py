@@ -8,7 +8,16 @@ from collections.abc import Iterator
 import requests
 import urllib3
 
-from handler.errors import AnswerError, ClockError, ConnectionLostError, PendingError, ServerRefusedError
+from handler.errors import (
+    AnswerError,
+    ClockError,
+    ConnectionLostError,
+    OfflineError,
+    PendingError,
+    ServerRefusedError,
+    UnreachableError,
+    UntrustedError,
+)
 
 # Alerts by which a server refuses the client's certificate (RFC 8446 §6.2), as OpenSSL names them.
 CERTIFICATE_ALERTS = frozenset(
@@ -28,28 +37,33 @@ CERTIFICATE_ALERTS = frozenset(
 )
 BROKEN_OFF = (http.client.RemoteDisconnected, http.client.IncompleteRead)
 """What http.client makes of a connection that ends too soon."""
-NOT_YET_VALID = 9
-"""X509_V_ERR_CERT_NOT_YET_VALID (X509_STORE_CTX_get_error(3))."""
+NOT_YET_VALID, EXPIRED, ANOTHER_NAME, ANOTHER_ADDRESS = 9, 10, 62, 64
+UNKNOWN_CA = frozenset({2, 7, 18, 19, 20, 21})
+"""X509_V_ERR_… (X509_STORE_CTX_get_error(3))."""
 
 
-def judge(host: str, error: Exception, *, ended: bool) -> PendingError:
-    """Tell a transient failure (returned) from one that ends the call (raised). `host` may have a port.
+def judge(server: str, asked: str, error: Exception, *, ended: bool) -> PendingError:
+    """Tell a transient failure (returned) from one that ends the call (raised).
 
-    `ended`: the server has ended the connection.
-    Gives AnswerError where what was sent is no answer, ConnectionLostError where a connection was there and broke, else
-    PendingError. Raises ClockError, PendingError (its certificate is not trusted), and ServerRefusedError without a
-    status where an alert says that it refuses ours.
+    `server` is its name for a person, with host and port; `asked` the request, such as "GET /cacerts"; `ended`: the
+    server has ended the connection. Gives AnswerError where what was sent is no answer, ConnectionLostError where a
+    connection was there and broke, else UnreachableError. Raises OfflineError, ClockError, UntrustedError, and
+    ServerRefusedError without a status if an alert refuses our certificate.
     """
-    if isinstance(error, AnswerError):
-        return AnswerError(f"{host}: {error}")
+    if isinstance(error, OfflineError):
+        raise OfflineError(f"{server}: {asked}: {error}") from error
+    if isinstance(error, AnswerError | UnreachableError):
+        return type(error)(f"{server}: {asked}: {error}")
     broken: BaseException | None = None
     late, lost = False, ended
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
-            kind = ClockError if cause.verify_code == NOT_YET_VALID else PendingError
-            raise kind(_untrusted(host, cause)) from error
+            kind = ClockError if cause.verify_code == NOT_YET_VALID else UntrustedError
+            raise kind(f"{server} presented a certificate that {_why_untrusted(cause)}") from error
         if isinstance(cause, ssl.SSLError) and cause.reason in CERTIFICATE_ALERTS:
-            raise ServerRefusedError(f"{host} refuses the certificate: TLS alert {_alert(cause)}") from error
+            raise ServerRefusedError(
+                f"{server}: {asked}: it refuses the certificate: TLS alert {_alert(cause)}"
+            ) from error
         if isinstance(cause, http.client.HTTPException) and not isinstance(cause, BROKEN_OFF):
             broken = broken or cause
         lost = lost or (isinstance(cause, OSError) and not isinstance(cause, requests.RequestException))
@@ -57,8 +71,8 @@ def judge(host: str, error: Exception, *, ended: bool) -> PendingError:
     if broken is None and not late and not lost:
         broken = error
     if broken is not None:
-        return AnswerError(f"{host}: its answer is no proper HTTP ({str(broken) or type(broken).__name__})")
-    return (PendingError if late else ConnectionLostError)(f"{host}: {_plain(error)}")
+        return AnswerError(f"{server}: {asked}: its answer is no proper HTTP ({str(broken) or type(broken).__name__})")
+    return (UnreachableError if late else ConnectionLostError)(f"{server}: {asked}: {_plain(error)}")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -94,8 +108,13 @@ def _alert(error: ssl.SSLError) -> str:
     return re.sub(r"^(SSLV3|TLSV1|TLSV13)_ALERT_", "", error.reason or "").replace("_", " ").lower()
 
 
-def _untrusted(host: str, error: ssl.SSLCertVerificationError) -> str:
-    return (
-        f"{host} shows a certificate that is not trusted ({error.verify_message}): expected one of the CA file of the "
-        "configuration; look at import.tls_cacert_path, the clock, and whether a captive portal stands in between"
-    )
+def _why_untrusted(error: ssl.SSLCertVerificationError) -> str:
+    if error.verify_code in UNKNOWN_CA:
+        return "no CA in import.tls_cacert_path issued"
+    if error.verify_code == NOT_YET_VALID:
+        return "is not yet valid: set the clock of this device"
+    if error.verify_code == EXPIRED:
+        return "has expired: check the clock of this device, then that server"
+    if error.verify_code in {ANOTHER_NAME, ANOTHER_ADDRESS}:
+        return f"is for another name ({error.verify_message}): correct the address, or that server"
+    return f"cannot be trusted: {error.verify_message}"

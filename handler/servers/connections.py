@@ -15,8 +15,8 @@ from handler.crypto.encrypted_values import ConfigEntries
 from handler.errors import FORESEEABLE, PendingError
 
 from .deadline import Deadline
-from .est import EstClient
-from .gateway import GatewayClient
+from .est import EST_SERVER, EstClient
+from .gateway import GATEWAY, GatewayClient
 from .http import HttpClient, Limits
 
 log = logging.getLogger(__name__)
@@ -60,14 +60,15 @@ class Connections:
         self._files: ConfigEntries | None = None
         self._asked_to_wait: PendingError | None = None
 
-    def http(self, names: Identity, stop: threading.Event | None = None) -> HttpClient:
-        """Make a client that authenticates as that identity; its waiting ends when `stop` is set."""
-        return HttpClient(self._device.ca_file, partial(self._authenticate, names), self._deadline, self._limits, stop)
+    def http(self, server: str, names: Identity, stop: threading.Event | None = None) -> HttpClient:
+        """Make a client of the server of that name, as that identity; its waiting ends when `stop` is set."""
+        authenticate = partial(self._authenticate, names)
+        return HttpClient(self._device.ca_file, authenticate, self._deadline, self._limits, stop, server)
 
     @contextmanager
     def est(self, url: str, names: Identity) -> Iterator[EstClient]:
         """Open a client of the EST server."""
-        http = self.http(names)
+        http = self.http(EST_SERVER, names)
         try:
             yield EstClient(url, http)
         finally:
@@ -75,7 +76,7 @@ class Connections:
 
     def new_gateway(self, names: Identity, stop: threading.Event | None = None) -> GatewayClient:
         """Open a client of the device gateway; the caller closes it."""
-        return GatewayClient(self._device.server, self._device.config_url, self.http(names, stop))
+        return GatewayClient(self._device.server, self._device.config_url, self.http(GATEWAY, names, stop))
 
     def prepare_gateway(self, names: Identity) -> None:
         """Begin to ask the device gateway for this device's files, while the EST server is waited for.

@@ -16,6 +16,8 @@ from .response import Answer
 
 log = logging.getLogger(__name__)
 
+EST_SERVER = "EST server"
+"""What messages call it."""
 ISSUED_STATUSES = frozenset({200, 201})  # RFC 7030 §4.2.3 says 200; estserver answers 201
 MIN_WAIT = 1.0
 DEFAULT_WAIT = 30.0

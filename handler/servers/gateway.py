@@ -11,6 +11,8 @@ from handler.errors import RefusedError, ServerRefusedError
 from .http import HttpClient
 from .response import Answer
 
+GATEWAY = "device gateway"
+"""What messages call it."""
 JSON = "application/json"
 OK = 200
 NO_CONTENT = 204
@@ -46,7 +48,7 @@ class GatewayClient:
                 answer.status,
             )
         if answer.status != OK:
-            raise answer.refusal("the next public key could not be announced")
+            raise answer.refusal("the device gateway refused the next public key")
 
     def device_config(self, *, once: bool = False) -> ConfigEntries:
         """Fetch the device's own files; empty where it has none. Raises ServerRefusedError, PendingError.
@@ -57,7 +59,7 @@ class GatewayClient:
         if answer.status == NO_CONTENT:
             return {}
         if answer.status != OK:
-            raise answer.refusal("the device's configuration could not be fetched")
+            raise answer.refusal("the device gateway did not give this device's files")
         try:
             return parse_config(answer.body, f"{self._config_url}-device")
         except RefusedError as error:
@@ -71,7 +73,7 @@ class GatewayClient:
         body = {"reason": REASON, "files": device_files(config), "public-key": public_key}
         answer = self._send("PATCH", self._config_url, body)
         if not OK <= answer.status <= NO_CONTENT:
-            raise answer.refusal("the device's configuration could not be updated")
+            raise answer.refusal("the device gateway did not take this device's files")
 
     def post_events(self, events: Sequence[Mapping[str, Any]], *, once: bool = False) -> bool:
         """Report events, oldest first; tell whether the answer is in the gateway's own shape: empty, or JSON.
@@ -80,7 +82,7 @@ class GatewayClient:
         """
         answer = self._send("POST", f"{self._server}/events", list(events), once=once)
         if not OK <= answer.status <= NO_CONTENT:
-            raise answer.refusal("the events were not taken")
+            raise answer.refusal("the device gateway did not take the events")
         return not answer.body.strip() or _is_json(answer.body)
 
     def close(self) -> None:

@@ -30,11 +30,13 @@ from handler import __version__
 from handler.backoff import Turn, in_line
 from handler.errors import (
     AnswerError,
+    OfflineError,
     PendingError,
     PostponedError,
     RenewalError,
     ServerBusyError,
     ServerRefusedError,
+    UnreachableError,
 )
 from hsm import tls
 from hsm.errors import TokenError
@@ -54,6 +56,7 @@ FRAMING = 8
 """Times its size that an answer may weigh with its head and in chunks of a byte."""
 HEAD = 1_000_000
 """Bytes of the greatest head: http.client reads 100 lines of 64 KB."""
+TRANSPORT = (requests.RequestException, urllib3.exceptions.HTTPError)
 OPTIONAL_RETRIES = 2
 IDLE = 10.0
 """Seconds that the token worked, after which a connection is not used again: its server has waited for too long."""
@@ -75,7 +78,8 @@ class Limits:
 class HttpClient:
     """Requests with one client certificate, over one kept connection per server.
 
-    `authenticate` puts the identity into the fresh context (`KeyStore.authenticate`). Used by one thread only.
+    `authenticate` puts the identity into the fresh context (`KeyStore.authenticate`); `name` is what messages call the
+    server, such as "EST server". Used by one thread only.
     """
 
     def __init__(
@@ -85,7 +89,9 @@ class HttpClient:
         deadline: Deadline,
         limits: Limits | None = None,
         stop: threading.Event | None = None,
+        name: str = "",
     ) -> None:
+        self._name = name
         self._limits = limits or Limits()
         self._deadline = deadline
         self._stop = stop or threading.Event()
@@ -177,23 +183,23 @@ class HttpClient:
         """Send once. Give the answer, or the transient failure and the seconds that the server asks to wait."""
         try:
             answer = self._send(method, url, content_type, body)
+            log.debug("%s: %s: HTTP %d, %d bytes", self._who(url), _asked(method, url), answer.status, len(answer.body))
             if answer.status in REDIRECT_STATUSES:
                 answer = self._send(method, self._same_origin(answer), content_type, body)
-        except (AnswerError, requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            return self._judge(url, error), None
+        except (AnswerError, OfflineError, UnreachableError, *TRANSPORT) as error:
+            return self._judge(method, url, error), None
         if answer.status in TRANSIENT_STATUSES:
             words = f": {answer.words}" if answer.words and not answer.is_markup else ""
-            asked = f"{method} {urlsplit(url).path}"
-            failure = ServerBusyError(f"{asked}: {urlsplit(url).netloc} answered HTTP {answer.status}{words}")
-            return failure, answer.retry_after
+            said = f"{self._who(url)}: {_asked(method, url)}: it answered HTTP {answer.status}{words}"
+            return ServerBusyError(said), answer.retry_after
         if answer.status in DONE_STATUSES and answer.is_markup:
-            return PendingError(f"{urlsplit(url).netloc} answered with a web page, as a captive portal does"), None
+            return PendingError(f"{self._who(url)} gave a web page, as a captive portal does"), None
         return answer, None
 
     def _send(self, method: str, url: str, content_type: str, body: bytes | None) -> Answer:
         remaining = self._deadline.remaining
         if not remaining:
-            raise PendingError(f"no time left to ask {urlsplit(url).netloc}")
+            raise PendingError(f"{self._who(url)}: no time left for {_asked(method, url)}")
         if TOKENS.seconds - self._token_before > IDLE:
             self.fresh_connection()
         timeouts = (min(self._limits.connect, remaining), min(self._limits.read, remaining))
@@ -226,44 +232,45 @@ class HttpClient:
             content += chunk
             if len(content) > self._limits.answer:
                 raise ServerRefusedError(
-                    f"{urlsplit(url).netloc} sends an answer of more than {self._limits.answer} bytes: "
+                    f"{self._who(url)} sends an answer of more than {self._limits.answer} bytes: "
                     "expected less; look at the server",
                     response.status_code,  # none at all would mean that it refused the certificate
                 )
             if not self._deadline.remaining:
-                raise PendingError(f"{urlsplit(url).netloc} takes too long to send its answer")
+                raise PendingError(f"{self._who(url)} takes too long to send its answer")
         return bytes(content)
 
     def _same_origin(self, answer: Answer) -> str:
-        old = urlsplit(answer.url)
+        old, target, wrong = urlsplit(answer.url), "", ""
         try:
             target = urljoin(answer.url, answer.headers.get("Location", ""))
             new = urlsplit(target)
-            port = new.port or 443
-        except ValueError as error:
+            if (old.scheme, old.hostname, old.port or 443) != (new.scheme, new.hostname, new.port or 443):
+                wrong = f"{new.scheme}://{new.hostname or ''}: another origin is not followed"
+            elif "@" in new.netloc:
+                wrong = "an address with a name and a password in it: it is not followed"
+        except ValueError:
+            wrong = "what is no address"
+        if wrong:
             raise ServerRefusedError(
-                f"{old.netloc} redirects to what is no address: configure the address that answers itself",
-                answer.status,
-            ) from error
-        if (old.scheme, old.hostname, old.port or 443) != (new.scheme, new.hostname, port):
-            raise ServerRefusedError(
-                f"{old.netloc} redirects to {new.scheme}://{new.hostname or ''}: another origin is not followed; "
-                "configure the address that answers itself",
-                answer.status,
-            )
-        if "@" in new.netloc:
-            raise ServerRefusedError(
-                f"{old.netloc} redirects to an address with a name and a password in it: it is not followed; "
-                "configure the address that answers itself",
+                f"{self._who(answer.url)} redirects to {wrong}; configure the address that answers itself",
                 answer.status,
             )
         return target
 
-    def _judge(self, url: str, error: Exception) -> PendingError:
+    def _who(self, url: str) -> str:
+        return f"{self._name} {urlsplit(url).netloc}".lstrip()
+
+    def _judge(self, method: str, url: str, error: Exception) -> PendingError:
         """Tell a transient failure (returned) from one that ends the call (raised)."""
         signing = tls.signing_error(self._context)
         if signing is not None:
             if isinstance(signing, (TokenError, KeyboardInterrupt)):
                 raise signing from error
             raise RuntimeError("the private key failed inside a TLS handshake") from signing
-        return judge(urlsplit(url).netloc, error, ended=self._allowance.ended)
+        return judge(self._who(url), _asked(method, url), error, ended=self._allowance.ended)
+
+
+def _asked(method: str, url: str) -> str:
+    """Name a request for a person: the method and the last part of the path."""
+    return f"{method} /{urlsplit(url).path.rpartition('/')[2]}"

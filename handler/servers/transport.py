@@ -20,7 +20,7 @@ from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPSConnectionPool
 
 from handler.crypto.bag import certificates_in_pem
-from handler.errors import AnswerError, OfflineError, PendingError
+from handler.errors import AnswerError, OfflineError, PendingError, UnreachableError
 
 from .deadline import Deadline
 
@@ -93,21 +93,18 @@ def _trust_each(context: ssl.SSLContext, ca_file: Path) -> bool:
 
 
 def connect(host: str, port: int, deadline: Deadline, timeout: float) -> socket.socket:
-    """Open a TCP connection to the first address of `host` that takes one. Raises OfflineError, PendingError."""
-    named = f"{host}:{port}"
+    """Open a TCP connection to the first address of `host` that takes one. Raises OfflineError, UnreachableError."""
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
-        raise OfflineError(f"the name of {named} cannot be resolved: no network yet, or a wrong name") from error
-    return connect_to_first(named, [(family, address) for family, _, _, _, address in found], deadline, timeout)
+        raise OfflineError("the name cannot be resolved: no network yet, or a wrong name") from error
+    return connect_to_first([(family, address) for family, _, _, _, address in found], deadline, timeout)
 
 
-def connect_to_first(
-    named: str, addresses: Sequence[tuple[int, Any]], deadline: Deadline, timeout: float
-) -> socket.socket:
+def connect_to_first(addresses: Sequence[tuple[int, Any]], deadline: Deadline, timeout: float) -> socket.socket:
     """Open a TCP connection to the first address (family and sockaddr) that takes one; each gets a fair share of time.
 
-    Offline is only who can reach none of them. Raises OfflineError, PendingError, which name `named`.
+    Offline is only who can reach none of them. Raises OfflineError, UnreachableError, which do not name the server.
     """
     failures: list[OSError] = []
     for number, (family, address) in enumerate(addresses):
@@ -126,17 +123,17 @@ def connect_to_first(
                 made.close()
         else:
             return made
-    raise _best(named, failures)
+    raise _best(failures)
 
 
-def _best(host: str, failures: list[OSError]) -> PendingError:
+def _best(failures: list[OSError]) -> PendingError:
     """Judge by the address that came furthest: one that refuses is there, one that is silent may be."""
     refused = [error for error in failures if error.errno not in NO_NETWORK and not isinstance(error, TimeoutError)]
     if refused:
-        return PendingError(f"{host}: {refused[0].strerror}")
+        return UnreachableError(refused[0].strerror or str(refused[0]))
     if not failures or any(isinstance(error, TimeoutError) for error in failures):
-        return PendingError(f"{host}: no answer to the connection attempt in time")
-    return OfflineError(f"{host} cannot be reached: {failures[0].strerror}")
+        return UnreachableError("no answer to the connection attempt in time")
+    return OfflineError(f"it cannot be reached: {failures[0].strerror}")
 
 
 class _Response(http.client.HTTPResponse):

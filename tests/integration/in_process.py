@@ -65,11 +65,11 @@ def call(device, command=None, limits=LIMITS, services=None):
                 worked = rotator.rotate(request)
             else:
                 worked = {
+                    "abort": rotator.abort,
                     "resume": rotator.resume,
                     "unattended": partial(rotator.resume, unattended=True),
                     "offline": rotator.resume_offline,
                     "withdraw": rotator.withdraw,
-                    "abort": rotator.abort,
                 }[command]()
             outcome = Outcome(0, "", worked)
         except (RenewalError, TokenError, OSError) as error:

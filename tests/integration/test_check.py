@@ -206,7 +206,7 @@ def test_a_clock_before_the_certificate_is_a_problem(files):
 def test_a_clock_that_the_gateway_does_not_share_is_warned_of(files):
     done = checked(files, environment={"FAKETIME": "+1d", "LD_PRELOAD": FAKETIME}, asked=[GATEWAY])
     assert not_ok(done)[0] == {("warning", "clock")}
-    assert "1440 minutes ahead of the gateway's" in not_ok(done)[1]
+    assert "24 hours ahead of the device gateway's" in not_ok(done)[1]
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,13 @@ def test_the_installed_daemon_finds_the_installed_program_for_its_child(image, f
     assert broken_invariants(files, ID, completed=True) == []
 
 
+@pytest.mark.parametrize("action", ["cert-status", "cert-check", "cert-log", "cert-dry-run", "cert-abort"])
+def test_the_remote_actions_are_where_fioconfig_looks_and_start_the_program(image, files, action):
+    done = run(image, f"usr/share/fioconfig/actions/{action}", environment=files.device.environment())
+    assert "renew-client-cert: not found" not in done.stdout + done.stderr
+    assert (done.returncode == 0) == (action != "cert-dry-run"), done.stdout
+
+
 def test_nothing_of_it_is_where_other_python_programs_would_find_it(image):
     packages = {path.parent for name in ("handler", "hsm") for path in image.rglob(f"{name}/__init__.py")}
     assert packages == {image / LIBRARY / "handler", image / LIBRARY / "hsm"}

@@ -200,7 +200,7 @@ def test_a_server_that_is_not_there_or_not_trusted_is_a_problem_without_a_certif
         (token.device.storage / "root.crt").write_bytes(FactoryPki().ca_bundle_pem())
         token.est_server.stop()
         words = said(token.device, "check", "--est-server", token.device.est_url)[1]
-    assert "problem gateway 127.0.0.1:" in words
-    assert "shows a certificate that is not trusted" in words
-    assert re.search(r"problem EST 127\.0\.0\.1:\d+: Connection refused", words)
+    assert "problem gateway device gateway 127.0.0.1:" in words
+    assert "presented a certificate that no CA in import.tls_cacert_path issued" in words
+    assert re.search(r"problem EST EST server 127\.0\.0\.1:\d+: GET /est: Connection refused", words)
     assert token.gateway.requests == []

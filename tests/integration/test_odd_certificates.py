@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from handler.commands.status_json import as_json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from handler.commands.slots import list_slots
 from handler.commands.status import lines
-from handler.commands.status_json import as_json
 from handler.crypto.csr import build_csr
 from handler.device.configuration.configuration import Configuration
 from handler.device.device import Device

@@ -130,7 +130,9 @@ class FactoryPki:
             ]
         )
 
-    def authority(self, common_name: str, *, issuer: Authority | None = None) -> Authority:
+    def authority(
+        self, common_name: str, *, issuer: Authority | None = None, ends: datetime | None = None
+    ) -> Authority:
         """Make a CA; without an issuer, one that signs itself."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.now(UTC)
@@ -140,7 +142,7 @@ class FactoryPki:
         ]
         builder = _builder(key.public_key(), self.name(common_name), extensions)
         builder = builder.issuer_name(issuer.name if issuer else self.name(common_name))
-        builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + 20 * YEAR)
+        builder = builder.not_valid_before(now - timedelta(days=2)).not_valid_after(ends or now + 20 * YEAR)
         return Authority(key, builder.sign(issuer.key if issuer else key, hashes.SHA256()))
 
     def device_draft(

@@ -16,6 +16,7 @@ from handler.device.key_files import REGISTER, FileKeyStore, refusal_by_openssl
 from handler.device.keystore import IdentityNames, KeyStore
 from handler.device.storage import FOLDER
 from handler.errors import RequestRefusedError
+from handler.inspection.anchors import read_anchors
 from handler.inspection.effective_request import EffectiveRequest
 from handler.inspection.identity import read_identity, token_of
 from handler.inspection.pin_safety import why_no_login
@@ -36,6 +37,7 @@ SOON = timedelta(days=30)
 _SECRET = "p11.pass"  # noqa: S105 - the name of the key that holds one
 
 
+UNREADABLE = "the configuration cannot be read whole"
 UNUSABLE = "the key in use cannot be used"
 
 
@@ -74,7 +76,7 @@ class DeviceChecks:
         yield from (_value_finding(each) for each in self.configured.values() if not each.unread)
         if self.configured.sources_differ:
             yield problem("configuration", self.configured.sources_differ)
-        if self.store_keys:
+        if self.store_keys and not self.configured.wrong():
             target = self.configured.sota.check_writable(self.store_keys)
             yield ok("configuration", f"{target} can be written: the new names go there")
 
@@ -96,12 +98,19 @@ class DeviceChecks:
         finding = _ca_finding(self.configured)
         self.no_trust = None if finding.level in (OK, WARNING) else "no server can be trusted without the CA file"
         yield finding
+        now = datetime.now(UTC)
+        for anchor in read_anchors(self.configured, self.identity.certificate, now):
+            if anchor.warning and anchor.not_after > now:
+                said = f"{anchor.subject} {anchor.warning}: put its successor there, nothing on the device does that"
+                yield warning("CA file", said)
 
     def disk(self) -> Iterator[Result]:
         """Look whether files can be written where a rotation writes them, and for how much there is room."""
         storage = self.configured.storage
         if storage is None:
-            yield skipped("disk", "storage.path is not set")
+            yield skipped(
+                "disk", UNREADABLE if any(True for _ in self.configured.unsure()) else "storage.path is not set"
+            )
             return
         target = self.configured.origin_of(self.store_keys)
         for folder in sorted({storage, *([target.resolve().parent] if target else [])}):
@@ -263,7 +272,7 @@ def _private(path: Path, what: str, mode: str = "600") -> Result:
 def _ca_finding(configured: Configuration) -> Result:
     path = configured.ca_file
     if path is None:
-        return skipped("CA file", f"{CA_FILE} is not set")
+        return skipped("CA file", UNREADABLE if any(True for _ in configured.unsure()) else f"{CA_FILE} is not set")
     try:
         anchors, notes = configured.anchors()
     except RequestRefusedError as error:

@@ -4,7 +4,7 @@ Where the key cannot be used, a connection without any certificate tells whether
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -12,19 +12,23 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from handler.console.settings import Settings
+from handler.console.table import lasting
 from handler.crypto.certificates import CLOCK_SKEW
 from handler.crypto.encrypted_values import check_readable, has_encrypted_values
+from handler.crypto.names import shown
 from handler.device.configuration.configuration import Configuration
 from handler.device.keystore import IdentityNames
 from handler.device.url import https_url
-from handler.errors import PendingError, ServerBusyError, ServerRefusedError
+from handler.errors import PendingError, ServerBusyError, ServerRefusedError, UntrustedError
+from handler.inspection.anchors import roots_among
 from handler.inspection.effective_request import EffectiveRequest
 from handler.journal.snapshot import Snapshot
 from handler.servers.deadline import Deadline
-from handler.servers.est import EstClient
-from handler.servers.gateway import GatewayClient
+from handler.servers.est import EST_SERVER, EstClient
+from handler.servers.gateway import GATEWAY, GatewayClient
 from handler.servers.http import HttpClient, Limits
 from handler.servers.response import Answer
+from hsm.certificate import Certificate
 
 from .device import DeviceChecks
 from .result import Result, ok, problem, skipped, warning
@@ -73,9 +77,9 @@ class ServerChecks:
             return
         no_key = self._no_key()
         if no_key or names is None:
-            yield self._without_certificate("gateway", server, no_key)
+            yield self._without_certificate("gateway", GATEWAY, server, no_key)
             return
-        http = self._http(names)
+        http = self._http(GATEWAY, names)
         try:
             # The client holds key and certificate by now: what it presents is what is looked up here.
             unseen = self._why_unseen(names)
@@ -98,6 +102,8 @@ class ServerChecks:
                     check_readable(files, key)
         except ServerRefusedError as error:
             yield problem("gateway", f"{error}; look whether tls.server and the certificate are this factory's")
+        except UntrustedError as error:
+            yield problem("gateway", str(error))
         except PendingError as error:
             yield problem("gateway", f"{error}; look at that server, at tls.server and at what stands in between")
         finally:
@@ -115,9 +121,9 @@ class ServerChecks:
             return
         no_key = self._no_key()
         if no_key or names is None:
-            yield self._without_certificate("EST", url, no_key)
+            yield self._without_certificate("EST", EST_SERVER, url, no_key)
             return
-        http = self._http(names)
+        http = self._http(EST_SERVER, names)
         try:
             unseen = self._why_unseen(names) if _origin(url) == _origin(self._device.configured.server or "") else None
             if unseen is not None:
@@ -129,14 +135,27 @@ class ServerChecks:
                 yield _without_authorities(http)
             else:
                 yield ok("EST", f"/cacerts: {len(found)} CA certificates")
+                yield from self._unknown_roots(found)
             if http.certificate_requested is False:
                 yield warning("EST", "it asks for no client certificate: it cannot know this device by it")
         except ServerRefusedError as error:
             yield problem("EST", f"{error}; look whether it trusts the CA of this device's certificate")
+        except UntrustedError as error:
+            yield problem("EST", str(error))
         except PendingError as error:
             yield problem("EST", f"{error}; look at that server, at ESTSERVER and at what stands in between")
         finally:
             http.close()
+
+    def _unknown_roots(self, found: Sequence[Certificate]) -> Iterator[Result]:
+        """Tell of roots that the device does not trust. A root alone may be that of the devices' own certificates."""
+        roots, unknown = roots_among(found, self._device.configured.anchors()[0])
+        for root in unknown:
+            said = f"/cacerts has the root {shown(root.subject)}, which this device does not trust"
+            if len(roots) == 1:
+                yield ok("EST", f"{said}, as is usual for the root of devices' certificates")
+            else:
+                yield warning("EST", f"{said}: before servers change to it, put it into import.tls_cacert_path")
 
     def _missing(self) -> str | None:
         """Say what is missing for a connection of any kind."""
@@ -150,10 +169,10 @@ class ServerChecks:
             return "key and certificate in use do not belong together"
         return device.no_store if device.names is None or device.usable_key is None else None
 
-    def _without_certificate(self, topic: str, url: str, why: str | None) -> Result:
+    def _without_certificate(self, topic: str, name: str, url: str, why: str | None) -> Result:
         """Look whether a server is there, and its chain trusted. Raises RenewalError, OSError."""
         ca_file = self._device.configured.ca_file or Path()
-        http = Witness(ca_file, lambda _: None, Deadline(LIMITS.total), LIMITS)
+        http = Witness(ca_file, lambda _: None, Deadline(LIMITS.total), LIMITS, name=name)
         try:
             # That nobody is served without a certificate is said after the server has shown its own.
             with contextlib.suppress(ServerRefusedError, ServerBusyError):
@@ -162,12 +181,13 @@ class ServerChecks:
             http.close()
         return skipped(topic, f"{url} is reachable and trusted; not tried with the certificate: {why}")
 
-    def _http(self, names: IdentityNames) -> Witness:
+    def _http(self, name: str, names: IdentityNames) -> Witness:
         """Open a client of one server. Raises RenewalError, TokenError, OSError, ValueError."""
         store = self._device.store
         assert store is not None  # noqa: S101 - there is a key
         ca_file = self._device.configured.ca_file or Path()
-        return Witness(ca_file, partial(store.authenticate, names=names), Deadline(LIMITS.total), LIMITS)
+        authenticate = partial(store.authenticate, names=names)
+        return Witness(ca_file, authenticate, Deadline(LIMITS.total), LIMITS, name=name)
 
     def _why_unseen(self, names: IdentityNames) -> str | None:
         """Say why the gateway must not see the certificate of these names, by what is on disk at this moment."""
@@ -197,7 +217,7 @@ def _clock_finding(answer: Answer | None) -> Iterator[Result]:
     off = datetime.now(UTC) - answer.date
     if abs(off) > CLOCK_SKEW:
         direction = "ahead of" if off.total_seconds() > 0 else "behind"
-        yield warning("clock", f"{abs(off).total_seconds() / 60:.0f} minutes {direction} the gateway's: set it")
+        yield warning("clock", f"{lasting(abs(off))} {direction} the device gateway's: set it")
     else:
         yield ok("clock", f"agrees with the gateway's to {abs(off).total_seconds():.0f} s")
 

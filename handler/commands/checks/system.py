@@ -1,24 +1,18 @@
 """The checks of what surrounds the program: its user, systemd, the services that use the key, its own units."""
 
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from handler.device.services import AKTUALIZR, FIOCONFIG, Services
+from handler.inspection.units import DAEMON_UNIT, OFFLINE_UNIT, PATH_UNIT, show
 
 from .result import Result, ok, problem, warning
 
 HANDLER = Path("/usr/share/fioconfig/handlers/renew-client-cert")
 OURS = b"handler.cli"
 """What every launcher of this program imports; fioconfig's own handler of that name is a shell script."""
-PATH_UNIT, OFFLINE_UNIT, DAEMON_UNIT = (
-    "renew-client-cert.path",
-    "renew-client-cert-offline.service",
-    "renew-client-cert.service",
-)
-TIMEOUT = 10.0
 
 
 @dataclass
@@ -39,19 +33,7 @@ class System:
 
     def unit(self, name: str) -> dict[str, str]:
         """Ask systemd about a unit: LoadState, ActiveState, UnitFileState. Raises OSError."""
-        properties = "--property=LoadState,ActiveState,UnitFileState"
-        try:
-            done = subprocess.run(
-                [self.systemctl, "show", properties, name],
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=TIMEOUT,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise OSError(f"systemctl show {name} does not answer within {TIMEOUT:.0f} s") from error
-        return dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+        return show(self.systemctl, name)
 
 
 def system_findings(system: System) -> Iterator[Result]:

@@ -174,3 +174,12 @@ def test_person_is_told_to_restart_aktualizr_where_systemd_does_not_run(systemd,
     nowhere.restart_aktualizr()
     assert "restart aktualizr-lite yourself" in caplog.text
     assert systemd.calls == []
+
+
+def test_a_process_knows_the_service_that_it_runs_inside(tmp_path):
+    cgroup = tmp_path / "cgroup"
+    cgroup.write_text("0::/system.slice/fioconfig.service\n")
+    services = Services(tmp_path, cgroup=cgroup)
+    assert services.contains_us("fioconfig.service")
+    assert not services.contains_us("aktualizr-lite.service")
+    assert not Services(tmp_path, cgroup=tmp_path / "nowhere").contains_us("fioconfig.service")

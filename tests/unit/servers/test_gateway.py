@@ -81,10 +81,10 @@ OPERATIONS = {
     "report": ("POST", "/events", lambda gateway, world: gateway.post_events([])),
 }
 SAID = {
-    "announce": "the next public key could not be announced",
-    "fetch": "the device's configuration could not be fetched",
-    "store": "the device's configuration could not be updated",
-    "report": "the events were not taken",
+    "announce": "the device gateway refused the next public key",
+    "fetch": "the device gateway did not give this device's files",
+    "store": "the device gateway did not take this device's files",
+    "report": "the device gateway did not take the events",
 }
 
 
@@ -156,7 +156,7 @@ def test_gateway_that_knows_no_rotation_is_named_as_such(world, state, gateway, 
 @pytest.mark.parametrize("status", [201, 202, 204])
 def test_key_counts_as_announced_with_status_200_only(world, state, gateway, status):
     state.faults.add("PATCH", "/device", status=status)
-    with pytest.raises(ServerRefusedError, match=f"could not be announced.*HTTP {status}"):
+    with pytest.raises(ServerRefusedError, match=f"refused the next public key.*HTTP {status}"):
         gateway.announce_key(world.next_pubkey)
 
 
@@ -178,7 +178,7 @@ def test_device_without_files_of_its_own_has_an_empty_configuration(gateway):
 @pytest.mark.parametrize("status", [201, 202, 206])
 def test_files_are_taken_with_status_200_only(state, gateway, status):
     state.faults.add("GET", "/config-device", status=status, headers=SHOWN, body="{}")
-    with pytest.raises(ServerRefusedError, match="could not be fetched"):
+    with pytest.raises(ServerRefusedError, match="did not give this device"):
         gateway.device_config()
 
 

@@ -210,7 +210,7 @@ def test_wait_that_fits_the_deadline_just_ends(world):
 
 
 def test_no_request_is_sent_when_the_time_is_up(world, server):
-    with pytest.raises(PendingError, match=f"no time left to ask {server.netloc}"):
+    with pytest.raises(PendingError, match=f"{server.netloc}: no time left for GET /path"):
         ask(world, server, seconds=0)
     assert server.state.connections == 0
 

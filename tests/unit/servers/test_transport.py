@@ -40,27 +40,27 @@ def silent():
 
 def failure(*addresses, seconds=5.0, timeout=0.2):
     with pytest.raises(PendingError) as caught:
-        connect_to_first("gateway:443", addresses, Deadline(seconds), timeout)
+        connect_to_first(addresses, Deadline(seconds), timeout)
     return caught.value
 
 
 def test_no_address_can_be_reached_is_offline():
     error = failure(UNREACHABLE, UNREACHABLE)
     assert isinstance(error, OfflineError)
-    assert str(error) == "gateway:443 cannot be reached: Network is unreachable"
+    assert str(error) == "it cannot be reached: Network is unreachable"
 
 
 @pytest.mark.parametrize("first", [True, False])
 def test_one_address_that_refuses_is_no_lack_of_a_network(refusing, first):
     error = failure(*([refusing, UNREACHABLE] if first else [UNREACHABLE, refusing]))
     assert not isinstance(error, OfflineError)
-    assert str(error) == "gateway:443: Connection refused"
+    assert str(error) == "Connection refused"
 
 
 def test_one_address_that_is_silent_is_no_lack_of_a_network(silent):
     error = failure(UNREACHABLE, silent)
     assert not isinstance(error, OfflineError)
-    assert str(error) == "gateway:443: no answer to the connection attempt in time"
+    assert str(error) == "no answer to the connection attempt in time"
 
 
 def test_many_silent_addresses_take_no_longer_than_the_call_may(silent):
@@ -72,7 +72,7 @@ def test_many_silent_addresses_take_no_longer_than_the_call_may(silent):
 def test_an_address_that_answers_is_found_behind_those_that_do_not(refusing, silent):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         good = (socket.AF_INET, listener.getsockname())
-        with closing(connect_to_first("x:1", [UNREACHABLE, silent, refusing, good], Deadline(5), 0.2)) as made:
+        with closing(connect_to_first([UNREACHABLE, silent, refusing, good], Deadline(5), 0.2)) as made:
             assert made.getpeername() == listener.getsockname()
 
 

@@ -1,26 +1,22 @@
-"""`status --json`: the status for programs. docs/status.md describes every field."""
+"""`status --json`: the status for programs."""
 
-import json
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from handler.crypto import names
 from handler.crypto.csr import spki_der
+from handler.inspection.judgement import findings
 from handler.inspection.objects import fingerprint
 from handler.inspection.status import Status, undelivered
-from handler.journal.snapshot import Snapshot
 from hsm.certificate import Certificate
 
-VERSION = 1
-"""Of the schema: fields are added to it without another number, never changed or removed."""
+from .envelope import as_json, moment
 
 
-def as_json(status: Status) -> str:
-    """Give the status as JSON, ASCII only: the schema is in docs/status.md."""
-    identity, view = status.identity, status.view
+def status_json(status: Status) -> str:
+    """Give the status as JSON."""
+    identity, view, last = status.identity, status.view, status.last
     content = {
-        "version": VERSION,
-        "time": _time(status.now),
         "storage": None if status.storage is None else str(status.storage),
         "identity": {
             "source": identity.source,
@@ -36,21 +32,32 @@ def as_json(status: Status) -> str:
         },
         "slots": [{"kind": each.kind, "id": each.id, "use": each.use} for each in status.slots],
         "last_rotation": None
-        if status.last is None
-        else {
-            "rotation_id": status.last.rotation_id,
-            "time": status.last.time,
-            "success": status.last.success,
-            "details": status.last.details,
-        },
-        "pending": _pending_json(view),
+        if last is None
+        else {"rotation_id": last.rotation_id, "time": last.time, "success": last.success, "details": last.details},
+        "pending": _pending_json(status),
         "left_by_fioconfig": view.left_by_fioconfig,
         "journal_problem": view.problem,
         "undelivered_events": undelivered(view),
         "running": status.running,
         "odd": "; ".join(status.odd) or None,
+        "units": None
+        if status.units is None
+        else {
+            name: {"installed": unit.installed, "active": unit.active, "enabled": unit.enabled}
+            for name, unit in status.units.items()
+        },
+        "trust_anchors": [
+            {
+                "subject": each.subject,
+                "fingerprint": each.fingerprint,
+                "not_after": moment(each.not_after),
+                "warning": each.warning,
+            }
+            for each in status.anchors
+        ],
+        "findings": [{"level": each.level, "code": each.code, "text": each.text} for each in findings(status)],
     }
-    return json.dumps(content, indent=2)
+    return as_json("status", content)
 
 
 def _certificate_json(certificate: Certificate | None) -> dict[str, Any]:
@@ -62,28 +69,28 @@ def _certificate_json(certificate: Certificate | None) -> dict[str, Any]:
         "serial": certificate.serial,
         "issuer": names.shown(certificate.issuer),
         "fingerprint": None if key is None else fingerprint(spki_der(key)),
-        "not_before": _time(certificate.begin),
-        "not_after": _time(certificate.end),
+        "not_before": None if certificate.begin is None else moment(certificate.begin),
+        "not_after": None if certificate.end is None else moment(certificate.end),
     }
 
 
-def _pending_json(view: Snapshot) -> dict[str, Any] | None:
-    pending = view.pending
-    if pending is None or pending.rotation_id is None:
+def _pending_json(status: Status) -> dict[str, Any] | None:
+    pending = status.pending
+    if pending is None:
         return None
-    waiting = pending.waiting
+    waiting, rotation = pending.waiting, status.view.rotation
     return {
         "rotation_id": pending.rotation_id,
+        "since": None if status.since is None else moment(status.since),
         "step": pending.step,
-        "begun": view.rotation is not None,
+        "begun": rotation is not None,
         "refused": pending.refused,
-        "rollback": view.rotation.rollback if view.rotation else None,
+        "rollback": rotation.rollback if rotation else None,
         "waits_for": waiting.reason if waiting else None,
         "waits_for_kind": waiting.kind if waiting else None,
-        "until": waiting.until if waiting else None,
+        "until": None
+        if waiting is None or waiting.moment is None
+        else moment(datetime.fromtimestamp(waiting.moment, UTC)),
+        "next_attempt": None if status.next_attempt is None else moment(status.next_attempt),
         "attempts": waiting.attempts if waiting else 0,
     }
-
-
-def _time(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,1 @@
+"""What commands give for other programs: JSON and metrics."""

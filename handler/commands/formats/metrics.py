@@ -1,0 +1,87 @@
+"""`status --prometheus`: the status as metrics, in Prometheus' text format 0.0.4. docs/monitoring.md."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+
+from handler import __version__
+from handler.inspection.judgement import PROBLEM, WARNING, findings
+from handler.inspection.status import Status, undelivered
+
+PREFIX = "renew_client_cert_"
+Sample = tuple[Mapping[str, str], float]
+
+
+def metrics(status: Status) -> str:
+    """Give the metrics, one family after the other; what is not known has no sample."""
+    lines = []
+    for name, text, samples in _families(status):
+        if samples:
+            lines += [f"# HELP {PREFIX}{name} {text}", f"# TYPE {PREFIX}{name} gauge"]
+            lines += [f"{PREFIX}{name}{_labels(labels)} {value:.15g}" for labels, value in samples]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _families(status: Status) -> Iterator[tuple[str, str, list[Sample]]]:
+    certificate, pending, last = status.identity.certificate, status.pending, status.last
+    yield "info", "Version of the program.", [({"version": __version__}, 1.0)]
+    yield "certificate_loaded", "Whether the certificate in use can be read.", _one(certificate is not None)
+    yield (
+        "identity_ok",
+        "Whether key and certificate in use are there, fit and are valid.",
+        _one(status.identity.problem is None),
+    )
+    begin, end = (certificate.begin, certificate.end) if certificate else (None, None)
+    yield "certificate_not_before_timestamp_seconds", "When the certificate in use begins.", _time(begin)
+    yield "certificate_not_after_timestamp_seconds", "When the certificate in use ends.", _time(end)
+    ended = None if last is None or last.time is None else datetime.fromisoformat(last.time)
+    yield "last_rotation_timestamp_seconds", "When the last rotation ended.", _time(ended)
+    yield "last_rotation_success", "Whether the last rotation succeeded.", [] if last is None else _one(last.success)
+    yield "rotation_pending", "Whether a rotation is pending.", _one(pending is not None)
+    yield (
+        "rotation_refused",
+        "Whether the pending rotation was refused.",
+        _one(pending is not None and pending.refused is not None),
+    )
+    yield "rotation_pending_since_timestamp_seconds", "When the rotation became pending.", _time(status.since)
+    yield "rotation_step", "Steps of the pending rotation that are done.", _one(pending.step) if pending else []
+    attempts = pending.waiting.attempts if pending and pending.waiting else 0
+    yield "rotation_attempts", "Consecutive attempts without progress.", _one(attempts)
+    count = undelivered(status.view)
+    yield "undelivered_events", "Events that the device gateway has not taken.", [] if count is None else _one(count)
+    yield (
+        "trust_anchor_not_after_timestamp_seconds",
+        "When a certificate of the CA file ends.",
+        [
+            ({"subject": each.subject, "fingerprint": each.fingerprint}, each.not_after.timestamp())
+            for each in status.anchors
+        ],
+    )
+    yield (
+        "unit_active",
+        "Whether a systemd unit is active.",
+        [({"unit": name}, float(unit.active)) for name, unit in (status.units or {}).items()],
+    )
+    levels = [each.level for each in findings(status)]
+    yield (
+        "findings",
+        "What `renew-client-cert status --json` finds, by level.",
+        [({"level": level}, float(levels.count(level))) for level in (WARNING, PROBLEM)],
+    )
+    yield "status_timestamp_seconds", "When these metrics were made.", _time(status.now)
+
+
+def _one(value: float) -> list[Sample]:
+    return [({}, float(value))]
+
+
+def _time(time: datetime | None) -> list[Sample]:
+    return [] if time is None else [({}, time.timestamp())]
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    if not labels:
+        return ""
+    escaped = {
+        name: value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"") for name, value in labels.items()
+    }
+    return "{" + ",".join(f'{name}="{value}"' for name, value in escaped.items()) + "}"
