@@ -1,13 +1,12 @@
 """An OpenSSL provider inside this process, in which Python keys sign.
 
 The provider is a table of C functions that OpenSSL 3 calls (provider(7), provider-keymgmt(7), provider-signature(7)),
-made through ctypes for the very libcrypto that the ssl module uses. Other users of that libcrypto are left alone:
+made through ctypes for the very libcrypto that the ssl module uses.
 
-- The provider comes last. A search for EC or ECDSA finds what it found before, which is tried once it is loaded; a key
-  leads OpenSSL to its own provider. Default properties stay as they are.
-- OpenSSL asks every provider what it offers, in any thread and after the interpreter has ended. `OPENSSL_sk_value` of
-  libcrypto itself answers that. Python is called for keys of this provider only.
-- Tables and callbacks stay in memory as long as the process. A Python key is let go when OpenSSL frees it.
+- It is loaded into a library context (OSSL_LIB_CTX(3)) of its own. What others look for in the default one is found
+  there as before; a key of the provider leads OpenSSL to the provider, whatever context a connection uses.
+- OpenSSL may use tables, callbacks and context until the process ends: they are never freed. A Python key is let go
+  when OpenSSL frees it.
 - No exception crosses into C: signing fails there, and `InstalledKey.error` tells why.
 """
 
@@ -23,13 +22,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hsm.errors import FinalTokenError
 
 _NAME = b"renew-client-cert"
-# No cryptography is done here: as with the base provider's encoders, a demand for FIPS does not rule it out.
-_PROPERTIES = b"provider=" + _NAME + b",fips=yes"
 _NUMBER = b"number"
 """A parameter of our own: which of the offered keys it is."""
 
 # From core_dispatch.h, core.h and evp.h.
-_OP_KEYMGMT, _OP_SIGNATURE, _OPERATIONS = 10, 12, 13
+_OP_KEYMGMT, _OP_SIGNATURE = 10, 12
 _PROVIDER_QUERY_OPERATION = 1027
 _KEYMGMT_NEW, _KEYMGMT_FREE, _KEYMGMT_GET_PARAMS, _KEYMGMT_GETTABLE_PARAMS = 1, 10, 11, 12
 _KEYMGMT_QUERY_OPERATION_NAME, _KEYMGMT_HAS, _KEYMGMT_MATCH, _KEYMGMT_IMPORT, _KEYMGMT_IMPORT_TYPES = 20, 21, 23, 40, 41
@@ -63,6 +60,7 @@ class _Parameter(ctypes.Structure):
 
 
 _Start = CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, c_void_p)
+_Query = CFUNCTYPE(c_void_p, c_void_p, c_int, c_void_p)
 _New = CFUNCTYPE(c_void_p, c_void_p)
 _Free = CFUNCTYPE(None, c_void_p)
 _Access = CFUNCTYPE(c_int, c_void_p, c_void_p)
@@ -115,12 +113,12 @@ class Provider:
         self._offered: dict[int, InstalledKey] = {}
         self._signing: dict[int, tuple[InstalledKey, ec.EllipticCurvePrivateKey, hashes.HashAlgorithm]] = {}
         self._numbers = itertools.count(1)
-        # Looking also has OpenSSL load its own provider, which has to come first.
-        before = self._found()
-        loaded = self._load()
-        if self._found() != before:
-            c.OSSL_PROVIDER_unload(loaded)
-            raise TlsBindingError("OpenSSL does not keep the keys of a token apart from those of others")
+        self._context = c.OSSL_LIB_CTX_new()
+        started = kept(_Start(self._start))
+        if not c.OSSL_PROVIDER_add_builtin(self._context, _NAME, started) or not c.OSSL_PROVIDER_load(
+            self._context, _NAME
+        ):
+            raise TlsBindingError(f"OpenSSL takes no provider for the keys of tokens: {error()}")
 
     def evp_key(self, entry: InstalledKey) -> c_void_p:
         """Make an EVP_PKEY that signs with the key of the entry, which is held until OpenSSL frees the EVP_PKEY.
@@ -131,13 +129,13 @@ class Provider:
         text = ctypes.create_string_buffer(b"%d" % number)
         parameters = (_Parameter * 2)(_Parameter(_NUMBER, _OCTETS, ctypes.addressof(text), len(text.value)))
         evp_key = c_void_p()
-        maker = self._c.EVP_PKEY_CTX_new_from_name(None, b"EC", b"provider=" + _NAME)
+        maker = self._c.EVP_PKEY_CTX_new_from_name(self._context, b"EC", None)
         self._offered[number] = entry
         taken = (
             maker
             and self._c.EVP_PKEY_fromdata_init(maker) == 1
             and self._c.EVP_PKEY_fromdata(maker, ctypes.byref(evp_key), _KEY_PAIR, parameters) == 1
-            # Default properties that leave out this provider would otherwise show in a handshake.
+            # As a connection begins: whether its library context finds the way to this one.
             and self._c.EVP_PKEY_digestsign_supports_digest(evp_key, None, b"SHA256", None) == 1
         )
         self._offered.pop(number, None)
@@ -147,36 +145,14 @@ class Provider:
             raise TlsBindingError(f"OpenSSL does not take a key that signs elsewhere: {self._error()}")
         return evp_key
 
-    def _found(self) -> list[int | None]:
-        """Give the providers of EC and ECDSA that a search finds."""
-        found = []
-        for kind, name in (("KEYMGMT", b"EC"), ("SIGNATURE", b"ECDSA")):
-            method = getattr(self._c, f"EVP_{kind}_fetch")(None, name, None)
-            found.append(getattr(self._c, f"EVP_{kind}_get0_provider")(method) if method else None)
-            getattr(self._c, f"EVP_{kind}_free")(method)
-        return found
-
-    def _load(self) -> int:
+    def _start(self, _core: int, _offers: int, functions_place: int, _context_place: int) -> int:
         algorithms = {
             _OP_KEYMGMT: _algorithm(b"EC:id-ecPublicKey:1.2.840.10045.2.1", self._key_functions()),
             _OP_SIGNATURE: _algorithm(b"ECDSA", self._signature_functions()),
         }
-        by_operation = self._c.OPENSSL_sk_new_null()
-        for operation in range(_OPERATIONS):
-            self._c.OPENSSL_sk_push(by_operation, algorithms.get(operation))
-        functions = _functions({_PROVIDER_QUERY_OPERATION: self._c.OPENSSL_sk_value})
-
-        def start(_core: int, _offers: int, functions_place: int, context_place: int) -> int:
-            c_void_p.from_address(functions_place).value = functions
-            c_void_p.from_address(context_place).value = by_operation
-            return 1
-
-        loaded: int | None = None
-        if self._c.OSSL_PROVIDER_add_builtin(None, _NAME, kept(_Start(start))):
-            loaded = self._c.OSSL_PROVIDER_try_load(None, _NAME, 1)
-        if not loaded:
-            raise TlsBindingError(f"OpenSSL does not take a provider for keys in tokens: {self._error()}")
-        return loaded
+        query = _Query(lambda _provider, operation, _no_store: algorithms.get(operation))
+        c_void_p.from_address(functions_place).value = _functions({_PROVIDER_QUERY_OPERATION: query})
+        return 1
 
     def _key_functions(self) -> dict[int, Any]:
         """Make the callbacks of provider-keymgmt(7)."""
@@ -279,7 +255,7 @@ def _functions(by_number: dict[int, Any]) -> int:
 
 def _algorithm(names: bytes, functions: dict[int, Any]) -> int:
     """Give the address of an OSSL_ALGORITHM table of one algorithm."""
-    return ctypes.addressof(kept((_Algorithm * 2)(_Algorithm(names, _PROPERTIES, _functions(functions)))))
+    return ctypes.addressof(kept((_Algorithm * 2)(_Algorithm(names, b"provider=" + _NAME, _functions(functions)))))
 
 
 def _parameters(address: int) -> dict[bytes, _Parameter]:

@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 
 _CertificateCallback = CFUNCTYPE(c_int, c_void_p, c_void_p)
 
-# Result and arguments, from ssl.h, crypto.h, err.h, provider.h, params.h, evp.h and stack.h.
+# Result and arguments, from ssl.h, crypto.h, err.h, provider.h, params.h and evp.h.
 _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "OpenSSL_version_num": (c_ulong, ()),
     "ERR_clear_error": (None, ()),
@@ -58,20 +58,11 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "SSL_CTX_use_PrivateKey": (c_int, (c_void_p, c_void_p)),
     "SSL_CTX_ctrl": (c_long, (c_void_p, c_int, c_long, c_void_p)),
     "SSL_CTX_set_cert_cb": (None, (c_void_p, _CertificateCallback, c_void_p)),
-    "OPENSSL_sk_new_null": (c_void_p, ()),
-    "OPENSSL_sk_push": (c_int, (c_void_p, c_void_p)),
-    "OPENSSL_sk_value": (c_void_p, (c_void_p, c_int)),
+    "OSSL_LIB_CTX_new": (c_void_p, ()),
     "OSSL_PROVIDER_add_builtin": (c_int, (c_void_p, c_char_p, c_void_p)),
-    "OSSL_PROVIDER_try_load": (c_void_p, (c_void_p, c_char_p, c_int)),
-    "OSSL_PROVIDER_unload": (c_int, (c_void_p,)),
+    "OSSL_PROVIDER_load": (c_void_p, (c_void_p, c_char_p)),
     "OSSL_PARAM_set_int": (c_int, (c_void_p, c_int)),
     "OSSL_PARAM_set_utf8_string": (c_int, (c_void_p, c_char_p)),
-    "EVP_KEYMGMT_fetch": (c_void_p, (c_void_p, c_char_p, c_char_p)),
-    "EVP_KEYMGMT_get0_provider": (c_void_p, (c_void_p,)),
-    "EVP_KEYMGMT_free": (None, (c_void_p,)),
-    "EVP_SIGNATURE_fetch": (c_void_p, (c_void_p, c_char_p, c_char_p)),
-    "EVP_SIGNATURE_get0_provider": (c_void_p, (c_void_p,)),
-    "EVP_SIGNATURE_free": (None, (c_void_p,)),
     "EVP_PKEY_CTX_new_from_name": (c_void_p, (c_void_p, c_char_p, c_char_p)),
     "EVP_PKEY_CTX_free": (None, (c_void_p,)),
     "EVP_PKEY_fromdata_init": (c_int, (c_void_p,)),
