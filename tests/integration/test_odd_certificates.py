@@ -223,7 +223,7 @@ REFUSED_ISSUED = {
     "has 70": {"extensions": (*CLIENT, extension("1.2.3.4", bytes(70_000)))},
     "notBefore of the issued certificate is '00000101000000Z'": ODD_CURRENT["year 0"],
     "notBefore of the issued certificate is '00010101000000Z'": ODD_CURRENT["year 1"],
-    "is signed with ECDSA with sha1": {"algorithm": SHA1},
+    "signed with ECDSA with sha1": {"algorithm": SHA1},
 }
 
 
