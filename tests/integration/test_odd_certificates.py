@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_public_key
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,12 +18,13 @@ from handler.crypto.csr import build_csr
 from handler.device.configuration.configuration import Configuration
 from handler.device.device import Device
 from handler.errors import RenewalError
-from handler.exit_status import DONE, REFUSED, SWITCHED
+from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from handler.inspection.status import read_status
 from hsm import der
 from hsm.certificate import Certificate
 from hsm.keystore import TokenKeyStore
 from hsm.token import Token
+from tests import journal as journals
 from tests.odd_certificates import (
     CLIENT,
     CONSTRAINTS,
@@ -272,3 +273,20 @@ def test_of_two_certificates_the_one_that_is_valid_now_is_used(factory):
     factory.est.odd = lambda key: [authority.issue(key, subject=subject, validity=each) for each in times]
     rotates(factory)
     assert Certificate.of_pem(certificate_file(factory.device).read_bytes()).begin == now - day
+
+
+@pytest.mark.parametrize("kind", ["year 0", "year 1", "a serial number of 300 bytes"])
+@pytest.mark.parametrize("command", ["resume", "unattended", None])
+def test_a_call_that_goes_on_with_an_odd_certificate_of_the_journal_says_so_in_words(factory, kind, command):
+    device, subject = factory.device, subject_of(factory)
+    factory.est.faults.add("GET", "/cacerts", times=None, status=503)
+    factory.gateway.faults.add("PATCH", "/device", times=None, status=503)
+    assert call(device).status == PENDING
+    content = journals.read(device.storage)
+    key = load_pem_public_key(content["rotation"]["public_key"].encode())
+    odd = of_the_factory(factory).issue(key, subject=subject, **ODD_CURRENT[kind])
+    content["rotation"] |= {"certificate": Certificate.read(odd).pem, "step": 0}
+    journals.write(device.storage, content)
+    outcome = call(device, command)
+    assert outcome.status in {PENDING, REFUSED}
+    assert ("notBefore of the issued certificate" in outcome.said) is kind.startswith("year")
