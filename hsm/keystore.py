@@ -236,8 +236,8 @@ class TokenKeyStore:
         except tls.TlsBindingError as error:
             if why := tls.why_refused(certificate):
                 raise tls.TlsBindingError(
-                    f"OpenSSL on this device refuses certificate {names.certificate} of token {self._token.label!r}: "
-                    f"{why}; register the device anew, with a CA that signs with SHA-256 or better"
+                    f"certificate {names.certificate} of token {self._token.label!r} cannot be used: OpenSSL on this "
+                    f"device refuses it: {why}; register the device anew, with a CA that signs with SHA-256 or better"
                 ) from error
             raise
         tls.present_leaf_only(context)

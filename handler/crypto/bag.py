@@ -6,7 +6,7 @@ One that cannot be read is left out with a note: it must not spoil the others.
 from hsm import der
 from hsm.certificate import Certificate, certificates_of
 
-MAX_CERTIFICATES = 1000
+MAX_CERTIFICATES = 200
 """In a bag or file; further ones are left out with a note."""
 _SIGNED_DATA = der.oid("1.2.840.113549.1.7.2")
 

@@ -214,7 +214,8 @@ def _check_validity(issued: Certificate, current: Certificate, now: datetime) ->
 
 def _check_issuer(issued: Certificate, issuers: Sequence[Certificate]) -> list[str]:
     name = names.shown(issued.issuer)
-    named = [each for each in issuers if len(each.der) <= MAX_CA_SIZE and names.same(each.subject, issued.issuer)]
+    wanted = names.value(issued.issuer)
+    named = [each for each in issuers if len(each.der) <= MAX_CA_SIZE and names.value(each.subject) == wanted]
     signed = [is_signed_by(issued, each) for each in named]
     if any(signed):
         return []

@@ -35,12 +35,15 @@ MAX_SHOWN = 400
 
 def same(one: bytes, other: bytes) -> bool:
     """Tell whether two Names (DER) are equal by value. A Name that cannot be read is equal to the same bytes alone."""
-    if one == other:
-        return True
+    return one == other or value(one) == value(other)
+
+
+def value(name: bytes) -> object:
+    """Give what is equal for Names that are equal by value."""
     try:
-        return _value(one) == _value(other)
+        return _value(name)
     except ValueError:
-        return False
+        return name
 
 
 def shown(name: bytes) -> str:
@@ -103,10 +106,7 @@ def _general(name: der.Element) -> object:
         local, at, host = name.content.rpartition(b"@")
         return name.tag, local + at + host.lower()
     if name.tag == _DIRECTORY:
-        try:
-            return name.tag, _value(name.content)
-        except ValueError:
-            pass
+        return name.tag, value(name.content)
     return name.encoded
 
 

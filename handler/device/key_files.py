@@ -145,8 +145,10 @@ class FileKeyStore:
             os.write(descriptor, certificate.pem.encode())
             context.load_cert_chain(f"/proc/self/fd/{descriptor}", names.key)
         except ssl.SSLError as error:
-            problem = refusal_by_openssl(certificate) or f"cannot be used with key {names.key}: {error}"
-            raise RequestRefusedError(f"certificate {names.certificate} {problem}; {REGISTER}") from error
+            problem = refusal_by_openssl(certificate) or f"with key {names.key} OpenSSL refuses it: {error}"
+            raise RequestRefusedError(
+                f"certificate {names.certificate} cannot be used: {problem}; {REGISTER}"
+            ) from error
         finally:
             os.close(descriptor)
         try:
@@ -171,7 +173,7 @@ class FileKeyStore:
 def refusal_by_openssl(certificate: Certificate) -> str | None:
     """Say that OpenSSL on this device refuses to show a certificate to servers, and why; None where it does not."""
     why = tls.why_refused(certificate.der)
-    return why and f"is signed with {algorithm_of(certificate)}, and OpenSSL on this device refuses it: {why}"
+    return why and f"OpenSSL on this device refuses it, signed with {algorithm_of(certificate)}: {why}"
 
 
 def _certificate_beside(key: str) -> str:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
-from handler.commands.status_json import as_json
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_public_key
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,10 +17,13 @@ from handler.crypto.csr import build_csr
 from handler.device.configuration.configuration import Configuration
 from handler.device.device import Device
 from handler.errors import RenewalError
-from handler.exit_status import DONE, REFUSED, SWITCHED
+from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from handler.inspection.status import read_status
 from hsm import der
 from hsm.certificate import Certificate
+from hsm.keystore import TokenKeyStore
+from hsm.token import Token
+from tests import journal as journals
 from tests.odd_certificates import (
     CLIENT,
     CONSTRAINTS,
@@ -51,6 +53,13 @@ def factory(tmp_path):
         yield running
 
 
+@pytest.fixture(params=["file", "token"])
+def any_factory(request, tmp_path):
+    with running_factory(tmp_path / "device", request.param) as running:
+        running.device.write_request(ID)
+        yield running
+
+
 def certificate_file(device):
     return Path(device.sota()["import"]["tls_clientcert_path"])
 
@@ -61,12 +70,18 @@ def device_ca_file(device):
 
 def put(device, encoded):
     """Put another certificate in the place of the one in use."""
-    pem = Certificate.read(encoded).pem
-    certificate_file(device).write_text(pem)
+    certificate = Certificate.read(encoded)
+    if device.token is None:
+        certificate_file(device).write_text(certificate.pem)
+        return
+    store = TokenKeyStore(Token(device.token.module, device.token.label, device.token.pin), (), ())
+    store.store_certificate("03", certificate)
+    store.close()
 
 
 def key_of(device):
-    return load_pem_private_key(Path(device.sota()["import"]["tls_pkey_path"]).read_bytes(), None).public_key()
+    with device.private_key() as key:
+        return key.public_key()
 
 
 def of_the_factory(factory):
@@ -116,9 +131,17 @@ ODD_CURRENT = {
 
 
 @pytest.mark.parametrize("kind", ODD_CURRENT)
-def test_an_odd_current_certificate_is_renewed(factory, kind):
-    register(factory, subject=factory.device.certificate.subject.public_bytes(), **ODD_CURRENT[kind])
-    rotates(factory)
+def test_an_odd_current_certificate_is_renewed(any_factory, kind):
+    register(any_factory, subject=any_factory.device.certificate.subject.public_bytes(), **ODD_CURRENT[kind])
+    assert "Traceback" not in look(any_factory, "slots").stderr
+    rotates(any_factory)
+
+
+@pytest.mark.parametrize("kind", ["a negative serial number", "a serial number of 300 bytes"])
+def test_an_issued_certificate_with_an_odd_serial_number_is_used(any_factory, kind):
+    subject = any_factory.device.certificate.subject.public_bytes()
+    any_factory.est.odd = lambda key: [of_the_factory(any_factory).issue(key, subject=subject, **ODD_CURRENT[kind])]
+    rotates(any_factory)
 
 
 @pytest.mark.parametrize("command", ["status", "status --json", "check", "slots", "rotate --dry-run"])
@@ -156,15 +179,17 @@ def test_no_byte_of_the_current_certificate_raises_in_any_call(factory, place, b
         assert str(error).isprintable()  # noqa: PT017
 
 
-def test_a_certificate_that_openssl_refuses_is_refused_by_name(factory):
-    device = factory.device
+def test_a_certificate_that_openssl_refuses_is_refused_by_name(any_factory):
+    device = any_factory.device
     put(device, AUTHORITY.issue(key_of(device), algorithm=SHA1))
     before = device.snapshot()
     outcome = call(device)
     assert outcome.status == REFUSED
-    assert str(certificate_file(device)) in outcome.said
-    assert "signed with" in outcome.said
+    assert f"certificate {'03' if device.token else certificate_file(device)} cannot be used" in outcome.said
+    assert "signed with ECDSA with sha1" in outcome.said
     assert device.snapshot() == before
+    found = device.run("check").stdout
+    assert "OpenSSL on this device refuses it" in " ".join(found.split())
 
 
 # The issued certificate
@@ -223,7 +248,7 @@ REFUSED_ISSUED = {
     "has 70": {"extensions": (*CLIENT, extension("1.2.3.4", bytes(70_000)))},
     "notBefore of the issued certificate is '00000101000000Z'": ODD_CURRENT["year 0"],
     "notBefore of the issued certificate is '00010101000000Z'": ODD_CURRENT["year 1"],
-    "is signed with ECDSA with sha1": {"algorithm": SHA1},
+    "signed with ECDSA with sha1": {"algorithm": SHA1},
 }
 
 
@@ -247,3 +272,20 @@ def test_of_two_certificates_the_one_that_is_valid_now_is_used(factory):
     factory.est.odd = lambda key: [authority.issue(key, subject=subject, validity=each) for each in times]
     rotates(factory)
     assert Certificate.of_pem(certificate_file(factory.device).read_bytes()).begin == now - day
+
+
+@pytest.mark.parametrize("kind", ["year 0", "year 1", "a serial number of 300 bytes"])
+@pytest.mark.parametrize("command", ["resume", "unattended", None])
+def test_a_call_that_goes_on_with_an_odd_certificate_of_the_journal_says_so_in_words(factory, kind, command):
+    device, subject = factory.device, subject_of(factory)
+    factory.est.faults.add("GET", "/cacerts", times=None, status=503)
+    factory.gateway.faults.add("PATCH", "/device", times=None, status=503)
+    assert call(device).status == PENDING
+    content = journals.read(device.storage)
+    key = load_pem_public_key(content["rotation"]["public_key"].encode())
+    odd = of_the_factory(factory).issue(key, subject=subject, **ODD_CURRENT[kind])
+    content["rotation"] |= {"certificate": Certificate.read(odd).pem, "step": 0}
+    journals.write(device.storage, content)
+    outcome = call(device, command)
+    assert outcome.status in {PENDING, REFUSED}
+    assert ("notBefore of the issued certificate" in outcome.said) is kind.startswith("year")

@@ -131,7 +131,7 @@ class DeviceChecks:
         curve = shown_curve(curve_of(certificate))
         said = f"{name}: {shown(certificate.subject)}, {curve}, valid until {certificate.shown_end}"
         if refusal := refusal_by_openssl(certificate):
-            yield problem("certificate", f"{said}: it {refusal}; {REGISTER}")
+            yield problem("certificate", f"{said}: {refusal}; {REGISTER}")
             return
         if certificate.end is None:
             yield warning("certificate", f"{said}: nobody can say when to rotate; do it soon")

@@ -109,7 +109,7 @@ def _issued(
     certificates.check_clock(issued, now=now, server_time=est.server_time)
     if problem := refusal_by_openssl(issued):
         raise CertificateRefusedError(
-            f"the issued certificate {problem}; have the EST server's CA use SHA-256 or better"
+            f"the issued certificate cannot be used: {problem}; have the EST server's CA use SHA-256 or better"
         )
     # Its issuer is looked for in the CA file only with /cacerts beside it: a CA may have got a new key.
     certificates.check_issued(issued, current, key.public_key(), issuers=answer, now=now, tried=True)

@@ -34,7 +34,7 @@ def check_before_anything_changes(device: Device, local_config: LocalConfig, con
     key, certificate = device.identity(names)
     curve_of(certificate)
     if problem := refusal_by_openssl(certificate):
-        raise RequestRefusedError(f"certificate {names.certificate} {problem}; {REGISTER}")
+        raise RequestRefusedError(f"certificate {names.certificate} cannot be used: {problem}; {REGISTER}")
     now = datetime.now(UTC)
     if certificate.begins_after(now + CLOCK_TOLERANCE):
         raise PendingError(
