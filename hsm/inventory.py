@@ -5,13 +5,10 @@ keys, which is enough to tell which identity is in use.
 """
 
 import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
-import pkcs11
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pkcs11 import Attribute, KeyType, ObjectClass
@@ -19,10 +16,11 @@ from pkcs11 import exceptions as p11
 from pkcs11.constants import TokenFlag
 
 from hsm import module as modules
-from hsm.attributes import TolerantMapper
+from hsm.attributes import TolerantMapper, Values
+from hsm.certificate import Certificate
 from hsm.curves import curve_of, public_key, shown_curve
-from hsm.objects import class_name, class_of, label_of
-from hsm.token import PinMemory, Token
+from hsm.objects import Found, class_name, everything, seen
+from hsm.token import Token
 from hsm.translation import translated
 
 _SHORT = {
@@ -62,7 +60,7 @@ class Item:
     """Of sign, derive, sensitive and extractable those that are set on a private or secret key."""
     spki: bytes | None = None
     """The public key of a public key or certificate (DER), where it is of a known kind."""
-    certificate: x509.Certificate | None = None
+    certificate: Certificate | None = None
 
     @property
     def id(self) -> str:
@@ -99,73 +97,58 @@ class Inventory:
             try:
                 found = modules.load(self._module).find(self._label)
                 with contextlib.closing(found.open(attribute_mapper=TolerantMapper())) as session:
-                    return _listed(session)
+                    return _listed(everything(session))
             except p11.PKCS11Error as error:
                 raise translated(error, "list the objects", self._label) from error
 
-    def items(self, pin: str, memory: PinMemory | None = None) -> list[Item]:
-        """List everything, logged in. The caller has looked at pin_state()."""
-        token = Token(self._module, self._label, pin, memory)
-        try:
-            with token.session("list the objects") as session:
-                return _listed(session)
-        finally:
-            token.close()
+
+def items(token: Token) -> list[Item]:
+    """List everything in a token, logged in. Raises hsm.errors.TokenError."""
+    with token.session("list the objects") as session:
+        return _listed(seen(token, session))
 
 
-def _listed(session: pkcs11.Session) -> list[Item]:
-    # A list at once: a search that is half read stands in the way of the next one.
-    return sorted(map(_item, list(session.get_objects())), key=_order)
+def _listed(found: Iterable[Found]) -> list[Item]:
+    return sorted(map(_item, found), key=_order)
 
 
 def _order(item: Item) -> tuple[bytes, str, str]:
     return item.cka_id, item.kind, item.label
 
 
-def _item(found: Any) -> Item:  # noqa: ANN401 - pkcs11 makes its classes as it runs
-    kind = class_of(found)
+def _item(found: Found) -> Item:
+    kind, values = found.kind, found.values
     name = (_SHORT.get(kind) if isinstance(kind, ObjectClass) else None) or class_name(kind)
-    cka_id = _read(found, Attribute.ID) or b""
-    label = label_of(found)
     if kind is ObjectClass.CERTIFICATE:
-        certificate = _certificate(_read(found, Attribute.VALUE))
-        return Item(name, cka_id, label, *_of_certificate(certificate), certificate)
+        certificate = _certificate(found.value)
+        return Item(name, found.cka_id, found.label, *_of_certificate(certificate), certificate)
     if kind is ObjectClass.PUBLIC_KEY:
-        key = _public_key(found)
-        return Item(name, cka_id, label, _key_type(found), (), _spki(key))
+        return Item(name, found.cka_id, found.label, _key_type(values), (), _spki(_public_key(values)))
     if kind in (ObjectClass.PRIVATE_KEY, ObjectClass.SECRET_KEY):
-        flags = tuple(word for word, attribute in _MATTER.items() if _read(found, attribute) is True)
-        return Item(name, cka_id, label, _key_type(found), flags)
-    return Item(name, cka_id, label, "")
+        flags = tuple(word for word, attribute in _MATTER.items() if values.get(attribute) is True)
+        return Item(name, found.cka_id, found.label, _key_type(values), flags)
+    return Item(name, found.cka_id, found.label, "")
 
 
-def _read(found: Any, attribute: Attribute) -> Any:  # noqa: ANN401
-    """Give an attribute; None where the object does not have it or does not show it."""
-    try:
-        return found[attribute]
-    except (p11.AttributeTypeInvalid, p11.AttributeSensitive, p11.FunctionFailed):
-        return None
-
-
-def _key_type(found: Any) -> str:  # noqa: ANN401
-    kind = _read(found, Attribute.KEY_TYPE)
+def _key_type(values: Values) -> str:
+    kind = values.get(Attribute.KEY_TYPE)
     if kind == KeyType.EC:
-        curve = curve_of(_read(found, Attribute.EC_PARAMS) or b"")
+        curve = curve_of(values.get(Attribute.EC_PARAMS, b""))
         return shown_curve(curve) if curve else "EC"
     if kind == KeyType.RSA:
-        modulus = _read(found, Attribute.MODULUS)
+        modulus = values.get(Attribute.MODULUS)
         return f"RSA {int.from_bytes(modulus).bit_length()}" if modulus else "RSA"
     return str(getattr(kind, "name", kind or "")).replace("_", " ")
 
 
-def _public_key(found: Any) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey | None:  # noqa: ANN401
-    kind = _read(found, Attribute.KEY_TYPE)
+def _public_key(values: Values) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey | None:
+    kind = values.get(Attribute.KEY_TYPE)
     try:
         if kind == KeyType.EC:
-            curve = curve_of(_read(found, Attribute.EC_PARAMS) or b"")
-            return public_key(curve, _read(found, Attribute.EC_POINT) or b"") if curve else None
+            curve = curve_of(values.get(Attribute.EC_PARAMS, b""))
+            return public_key(curve, values.get(Attribute.EC_POINT, b"")) if curve else None
         if kind == KeyType.RSA:
-            exponent, modulus = _read(found, Attribute.PUBLIC_EXPONENT), _read(found, Attribute.MODULUS)
+            exponent, modulus = values.get(Attribute.PUBLIC_EXPONENT, b""), values.get(Attribute.MODULUS, b"")
             return rsa.RSAPublicNumbers(int.from_bytes(exponent), int.from_bytes(modulus)).public_key()
     except (ValueError, TypeError):
         pass
@@ -176,19 +159,16 @@ def _spki(key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey | None) -> bytes | N
     return None if key is None else key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-def _certificate(der: bytes | None) -> x509.Certificate | None:
+def _certificate(der: bytes) -> Certificate | None:
     try:
-        return x509.load_der_x509_certificate(der or b"")
-    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
+        return Certificate.read(der)
+    except ValueError:
         return None
 
 
-def _of_certificate(certificate: x509.Certificate | None) -> tuple[str, tuple[str, ...], bytes | None]:
+def _of_certificate(certificate: Certificate | None) -> tuple[str, tuple[str, ...], bytes | None]:
     """Give the type of the certificate's key, no flags, and the key."""
-    try:
-        key = None if certificate is None else certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm):
-        key = None
+    key = None if certificate is None else certificate.public_key()
     if isinstance(key, ec.EllipticCurvePublicKey):
         return shown_curve(key.curve), (), _spki(key)
     if isinstance(key, rsa.RSAPublicKey):

@@ -4,10 +4,11 @@ CSR, ECIES and TLS take an ec.EllipticCurvePrivateKey and need not know where it
 over a digest made here, which every token can; CKM_ECDSA_SHA256 is not there in all of them.
 """
 
+import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pkcs11
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -16,9 +17,9 @@ from pkcs11 import exceptions as p11
 from pkcs11.constants import DEFAULT
 from pkcs11.mechanisms import KDF
 
-from hsm.curves import octets
+from hsm.curves import is_pair, octets
 from hsm.errors import ObjectMissingError, UnsupportedError
-from hsm.objects import believed, public_key_under, the_object
+from hsm.objects import believed, objects_under, public_key_under, public_keys_of_certificates, the_object
 from hsm.slots import ObjectId
 from hsm.token import Token
 
@@ -42,7 +43,8 @@ _LEFT_OUT = (
 class TokenPrivateKey(ec.EllipticCurvePrivateKey):
     """The private key under an id of a token, whose public key is known.
 
-    Its methods raise hsm.errors.TokenError where the token fails. It may be used from several threads.
+    Its methods raise hsm.errors.TokenError where the token fails. It may be used from several threads. What it has
+    shown is not asked of the token twice: that it belongs to its public key, that it can derive, and what secrets.
     """
 
     def __init__(self, token: Token, object_id: ObjectId, public_key: ec.EllipticCurvePublicKey) -> None:
@@ -51,13 +53,29 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
         self._public_key = public_key
         self._found: tuple[int, Any] | None = None
         self._der_points = False
+        self._secrets: dict[bytes, bytes] = {}
+        self._derives = False
+        self._is_pair: bool | None = None
 
     def __repr__(self) -> str:
         return f"TokenPrivateKey({self._token!r}, {self._id})"
 
     def sign(self, data: "Buffer", signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
-        """Sign: the DER form of r and s. Data or, with Prehashed, a digest. Raises ValueError, TokenError."""
+        """Sign: the DER form of r and s. Data or, with Prehashed, a digest. Raises ValueError, TokenError.
+
+        What does not verify was perhaps made by another object, which has got the handle meanwhile: once more then.
+        """
         digest = _digest(bytes(data), signature_algorithm)
+        signature = self._signature(digest)
+        try:
+            self._public_key.verify(signature, data, signature_algorithm)
+        except InvalidSignature:
+            self._token.objects_changed()
+            return self._signature(digest)
+        self._is_pair = True
+        return signature
+
+    def _signature(self, digest: bytes) -> bytes:
         size = octets(self.curve)
         # Of a longer digest ECDSA takes the leftmost bits; not every token does that itself.
         raw = believed(self._token, lambda: self._sign(digest[:size]))
@@ -65,25 +83,45 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
             raise UnsupportedError(f"token {self._token.label!r} signed with {len(raw)} bytes, expected {2 * size}")
         return utils.encode_dss_signature(int.from_bytes(raw[:size]), int.from_bytes(raw[size:]))
 
+    def is_pair(self) -> bool:
+        """Tell, by a signature once, whether the public key is the private one's."""
+        if self._is_pair is None:
+            self._is_pair = is_pair(self)
+        return self._is_pair
+
     def _sign(self, digest: bytes) -> bytes:
         with self._token.session(f"sign with key {self._id}") as session:
             private = self._private(session)
             if not hasattr(private, "sign"):
                 raise UnsupportedError(f"key {self._id} of token {self._token.label!r} was made without leave to sign")
+            began = time.monotonic()
             raw: bytes = private.sign(digest, mechanism=Mechanism.ECDSA)
+            self._token.took("sign", began)
             return raw
 
     def exchange(self, algorithm: ec.ECDH, peer_public_key: ec.EllipticCurvePublicKey) -> bytes:
         """Agree on a secret in the token (CKM_ECDH1_DERIVE, no KDF): the x coordinate, in full length.
 
-        Raises ValueError for a peer on another curve, UnsupportedError where the token cannot, TokenError.
+        The token is asked once for each peer, until it is closed. Raises ValueError for a peer on another curve,
+        UnsupportedError where the token cannot, TokenError.
         """
         if not isinstance(algorithm, ec.ECDH) or peer_public_key.curve.name != self.curve.name:
             raise ValueError(
                 f"expected ECDH with a public key on {self.curve.name}, not on {peer_public_key.curve.name}"
             )
         point = peer_public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-        return believed(self._token, lambda: self._exchange(point))
+        if point not in self._secrets:
+            self._secrets[point] = believed(self._token, lambda: self._exchange(point))
+            self._derives = True
+        return self._secrets[point]
+
+    def can_derive(self) -> bool:
+        """Tell whether the token does ECDH with this key: it has, or says so of itself and of the key."""
+        if self._derives:
+            return True
+        with self._token.session("list the mechanisms") as session:
+            is_allowed = hasattr(self._private(session), "derive_key")
+            return is_allowed and Mechanism.ECDH1_DERIVE in session.token.slot.get_mechanisms()
 
     def _exchange(self, point: bytes) -> bytes:
         with self._token.session(f"agree on a secret with key {self._id}") as session:
@@ -92,41 +130,47 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
                 raise UnsupportedError(
                     f"key {self._id} of token {self._token.label!r} was made without leave to derive"
                 )
-            if self._der_points:
-                return self._derive(private, _wrapped(point))
+            began = time.monotonic()
+            secret = self._secret(private, point)
+            self._token.took("agree on a secret", began)
             try:
-                return self._derive(private, point)
-            except (p11.ArgumentsBad, p11.MechanismParamInvalid, p11.PublicKeyInvalid):
-                # Before PKCS#11 v2.30 modules expected the DER form, and some still do.
-                secret = self._derive(private, _wrapped(point))
-                self._der_points = True
-                return secret
+                value: bytes = secret[Attribute.VALUE]
+            finally:
+                secret.destroy()
+            return value.rjust(octets(self.curve), b"\0")
 
-    def _derive(self, private: Any, point: bytes) -> bytes:  # noqa: ANN401 - pkcs11 makes its classes as it runs
-        size = octets(self.curve)
-        secret = private.derive_key(
+    def _secret(self, private: Any, point: bytes) -> Any:  # noqa: ANN401 - pkcs11 makes its classes as it runs
+        if self._der_points:
+            return self._derived(private, _wrapped(point))
+        try:
+            return self._derived(private, point)
+        except (p11.ArgumentsBad, p11.MechanismParamInvalid, p11.PublicKeyInvalid):
+            # Before PKCS#11 v2.30 modules expected the DER form, and some still do.
+            secret = self._derived(private, _wrapped(point))
+            self._der_points = True
+            return secret
+
+    def _derived(self, private: Any, point: bytes) -> Any:  # noqa: ANN401
+        return private.derive_key(
             KeyType.GENERIC_SECRET,
-            size * 8,
+            octets(self.curve) * 8,
             mechanism=Mechanism.ECDH1_DERIVE,
             mechanism_param=(KDF.NULL, None, point),
             store=False,
             template={**dict.fromkeys(_LEFT_OUT, DEFAULT), Attribute.SENSITIVE: False, Attribute.EXTRACTABLE: True},
         )
-        try:
-            value: bytes = secret[Attribute.VALUE]
-        finally:
-            secret.destroy()
-        return value.rjust(size, b"\0")
 
     def _private(self, session: pkcs11.Session) -> Any:  # noqa: ANN401 - pkcs11 makes its classes as it runs
         """Give the private key's object, found again when handles may have changed."""
         if self._found is None or self._found[0] != self._token.era:
-            if public_key_under(self._token, session, self._id) != self._public_key:
+            publics = objects_under(self._token, session, self._id, ObjectClass.PUBLIC_KEY)
+            if publics and public_key_under(self._token, session, self._id) != self._public_key:
                 raise ObjectMissingError(
                     f"key {self._id} of token {self._token.label!r} is another one by now: load it again"
                 )
             private = the_object(self._token, session, ObjectClass.PRIVATE_KEY, self._id)
-            self._found = (self._token.era, private)
+            private.item.key_type = KeyType.EC  # python-pkcs11 would ask the token for that, to choose a mechanism
+            self._found = (self._token.era, private.item)
         return self._found[1]
 
     def public_key(self) -> ec.EllipticCurvePublicKey:
@@ -161,15 +205,32 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
 def load_private_key(token: Token, object_id: ObjectId) -> TokenPrivateKey:
     """Load the key pair under an id: exactly one private and one public key.
 
-    Raises ObjectMissingError, ObjectConflictError (several), UnsupportedError (RSA, another curve), TokenError.
+    Where the public key object is missing, the key of the certificate that fits the private one is taken. Raises
+    ObjectMissingError, ObjectConflictError (several), UnsupportedError (RSA, another curve), TokenError.
     """
 
-    def load() -> TokenPrivateKey:
+    def load() -> ec.EllipticCurvePublicKey | list[ec.EllipticCurvePublicKey]:
         with token.session(f"load key {object_id}") as session:
             the_object(token, session, ObjectClass.PRIVATE_KEY, object_id)
-            return TokenPrivateKey(token, object_id, public_key_under(token, session, object_id))
+            try:
+                return public_key_under(token, session, object_id)
+            except ObjectMissingError:
+                others = public_keys_of_certificates(token, session)
+                if others:
+                    return others
+                raise
 
-    return believed(token, load)
+    found = believed(token, load)
+    for public_key in found if isinstance(found, list) else [found]:
+        known = token.keys.get(object_id)
+        key = known if known and known.public_key() == public_key else TokenPrivateKey(token, object_id, public_key)
+        if not isinstance(found, list) or key.is_pair():
+            token.keys[object_id] = key
+            return key
+    raise ObjectMissingError(
+        f"there is no public key {object_id} in token {token.label!r}, nor a certificate for that key: "
+        "correct the id in sota.toml, or register the device anew"
+    )
 
 
 def _wrapped(point: bytes) -> bytes:
@@ -178,7 +239,8 @@ def _wrapped(point: bytes) -> bytes:
 
 
 def _digest(data: bytes, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
-    if not isinstance(signature_algorithm, ec.ECDSA) or signature_algorithm.deterministic_signing:
+    # cryptography 42 knows no deterministic signatures.
+    if not isinstance(signature_algorithm, ec.ECDSA) or getattr(signature_algorithm, "deterministic_signing", False):
         raise UnsupportedAlgorithm("a key in a token signs with plain ECDSA only")
     algorithm = signature_algorithm.algorithm
     if isinstance(algorithm, utils.Prehashed):

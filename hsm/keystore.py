@@ -14,32 +14,32 @@ import logging
 import ssl
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
-from cryptography import x509
+import pkcs11
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
-from pkcs11 import Attribute, Mechanism, ObjectClass
+from pkcs11 import Attribute, ObjectClass
 
 from hsm import tls
-from hsm.curves import EC_PARAMS, is_pair
+from hsm.certificate import Certificate
+from hsm.curves import EC_PARAMS
 from hsm.errors import (
-    MixedHandlesError,
     ObjectConflictError,
     ObjectMissingError,
     TokenAbsentError,
     TokenError,
     UnsupportedError,
 )
+from hsm.generation import PAIR, found_after_making, make_pair
 from hsm.keys import TokenPrivateKey, load_private_key
 from hsm.names import N, Names, id_of, ids_of, with_ids
-from hsm.objects import believed, label_of, labels, objects_under, the_object
-from hsm.ownership import destroy_ours, refuse_strangers
+from hsm.objects import Found, believed, labels, objects_under, the_object
+from hsm.ownership import check_unchanged, destroy_ours, refuse_strangers
 from hsm.slots import ObjectId, alternate
-from hsm.templates import CERTIFICATE_LABEL, KEY_LABEL, create_certificate, generate_pair
+from hsm.templates import CERTIFICATE_LABEL, KEY_LABEL, create_certificate
 from hsm.token import Token
 
-_PAIR = (ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY)
 _CERTIFICATE = (ObjectClass.CERTIFICATE,)
 
 _log = logging.getLogger(__name__)
@@ -90,14 +90,14 @@ class TokenKeyStore:
         except ValueError as error:
             raise ObjectConflictError(str(error)) from error
         with self._token.session("look at the free slots") as session:
-            privates = objects_under(session, current_key, ObjectClass.PRIVATE_KEY)
+            privates = objects_under(self._token, session, current_key, ObjectClass.PRIVATE_KEY)
             if len(privates) > 1:
                 raise ObjectConflictError(
                     f"token {self._token.label!r} has {len(privates)} private keys {current_key}, labelled "
                     f"{labels(privates)}: expected the one in use; remove what does not belong there"
                 )
-            refuse_strangers(self._token, session, key, KEY_LABEL)
-            refuse_strangers(self._token, session, certificate, CERTIFICATE_LABEL)
+            for object_id, label in ((key, KEY_LABEL), (certificate, CERTIFICATE_LABEL)):
+                refuse_strangers(self._token, object_id, objects_under(self._token, session, object_id), label)
         return with_ids(current, key, certificate)
 
     def key(self, name: str) -> TokenPrivateKey:
@@ -111,26 +111,25 @@ class TokenKeyStore:
         except (ObjectMissingError, ObjectConflictError):
             return None
         # Two halves of different pairs may be left where a generation was cut off.
-        if not is_pair(key):
+        if not key.is_pair():
             _log.warning("Private and public key %s in token %r do not belong together.", name, self._token.label)
             return None
         return key
 
-    def certificate(self, name: str) -> x509.Certificate:
+    def certificate(self, name: str) -> Certificate:
         """Load a certificate."""
         object_id = id_of(name)
         der = believed(self._token, lambda: self._the_certificate(object_id))
         try:
-            return x509.load_der_x509_certificate(der)
-        except (ValueError, x509.InvalidVersion) as error:
+            return Certificate.read(der)
+        except ValueError as error:
             raise ObjectConflictError(
                 f"certificate {object_id} in token {self._token.label!r} is no X.509 certificate ({error}): remove it"
             ) from error
 
     def _the_certificate(self, object_id: ObjectId) -> bytes:
         with self._token.session(f"read certificate {object_id}") as session:
-            value: bytes = the_object(self._token, session, ObjectClass.CERTIFICATE, object_id)[Attribute.VALUE]
-            return value
+            return the_object(self._token, session, ObjectClass.CERTIFICATE, object_id).value
 
     def generate(self, name: str, curve: ec.EllipticCurve) -> TokenPrivateKey:
         """Make a key pair after destroying what is ours under that id; tried again while the token is busy.
@@ -142,7 +141,8 @@ class TokenKeyStore:
         if curve.name not in EC_PARAMS:
             raise UnsupportedError(f"expected a key on {' or '.join(EC_PARAMS)}, not on {curve.name}")
         self._refuse_in_use(object_id, 0)
-        return self._patiently(lambda: self._generate_once(object_id, curve), while_absent=True)
+        check_not_in_use = partial(self._refuse_in_use, object_id, 0)
+        return self._patiently(lambda: make_pair(self._token, object_id, curve, check_not_in_use), while_absent=True)
 
     def _patiently(self, change: Callable[[], T], *, while_absent: bool) -> T:
         """Change the token, again where that failed and may pass: another program may be writing to it."""
@@ -164,38 +164,7 @@ class TokenKeyStore:
             attempt = change_again
         return attempt()
 
-    def _generate_once(self, object_id: ObjectId, curve: ec.EllipticCurve) -> TokenPrivateKey:
-        with self._token.session(f"look at the place of key {object_id}") as session:
-            refuse_strangers(self._token, session, object_id, KEY_LABEL)
-        try:
-            with self._token.session(f"make room for key {object_id}") as session:
-                destroy_ours(self._token, session, object_id, _PAIR)
-            with self._token.session(f"generate key {object_id}") as session:
-                generate_pair(session, object_id, curve)
-                self._token.objects_changed()
-            # The token's word is not enough: look the objects up, and have exactly one of each.
-            try:
-                return _twice(lambda: load_private_key(self._token, object_id))
-            except (ObjectMissingError, ObjectConflictError) as error:
-                raise TokenError(f"generated key {object_id}, but {error}") from error
-        except TokenError:
-            self._clean_up(object_id)
-            raise
-
-    def _clean_up(self, object_id: ObjectId) -> None:
-        """Remove what a failed generation left; a failure reported by the token can have made a key."""
-        for attempt in range(2):
-            try:
-                if attempt:
-                    self._token.reinitialize()
-                with self._token.session(f"clean up key {object_id}") as session:
-                    destroy_ours(self._token, session, object_id, _PAIR)
-            except TokenError as error:
-                _log.warning("%s", error)
-            else:
-                return
-
-    def store_certificate(self, name: str, certificate: x509.Certificate) -> None:
+    def store_certificate(self, name: str, certificate: Certificate) -> None:
         """Store a certificate in the place of ours under that id; nothing to do if it is there already.
 
         Tried again while the token is busy, as in generate().
@@ -203,27 +172,26 @@ class TokenKeyStore:
         object_id = id_of(name)
         self._patiently(lambda: self._store_once(object_id, certificate), while_absent=False)
 
-    def _store_once(self, object_id: ObjectId, certificate: x509.Certificate) -> None:
-        der = certificate.public_bytes(Encoding.DER)
+    def _store_once(self, object_id: ObjectId, certificate: Certificate) -> None:
+        der = certificate.der
         with self._token.session(f"store certificate {object_id}") as session:
-            refuse_strangers(self._token, session, object_id, CERTIFICATE_LABEL)
-            present = objects_under(session, object_id, ObjectClass.CERTIFICATE)
-            if [item[Attribute.VALUE] for item in present] == [der] and label_of(present[0]) == CERTIFICATE_LABEL:
+            found = objects_under(self._token, session, object_id)
+            refuse_strangers(self._token, object_id, found, CERTIFICATE_LABEL)
+            present = [each for each in found if each.kind == ObjectClass.CERTIFICATE]
+            if [(each.value, each.label) for each in present] == [(der, CERTIFICATE_LABEL)]:
                 return
             self._refuse_in_use(object_id, 1)
-            destroy_ours(self._token, session, object_id, _CERTIFICATE)
-            create_certificate(session, object_id, certificate)
-            self._token.objects_changed()
-        stored = _twice(lambda: self._certificates(object_id))
+            self._destroy(session, object_id, _CERTIFICATE, 1)
+            item = create_certificate(session, object_id, certificate)
+        values = {Attribute.CLASS: ObjectClass.CERTIFICATE, Attribute.ID: object_id.cka_id}
+        values |= {Attribute.LABEL: CERTIFICATE_LABEL, Attribute.VALUE: der}
+        found = found_after_making(self._token, object_id, Found(item, values))
+        stored = [each.value for each in found if each.kind == ObjectClass.CERTIFICATE]
         if stored != [der]:
             raise TokenError(
                 f"stored certificate {object_id} in token {self._token.label!r}, but found {len(stored)} there, "
                 "not exactly that one: try again, and look at the token if it stays so"
             )
-
-    def _certificates(self, object_id: ObjectId) -> list[bytes]:
-        with self._token.session(f"look for certificate {object_id}") as session:
-            return [item[Attribute.VALUE] for item in objects_under(session, object_id, ObjectClass.CERTIFICATE)]
 
     def discard(self, names: Names) -> None:
         """Remove the key pair and the certificate under these ids, as far as they are ours.
@@ -234,54 +202,56 @@ class TokenKeyStore:
         self._refuse_in_use(key, 0)
         self._refuse_in_use(certificate, 1)
         with self._token.session(f"remove key {key} and certificate {certificate}") as session:
-            destroy_ours(self._token, session, key, _PAIR)
-            destroy_ours(self._token, session, certificate, _CERTIFICATE)
+            self._destroy(session, key, PAIR, 0)
+            self._destroy(session, certificate, _CERTIFICATE, 1)
 
     def spare(self, current: N) -> list[N]:
         """Give the other places that hold one key of ours, of the ids given, else of all; certificates are no part."""
         used_key, certificate = ids_of(current)
         ids = self._key_ids or [ObjectId(value) for value in range(1, 10)]
         with self._token.session("look for other keys of ours") as session:
-            found = {each: objects_under(session, each, ObjectClass.PRIVATE_KEY) for each in ids if each != used_key}
-            ours = [each for each, keys in found.items() if [label_of(key) for key in keys] == [KEY_LABEL]]
-        return [with_ids(current, each, certificate) for each in ours]
+            found = {each: objects_under(self._token, session, each, ObjectClass.PRIVATE_KEY) for each in ids}
+        ours = [each for each, keys in found.items() if [key.label for key in keys] == [KEY_LABEL]]
+        return [with_ids(current, each, certificate) for each in ours if each != used_key]
 
     def retire(self, names: Names) -> None:
         """Keep an identity that is no longer in use: it stays in its slots until the next rotation."""
 
     def can_derive(self, name: str) -> bool:
-        """Tell whether the token does ECDH with that key: by its mechanisms, then by a try."""
-        with self._token.session("list the mechanisms") as session:
-            if Mechanism.ECDH1_DERIVE not in session.token.slot.get_mechanisms():
-                return False
+        """Tell whether the token does ECDH with that key: by what it has derived before, else by what it says."""
         key = self.key(name)
-        try:
-            key.exchange(ec.ECDH(), ec.generate_private_key(key.curve).public_key())
-        except UnsupportedError as error:
-            _log.info("%s", error)
-            return False
-        return True
+        return believed(self._token, key.can_derive)
+
+    def check(self, names: Names) -> None:
+        """Read key and certificate in the token again, which may be away by now. Raises TokenError."""
+        with self._token.session(f"look at key {names.key} and certificate {names.certificate} again") as session:
+            for object_id, kind in zip(ids_of(names), (ObjectClass.PRIVATE_KEY, ObjectClass.CERTIFICATE), strict=True):
+                check_unchanged(self._token, the_object(self._token, session, kind, object_id))
 
     def authenticate(self, context: ssl.SSLContext, names: Names) -> None:
         """Make the context present that identity, without a chain. Raises hsm.tls.TlsBindingError too."""
-        certificate = self.certificate(names.certificate).public_bytes(Encoding.DER)
-        tls.use_private_key(context, certificate, self.key(names.key))
+        certificate = self.certificate(names.certificate).der
+        try:
+            tls.use_private_key(context, certificate, self.key(names.key))
+        except tls.TlsBindingError as error:
+            if why := tls.why_refused(certificate):
+                raise tls.TlsBindingError(
+                    f"OpenSSL on this device refuses certificate {names.certificate} of token {self._token.label!r}: "
+                    f"{why}; register the device anew, with a CA that signs with SHA-256 or better"
+                ) from error
+            raise
         tls.present_leaf_only(context)
 
     def close(self) -> None:
         """Log out."""
         self._token.close()
 
+    def _destroy(
+        self, session: pkcs11.Session, object_id: ObjectId, classes: Sequence[ObjectClass], place: int
+    ) -> None:
+        destroy_ours(self._token, session, object_id, classes, partial(self._refuse_in_use, object_id, place))
+
     def _refuse_in_use(self, object_id: ObjectId, place: int) -> None:
         if self._in_use is not None and ids_of(self._in_use())[place] == object_id:
             what = ("key", "certificate")[place]
             raise ObjectConflictError(f"{what} {object_id} of token {self._token.label!r} is in use: left as it is")
-
-
-def _twice(look: Callable[[], T]) -> T:
-    """Look at what was just made, in a module started anew where it mixed up its objects."""
-    try:
-        return look()
-    except MixedHandlesError as error:
-        _log.info("%s", error)
-        return look()

@@ -8,8 +8,10 @@ a PIN that was refused must not be tried again by whoever comes next: a token lo
 
 import contextlib
 import logging
+import math
 import sys
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,9 +22,12 @@ from pkcs11.constants import TokenFlag
 
 from hsm.attributes import TolerantMapper
 from hsm.errors import ModuleError, ObjectConflictError, PinError, PinRefusedError, TokenAbsentError, TokenError
+from hsm.stopwatch import TOKENS
 from hsm.translation import translated
 
 LOCK = threading.RLock()
+FRESH = 5.0
+"""Seconds without any use after which what was seen is looked at again: the program has waited for something."""
 
 _WRONG_PIN = (p11.PinIncorrect, p11.PinInvalid, p11.PinLenRange)
 
@@ -48,11 +53,13 @@ class Calls:
 
     def __enter__(self) -> None:
         LOCK.acquire()
+        TOKENS.start()
         self._uncaught, self._unraisable = sys.excepthook, sys.unraisablehook
         sys.excepthook, sys.unraisablehook = self._excepthook, self._unraisablehook
 
     def __exit__(self, *_error: object) -> None:
         sys.excepthook, sys.unraisablehook = self._uncaught, self._unraisable
+        TOKENS.stop()
         LOCK.release()
 
     def _excepthook(self, kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:
@@ -81,6 +88,8 @@ class Module:
         self.generation = 0
         """Counts the initialisations: sessions and objects of an earlier one must not be touched, not even closed."""
         self._listed = False
+        self._known: list[pkcs11.Token] = []
+        self._known_at = -math.inf
         self._logins: dict[int, _Login] = {}
         self._refused: set[tuple[str, str]] = set()
         if "/" in path and not Path(path).is_file():
@@ -102,6 +111,7 @@ class Module:
         self.generation += 1
         self._logins.clear()
         self._listed = False
+        self._known_at = -math.inf
         # A module that lost itself says "not initialized" here, and is as good as finalized.
         with contextlib.suppress(p11.PKCS11Error):
             self._lib.finalize()
@@ -130,6 +140,8 @@ class Module:
         return named[0]
 
     def _tokens(self) -> list[pkcs11.Token]:
+        if time.monotonic() - self._known_at <= FRESH:
+            return self._known
         tokens = []
         for slot in self._lib.get_slots(token_present=True):
             try:
@@ -138,6 +150,7 @@ class Module:
                     tokens.append(token)
             except p11.PKCS11Error as error:  # not there, or broken: another slot may be well
                 _log.debug("Slot %s: %s", slot.slot_id, type(error).__name__)
+        self._known, self._known_at = tokens, time.monotonic()
         return tokens
 
     def log_in(self, token: pkcs11.Token, pin: str) -> None:
@@ -158,6 +171,7 @@ class Module:
         try:
             session = self._logged_in(token, pin)
         except p11.PKCS11Error as error:
+            self._known_at = -math.inf
             failure = translated(error, "log in", token.label)
             # A token without a user PIN has refused none: somebody is about to set it.
             if isinstance(failure, PinError) and not isinstance(error, p11.UserPinNotInitialized):

@@ -1,60 +1,165 @@
-"""Finding objects in a token, and reading a public key there."""
+"""What is in a token: looked at once per era, with one search; and what is found there.
+
+`seen` is that look. It is kept (Token.seen) until the token was changed by somebody else or may have been: another
+session, the module started anew, a while without any use. What is changed here changes the look as well
+(`found_anew`, hsm.ownership). A look decides what is used, never what is destroyed: that is read again just before.
+"""
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pkcs11
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pkcs11 import Attribute, KeyType, ObjectClass
 from pkcs11 import exceptions as p11
 
-from hsm.curves import curve_of, public_key
+from hsm.attributes import Values, read
+from hsm.curves import EC_PARAMS, curve_of, public_key
 from hsm.errors import MixedHandlesError, ObjectConflictError, ObjectMissingError, UnsupportedError
 from hsm.slots import ObjectId
 from hsm.token import Token
 
 T = TypeVar("T")
+LOOKS = 3
+_AT_ONCE = 64
+"""Objects that one C_FindObjects gives at most."""
+_READABLE: tuple[Values, ...] = (
+    *({Attribute.ID: bytes([each])} for each in range(1, 10)),
+    *(
+        {Attribute.CLASS: each}
+        for each in (
+            ObjectClass.PRIVATE_KEY,
+            ObjectClass.PUBLIC_KEY,
+            ObjectClass.CERTIFICATE,
+            ObjectClass.SECRET_KEY,
+            ObjectClass.DATA,
+        )
+    ),
+)
+"""What finds all that matters, in many more calls than one search for everything."""
 
 _log = logging.getLogger(__name__)
 
 
-def objects_under(session: pkcs11.Session, object_id: ObjectId, object_class: ObjectClass | None = None) -> list[Any]:
-    """List the objects under an id, of one class or of all. Raises MixedHandlesError.
+@dataclass(frozen=True)
+class Found:
+    """An object of a token, `item` to python-pkcs11, with what was read of it."""
+
+    item: Any
+    values: Values = field(repr=False)
+
+    @property
+    def kind(self) -> ObjectClass | int:
+        """The class; a vendor's own is a number, and an object that was left half written has none: -1."""
+        kind: ObjectClass | int = self.values.get(Attribute.CLASS, -1)
+        return kind
+
+    @property
+    def cka_id(self) -> bytes:
+        """The id; empty where there is none."""
+        return bytes(self.values.get(Attribute.ID, b""))
+
+    @property
+    def label(self) -> str:
+        """The label; objects need not have one."""
+        return str(self.values.get(Attribute.LABEL, ""))
+
+    @property
+    def value(self) -> bytes:
+        """What a certificate object holds."""
+        return bytes(self.values.get(Attribute.VALUE, b""))
+
+
+def search(session: pkcs11.Session, template: Values | None = None, looks: int = LOOKS) -> list[Any]:
+    """List the objects that fit. Where somebody destroyed what was just found, this looks again."""
+    try:
+        # A list at once: a search that is half read stands in the way of the next one.
+        return list(session.get_objects(template, batch_size=_AT_ONCE))  # type: ignore[call-arg]  # not in its stubs
+    except p11.ObjectHandleInvalid:
+        if looks == 1:
+            raise
+        return search(session, template, looks - 1)
+
+
+def everything(session: pkcs11.Session) -> list[Found]:
+    """List all objects that the session may see."""
+    try:
+        items = search(session)
+    except p11.AttributeValueInvalid as error:
+        # An object that a killed program left half written: it has no class and no id, so no other search finds it.
+        _log.info("An object of token %r cannot be read (%s): left out.", session.token.label, type(error).__name__)
+        items = list({item.handle: item for each in _READABLE for item in search(session, each)}.values())
+    return [Found(item, read(item)) for item in items]
+
+
+def seen(token: Token, session: pkcs11.Session) -> list[Found]:
+    """Give everything in the token, as it was looked at in this era. Raises MixedHandlesError."""
+    if token.seen is None:
+        found = everything(session)
+        if len({each.item.handle for each in found}) < len(found):
+            raise _mixed(session, "one object twice")
+        token.seen = found
+    return token.seen
+
+
+def objects_under(
+    token: Token, session: pkcs11.Session, object_id: ObjectId, object_class: ObjectClass | None = None
+) -> list[Found]:
+    """List the objects that were seen under an id, of one class or of all."""
+    return [
+        each for each in seen(token, session) if each.cka_id == object_id.cka_id and object_class in (None, each.kind)
+    ]
+
+
+def found_anew(token: Token, session: pkcs11.Session, object_id: ObjectId, made: Found | None = None) -> list[Found]:
+    """List the objects that are under an id now, and have the look know them. `made`: one that was made just now.
 
     tpm2-pkcs11 1.9 gives a new object a handle that another one has, if any was destroyed since the module was started:
-    what is found under id 03 is then read, used and destroyed as 09. Hence every object is asked who it is.
+    what is found under id 03 is then read, used and destroyed as 09. Raises MixedHandlesError.
     """
-    template: dict[Attribute, Any] = {Attribute.ID: object_id.cka_id}
-    if object_class is not None:
-        template[Attribute.CLASS] = object_class
-    # A list at once: a search that is half read stands in the way of the next one.
-    found = list(session.get_objects(template))
-    for item in found:
-        if item[Attribute.ID] != object_id.cka_id or object_class not in (None, class_of(item)):
-            raise MixedHandlesError(
-                f"token {session.token.label!r} gives another object than the one under id {object_id}: try again"
-            )
+    others = [each for each in seen(token, session) if each.cka_id != object_id.cka_id]
+    items = search(session, {Attribute.ID: object_id.cka_id})
+    found = [made if made and made.item.handle == item.handle else Found(item, read(item)) for item in items]
+    handles = {each.item.handle for each in others}
+    if any(each.cka_id != object_id.cka_id or each.item.handle in handles for each in found):
+        raise _mixed(session, f"another object than the one under id {object_id}")
+    token.changed(others + found)
     return found
+
+
+def _mixed(session: pkcs11.Session, what: str) -> MixedHandlesError:
+    return MixedHandlesError(f"token {session.token.label!r} gives {what}: try again")
 
 
 def believed(token: Token, look: Callable[[], T]) -> T:
     """Look, and look again in a module started anew before it is believed that an object is missing.
 
     In a token that was taken away SoftHSM finds nothing, without any error, and still nothing once it is back. Not to
-    be called while a session of the token is in use. Raises TokenAbsentError where the token is what is missing.
+    be called while a session of the token is in use. What was missing then is believed at once until something is made
+    here: readers do not take many starts. Raises TokenAbsentError where the token is what is missing.
     """
     try:
         return look()
     except ObjectMissingError as error:
+        if str(error) in token.missing:
+            raise
         _log.info("%s", error)
     token.reinitialize()
-    return look()
+    try:
+        return look()
+    except ObjectMissingError as error:
+        token.missing.add(str(error))
+        raise
 
 
-def the_object(token: Token, session: pkcs11.Session, object_class: ObjectClass, object_id: ObjectId) -> Any:  # noqa: ANN401
+def the_object(token: Token, session: pkcs11.Session, object_class: ObjectClass, object_id: ObjectId) -> Found:
     """Give the one object of a class under an id. Raises ObjectMissingError, ObjectConflictError naming all labels."""
-    objects = objects_under(session, object_id, object_class)
+    objects = objects_under(token, session, object_id, object_class)
     if len(objects) == 1:
         return objects[0]
     what = f"{class_name(object_class)} {object_id} in token {token.label!r}"
@@ -65,15 +170,6 @@ def the_object(token: Token, session: pkcs11.Session, object_class: ObjectClass,
     )
 
 
-def class_of(item: Any) -> ObjectClass | int:  # noqa: ANN401 - pkcs11 makes its classes as it runs
-    """Give an object's class; a vendor's own is a number, and one that was left half written has none: -1."""
-    try:
-        kind: ObjectClass | int = item[Attribute.CLASS]
-    except p11.AttributeTypeInvalid:
-        return -1
-    return kind
-
-
 def class_name(object_class: ObjectClass | int) -> str:
     """Name a class for a message: "private key"."""
     if isinstance(object_class, ObjectClass):
@@ -81,30 +177,38 @@ def class_name(object_class: ObjectClass | int) -> str:
     return "object without a class" if object_class < 0 else f"object of class {object_class:#x}"
 
 
-def labels(objects: Sequence[Any]) -> str:
+def labels(objects: Sequence[Found]) -> str:
     """Name the labels of objects, for a message."""
-    return " and ".join(repr(label_of(item)) for item in objects)
-
-
-def label_of(item: Any) -> str:  # noqa: ANN401 - pkcs11 makes its classes as it runs
-    """Give an object's label; objects need not have one."""
-    try:
-        return str(item[Attribute.LABEL])
-    except p11.AttributeTypeInvalid:
-        return ""
+    return " and ".join(repr(each.label) for each in objects)
 
 
 def public_key_under(token: Token, session: pkcs11.Session, object_id: ObjectId) -> ec.EllipticCurvePublicKey:
     """Read the public key under an id. Raises ObjectMissingError, ObjectConflictError, UnsupportedError."""
-    public = the_object(token, session, ObjectClass.PUBLIC_KEY, object_id)
-    kind = public[Attribute.KEY_TYPE]
-    curve = curve_of(public[Attribute.EC_PARAMS]) if kind == KeyType.EC else None
+    public = the_object(token, session, ObjectClass.PUBLIC_KEY, object_id).values
+    kind = public.get(Attribute.KEY_TYPE)
+    curve = curve_of(public.get(Attribute.EC_PARAMS, b"")) if kind == KeyType.EC else None
     if curve is None:
         name = "on another curve" if kind == KeyType.EC else f"of type {getattr(kind, 'name', kind)}"
         raise UnsupportedError(
             f"key {object_id} of token {token.label!r} is {name}: expected EC, P-256 or P-384; register the device anew"
         )
     try:
-        return public_key(curve, public[Attribute.EC_POINT])
+        return public_key(curve, public.get(Attribute.EC_POINT, b""))
     except ValueError as error:
         raise UnsupportedError(f"key {object_id} of token {token.label!r} has no readable public point") from error
+
+
+def public_keys_of_certificates(token: Token, session: pkcs11.Session) -> list[ec.EllipticCurvePublicKey]:
+    """Give the public keys that certificates of the token hold, and no public key object of it."""
+    found: list[ec.EllipticCurvePublicKey] = []
+    points = [bytes(each.values.get(Attribute.EC_POINT, b"")) for each in seen(token, session)]
+    for each in seen(token, session):
+        try:
+            key = x509.load_der_x509_certificate(each.value).public_key()
+        except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):  # nor is it a certificate
+            continue
+        if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in EC_PARAMS and key not in found:
+            point = key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+            if not any(held.endswith(point) for held in points):
+                found.append(key)
+    return found

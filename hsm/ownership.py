@@ -1,12 +1,13 @@
 """Whose an object under one of our ids is: what a rotation made has our label, and only that is ever destroyed."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import pkcs11
-from pkcs11 import ObjectClass
+from pkcs11 import Attribute, ObjectClass
 
-from hsm.errors import ObjectConflictError
-from hsm.objects import class_name, class_of, label_of, labels, objects_under
+from hsm.attributes import WHOSE, read
+from hsm.errors import ObjectConflictError, TokenError
+from hsm.objects import Found, class_name, labels, objects_under, seen
 from hsm.slots import ObjectId
 from hsm.templates import CERTIFICATE_LABEL, KEY_LABEL
 from hsm.token import Token
@@ -18,37 +19,63 @@ OWN_LABELS = {
 }
 
 
-def refuse_strangers(token: Token, session: pkcs11.Session, object_id: ObjectId, place_label: str) -> None:
-    """Raise ObjectConflictError for an object of any class under the id that is not labelled as ours.
+def refuse_strangers(token: Token, object_id: ObjectId, found: Sequence[Found], place_label: str) -> None:
+    """Raise ObjectConflictError for an object of any class found under the id that is not labelled as ours, or stays.
 
     Pairs that are all labelled as ours are left over from attempts that failed: they go, however many there are.
     """
-    found = objects_under(session, object_id)
-    privates = [item for item in found if class_of(item) == ObjectClass.PRIVATE_KEY]
-    if len(privates) > 1 and {label_of(item) for item in privates} != {place_label}:
+    privates = [each for each in found if each.kind == ObjectClass.PRIVATE_KEY]
+    if len(privates) > 1 and {each.label for each in privates} != {place_label}:
         raise ObjectConflictError(
             f"token {token.label!r} has {len(privates)} private keys under id {object_id}, labelled "
             f"{labels(privates)}, expected nothing there, or what a rotation made (label {place_label!r}): "
             "have the request name another id, or remove what does not belong there"
         )
-    for item in found:
-        kind, label = class_of(item), label_of(item)
-        if label != place_label and (not isinstance(kind, ObjectClass) or label != OWN_LABELS.get(kind)):
+    for each in found:
+        what = f"a {class_name(each.kind)} labelled {each.label!r} under id {object_id}"
+        if each.label != place_label and (
+            not isinstance(each.kind, ObjectClass) or each.label != OWN_LABELS.get(each.kind)
+        ):
             raise ObjectConflictError(
-                f"token {token.label!r} has a {class_name(kind)} labelled {label!r} under id {object_id}, "
+                f"token {token.label!r} has {what}, "
                 f"expected nothing there, or what a rotation made (label {place_label!r}): "
                 "have the request name another id, or remove that object"
             )
+        if each.values.get(Attribute.DESTROYABLE) is False:
+            raise ObjectConflictError(
+                f"token {token.label!r} has {what} that it does not let go (CKA_DESTROYABLE is false), expected a "
+                "place that can be used again: have the request name another id"
+            )
 
 
-def destroy_ours(token: Token, session: pkcs11.Session, object_id: ObjectId, classes: Iterable[ObjectClass]) -> None:
-    """Destroy what a rotation made of those classes under the id."""
+def check_unchanged(token: Token, found: Found) -> None:
+    """Read again what an object is. Raises TokenError where that is something else by now."""
+    now = Found(found.item, read(found.item, WHOSE))
+    if (now.kind, now.cka_id, now.label) != (found.kind, found.cka_id, found.label):
+        token.objects_changed()
+        raise TokenError(
+            f"token {token.label!r} was changed by another program: {class_name(found.kind)} {found.cka_id.hex()} is "
+            "something else by now; try again"
+        )
+
+
+def destroy_ours(
+    token: Token,
+    session: pkcs11.Session,
+    object_id: ObjectId,
+    classes: Iterable[ObjectClass],
+    check_not_in_use: Callable[[], None],
+) -> None:
+    """Destroy what a rotation made of those classes under the id.
+
+    Another process may have changed the token since it was looked at, and OP-TEE gives a destroyed object's handle to
+    the next one: so each object, and which ids are in use, is asked again right before it goes.
+    """
     for object_class in classes:
-        ours = [
-            item
-            for item in objects_under(session, object_id, object_class)
-            if label_of(item) == OWN_LABELS[object_class]
-        ]
-        for item in ours:
-            item.destroy()
-            token.objects_changed()
+        for each in objects_under(token, session, object_id, object_class):
+            if each.label != OWN_LABELS[object_class]:
+                continue
+            check_unchanged(token, each)
+            check_not_in_use()
+            each.item.destroy()
+            token.changed([other for other in seen(token, session) if other is not each])

@@ -3,13 +3,12 @@
 from typing import Any
 
 import pkcs11
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
 from pkcs11 import Attribute, CertificateType, KeyType, Mechanism, ObjectClass
 from pkcs11 import exceptions as p11
 from pkcs11.constants import DEFAULT, MechanismFlag
 
+from hsm.certificate import Certificate
 from hsm.curves import EC_PARAMS
 from hsm.slots import ObjectId
 
@@ -17,9 +16,15 @@ KEY_LABEL = "tls"
 CERTIFICATE_LABEL = "client"
 
 
-def generate_pair(session: pkcs11.Session, object_id: ObjectId, curve: ec.EllipticCurve) -> None:
-    """Make the pair as lmp-device-register does. tpm2-pkcs11 refuses what is left out, and wants what is in."""
-    session.generate_keypair(
+def generate_pair(
+    session: pkcs11.Session, object_id: ObjectId, curve: ec.EllipticCurve, *, is_explicit: bool = False
+) -> Any:  # noqa: ANN401 - pkcs11 makes its classes as it runs
+    """Make the pair as lmp-device-register does; give the private key. tpm2-pkcs11 refuses what is left out here.
+
+    `is_explicit`: class and curve are in the private template too, as some secure elements want it, and others refuse.
+    """
+    explicit = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.EC_PARAMS: EC_PARAMS[curve.name]}
+    _, private = session.generate_keypair(
         KeyType.EC,
         id=object_id.cka_id,
         label=KEY_LABEL,
@@ -37,11 +42,13 @@ def generate_pair(session: pkcs11.Session, object_id: ObjectId, curve: ec.Ellipt
             Attribute.EXTRACTABLE: False,
             Attribute.DECRYPT: DEFAULT,
             Attribute.UNWRAP: DEFAULT,
+            **(explicit if is_explicit else {}),
         },
     )
+    return private
 
 
-def create_certificate(session: pkcs11.Session, object_id: ObjectId, certificate: x509.Certificate) -> None:
+def create_certificate(session: pkcs11.Session, object_id: ObjectId, certificate: Certificate) -> Any:  # noqa: ANN401
     """Create the certificate object (PKCS#11 v2.40 §4.6.3), without issuer and serial number where a token has none."""
     attributes: dict[Attribute, Any] = {
         Attribute.CLASS: ObjectClass.CERTIFICATE,
@@ -50,20 +57,14 @@ def create_certificate(session: pkcs11.Session, object_id: ObjectId, certificate
         Attribute.PRIVATE: False,
         Attribute.ID: object_id.cka_id,
         Attribute.LABEL: CERTIFICATE_LABEL,
-        Attribute.SUBJECT: certificate.subject.public_bytes(),
-        Attribute.VALUE: certificate.public_bytes(Encoding.DER),
+        Attribute.SUBJECT: certificate.subject,
+        Attribute.VALUE: certificate.der,
     }
     optional = {
-        Attribute.ISSUER: certificate.issuer.public_bytes(),
-        Attribute.SERIAL_NUMBER: _der_integer(certificate.serial_number),
+        Attribute.ISSUER: certificate.issuer,
+        Attribute.SERIAL_NUMBER: certificate.serial_number.encoded,
     }
     try:
-        session.create_object(attributes | optional)
+        return session.create_object(attributes | optional)
     except (p11.AttributeTypeInvalid, p11.AttributeValueInvalid, p11.TemplateInconsistent):
-        session.create_object(attributes)
-
-
-def _der_integer(value: int) -> bytes:
-    """Give the DER INTEGER of a serial number (20 bytes at most, RFC 5280 §4.1.2.2, but never 128)."""
-    content = value.to_bytes(value.bit_length() // 8 + 1, signed=True)
-    return bytes([2, len(content)]) + content
+        return session.create_object(attributes)

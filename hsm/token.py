@@ -10,7 +10,9 @@ well, or the login is gone, the module is started anew first, which is the only 
 """
 
 import contextlib
-from typing import Protocol
+import logging
+import time
+from typing import TYPE_CHECKING, Protocol
 
 import pkcs11
 from pkcs11 import exceptions as p11
@@ -19,6 +21,16 @@ from hsm import module as modules
 from hsm.attributes import TolerantMapper
 from hsm.errors import MixedHandlesError, PinError, PinRefusedError, TokenError
 from hsm.translation import translated
+
+if TYPE_CHECKING:
+    from hsm.keys import TokenPrivateKey
+    from hsm.objects import Found
+    from hsm.slots import ObjectId
+
+SLOW = 1.0
+"""Seconds that an operation with a key takes, from which on a token is slow."""
+
+_log = logging.getLogger(__name__)
 
 # Uses that failed in a row, after which a fresh session is not enough.
 _TOO_MANY = 2
@@ -53,6 +65,15 @@ class Token:
         self._generation = 0
         self._failures = 0
         self._era = 0
+        self._used_at = 0.0
+        self.is_slow = False
+        """Whether an operation with a key has taken long."""
+        self.seen: list[Found] | None = None
+        """What is in it, as far as that was looked at in this era (hsm.objects)."""
+        self.missing: set[str] = set()
+        """What was missing even in a module started anew."""
+        self.keys: dict[ObjectId, TokenPrivateKey] = {}
+        """The keys that were loaded, with what they have shown."""
 
     def __repr__(self) -> str:
         return f"Token({self.module!r}, {self.label!r})"
@@ -78,9 +99,23 @@ class Token:
         return _Use(self, operation)
 
     def objects_changed(self) -> None:
-        """Note that objects were made or destroyed: OP-TEE gives a destroyed object's handle to the next one."""
+        """Note that somebody may have made or destroyed objects: what was seen is not believed any more."""
         with modules.LOCK:
-            self._era += 1
+            self.changed(None)
+
+    def changed(self, seen: "list[Found] | None") -> None:
+        """Note what is there by now: OP-TEE gives a destroyed object's handle to the next one."""
+        self.seen = seen
+        if seen is not None:
+            self.missing.clear()
+        self._era += 1
+
+    def took(self, what: str, since: float) -> None:
+        """Note how long an operation with a key took that began at that time (time.monotonic)."""
+        seconds = time.monotonic() - since
+        if seconds > SLOW and not self.is_slow:
+            self.is_slow = True
+            _log.warning("Token %r took %.0f s to %s: waiting for it each time.", self.label, seconds, what)
 
     def reinitialize(self) -> None:
         """Start the module anew (frees what tpm2-pkcs11 leaks with every generated key). Raises TokenError."""
@@ -95,6 +130,7 @@ class Token:
         """Close the session and give back the login. A later use opens both again."""
         with modules.LOCK:
             self._drop()
+            self.keys.clear()
             if self._found is not None:
                 module = modules.load(self.module)
                 if module.generation == self._generation:
@@ -116,6 +152,8 @@ class Token:
     def _attached(self, module: modules.Module) -> pkcs11.Session:
         if self._found is not None and module.generation == self._generation:
             if self._session is not None:
+                if time.monotonic() - self._used_at > modules.FRESH:
+                    self.objects_changed()
                 return self._session
             if not module.is_logged_in(self._found.slot.slot_id):
                 module.reinitialize()
@@ -128,7 +166,7 @@ class Token:
             self._log_in(module, found)
             self._found = found
             self._generation = module.generation
-        self._era += 1
+        self.objects_changed()
         self._session = self._found.open(rw=True, attribute_mapper=TolerantMapper())
         return self._session
 
@@ -146,6 +184,7 @@ class Token:
 
     def note(self, operation: str, error: BaseException | None) -> None:
         """Draw the conclusions from the end of an operation. Raises the TokenError for an error of pkcs11."""
+        self._used_at = time.monotonic()
         if error is None:
             self._failures = 0
         elif isinstance(error, p11.PKCS11Error):

@@ -41,7 +41,11 @@ _UNSUPPORTED = (
     p11.TemplateIncomplete,
     p11.TemplateInconsistent,
 )
-_CKR_KEY_FUNCTION_NOT_PERMITTED = 0x68
+_UNMAPPED_CODES: dict[int, tuple[type[TokenError], str]] = {
+    0x1B: (ObjectConflictError, "the token does not let that object go: have the request name another id"),
+    0x68: (UnsupportedError, "the key was made without leave to do that"),
+}
+"""CKR_ACTION_PROHIBITED and CKR_KEY_FUNCTION_NOT_PERMITTED, which python-pkcs11 does not know."""
 _UNMAPPED = re.compile(r"Unmapped error code (?:0x)?([0-9a-fA-F]+)")
 
 _ADVICE: tuple[tuple[tuple[type[pkcs11.PKCS11Error], ...], type[TokenError], str], ...] = (
@@ -83,6 +87,4 @@ def _kind(error: pkcs11.PKCS11Error) -> tuple[type[TokenError], str]:
         if isinstance(error, classes):
             return kind, advice
     unmapped = _UNMAPPED.search(str(error))
-    if unmapped and int(unmapped[1], 16) == _CKR_KEY_FUNCTION_NOT_PERMITTED:
-        return UnsupportedError, "the key was made without leave to do that"
-    return TokenError, _TRY_AGAIN
+    return _UNMAPPED_CODES.get(int(unmapped[1], 16) if unmapped else 0, (TokenError, _TRY_AGAIN))

@@ -5,9 +5,17 @@ import datetime as dt
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from hsm.certificate import Certificate
+
 DAY = dt.timedelta(days=1)
+
+
+def read(certificate):
+    """Give a certificate as the program reads it."""
+    return Certificate.read(certificate.public_bytes(Encoding.DER))
 
 
 def device_name(uuid="2e18a81e-2ec7-4471-a2f0-b3e0135b34c4", factory="factory"):

@@ -11,7 +11,8 @@ from handler.console.progress import make_progress
 from handler.console.settings import Settings
 from handler.console.terminal import Console
 from handler.device.device import Device
-from handler.device.storage import DeviceLock, remove_leftovers
+from handler.device.lock import DeviceLock
+from handler.device.storage import remove_leftovers
 from handler.errors import FORESEEABLE
 from handler.exit_status import DONE, PENDING, SWITCHED
 from handler.journal.journal import Journal

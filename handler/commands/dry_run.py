@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from handler.crypto.names import shown
 from handler.device import completed_rotations as completed
 from handler.device.config_encrypted import LocalConfig
 from handler.device.device import Device
@@ -19,8 +20,8 @@ from handler.journal.snapshot import Snapshot
 from handler.rotation.phases.enrolment import curve_of
 from handler.rotation.phases.preflight import check_before_anything_changes
 from handler.servers.connections import Connections
+from handler.servers.deadline import Deadline
 from handler.servers.http import Limits
-from handler.servers.transport import Deadline
 from hsm.curves import shown_curve
 
 Line = tuple[str, str]
@@ -104,8 +105,8 @@ def _steps(device: Device, request: RotationRequest, old: IdentityNames, new: Id
     if token is None:  # a number is drawn then
         new = IdentityNames(f"{device.storage}/pkey.NUMBER.pem", f"{device.storage}/client.NUMBER.pem")
     yield "", f"Nothing was changed. Rotation {request.rotation_id} would do this:"
-    if certificate.not_valid_after_utc <= datetime.now(UTC):
-        ended = f"the certificate in use ended {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+    if certificate.has_ended(datetime.now(UTC)):
+        ended = f"the certificate in use ended {certificate.shown_end}"
         yield "warning: ", f"{ended}: servers refuse it, as a rule; then the device has to be registered anew"
     yield (
         "  [1/5] ",
@@ -113,7 +114,7 @@ def _steps(device: Device, request: RotationRequest, old: IdentityNames, new: Id
     )
     if request.csrattrs:
         yield "        ", f"GET {request.est_server}/csrattrs: what is wanted in the CSR"
-    yield "        ", f"POST {request.est_server}/simplereenroll as {certificate.subject.rfc4514_string()},"
+    yield "        ", f"POST {request.est_server}/simplereenroll as {shown(certificate.subject)},"
     yield "        ", f"authenticated by certificate {old.certificate}"
     yield "        ", f"store the issued certificate as {new.certificate}"
     yield "        ", f"GET {request.est_server}/cacerts with the new certificate, as a trial"

@@ -83,9 +83,12 @@ def _is_due(settings: Settings, share: float) -> bool:
     certificate = identity.certificate
     if certificate is None:
         raise (PendingError if identity.passing else RequestRefusedError)(identity.problem or "there is no certificate")
-    now, begin, end = datetime.now(UTC), certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    if now < begin - CLOCK_TOLERANCE:
+    now, begin, end = datetime.now(UTC), certificate.begin, certificate.end
+    if certificate.begins_after(now + CLOCK_TOLERANCE):
         raise PendingError(f"the clock shows {now:%Y-%m-%d %H:%M} UTC, before the certificate begins: set it")
+    if begin is None or end is None:
+        tell("when the certificate ends cannot be told from it: it is rotated")
+        return True
     left = (end - now) / max(end - begin, timedelta(seconds=1))
     if left < share:
         return True

@@ -1,6 +1,7 @@
 """`slots`: what is in the token, or in the storage folder, as a table (inspection/objects.py explains the uses)."""
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -8,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
@@ -22,9 +22,11 @@ from handler.device.keystore import IdentityNames
 from handler.errors import FORESEEABLE, RequestRefusedError, describe, is_final
 from handler.exit_status import DONE, REFUSED
 from handler.exit_status import PENDING as STATUS_PENDING
+from handler.inspection.identity import token_of
 from handler.inspection.objects import IN_USE, KEPT, LEFTOVER, PENDING, fingerprint, use_of
 from handler.inspection.pin_safety import why_no_login
 from handler.journal.snapshot import Snapshot
+from hsm.certificate import Certificate
 from hsm.curves import shown_curve
 
 if TYPE_CHECKING:
@@ -53,17 +55,17 @@ def list_slots(configured: Configuration) -> Listing:
     """List the token's objects, or the files. Changes nothing. Raises RequestRefusedError, TokenError, OSError."""
     if configured.source == TOKEN:
         if configured.token is None:
-            raise RequestRefusedError("; ".join(configured.problems) or configured.sota.not_set("p11.module"))
+            raise RequestRefusedError("; ".join(configured.wrong()))
         return _token_listing(configured, configured.token)
     if configured.storage is None or configured.source is None:
-        raise RequestRefusedError("; ".join((*configured.problems, *configured.wrong())))
+        raise RequestRefusedError("; ".join(configured.wrong()))
     return _file_listing(configured, configured.storage)
 
 
 def _unsaid(configured: Configuration) -> list[str]:
     """Say what of the configuration is missing for telling what is in use."""
     unnamed = [] if configured.names else ["the configuration names no identity, so nothing is in use"]
-    return [*configured.problems, *unnamed]
+    return [*configured.odd, *unnamed]
 
 
 # A token
@@ -80,15 +82,13 @@ def _token_listing(configured: Configuration, config: TokenConfig) -> Listing:
 
 def _items(config: TokenConfig, storage: Path | None) -> "tuple[list[Item], list[str]]":
     """List the objects, logged in where that risks nothing; give notes about what is not seen."""
-    from hsm.inventory import Inventory  # noqa: PLC0415 - only where a token is used
+    from hsm.inventory import Inventory, items  # noqa: PLC0415 - only where a token is used
 
-    inventory = Inventory(config.module, config.label)
     unseen = why_no_login(config, storage)
     if unseen is None:
-        from handler.device.refused_pin import RefusedPin  # noqa: PLC0415
-
-        return inventory.items(config.pin, None if storage is None else RefusedPin(storage)), []
-    return inventory.public_items(), [f"private keys are not shown: {unseen}"]
+        with contextlib.closing(token_of(config, storage)) as token:
+            return items(token), []
+    return Inventory(config.module, config.label).public_items(), [f"private keys are not shown: {unseen}"]
 
 
 def _row(
@@ -165,13 +165,11 @@ class _File:
             return cls(path, "unreadable", "-", "-", None)
         private = b"PRIVATE KEY" in data
         try:
-            key = (
-                load_pem_private_key(data, None).public_key()
-                if private
-                else x509.load_pem_x509_certificate(data).public_key()
-            )
-        except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
+            key = load_pem_private_key(data, None).public_key() if private else Certificate.of_pem(data).public_key()
+        except (ValueError, TypeError, UnsupportedAlgorithm):
             return cls(path, "private" if private else "unknown", mode, "unreadable", None)
+        if key is None:
+            return cls(path, "cert", mode, "unreadable", None)
         kind = shown_curve(key.curve) if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__.lstrip("_")
         spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         return cls(path, "private" if private else "cert", mode, kind, spki)

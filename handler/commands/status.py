@@ -5,21 +5,19 @@ import os
 import sys
 from collections.abc import Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from handler.console.output import print_line
 from handler.console.settings import Settings
 from handler.console.table import hanging
 from handler.console.terminal import Console
+from handler.crypto import names
 from handler.device.configuration.configuration import TOKEN, Configuration
 from handler.exit_status import DONE, PENDING, REFUSED
 from handler.inspection.identity import Identity
-from handler.inspection.status import LastRotation, Status, read_status, serial, undelivered
+from handler.inspection.status import LastRotation, Status, read_status, undelivered
 from handler.journal.rotation_state import ANNOUNCED, PROVED, SWITCHED
 from handler.journal.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from cryptography import x509
+from hsm.certificate import Certificate
 
 _NAME_WIDTH = 15
 _SLOTS = {"key": "key slots", "certificate": "cert slots"}
@@ -54,6 +52,8 @@ def _facts(status: Status) -> Iterator[tuple[str, str]]:
         yield from _certificate_facts(identity.certificate, status.now)
     if identity.problem:
         yield "problem", identity.problem
+    for text in status.odd:
+        yield "odd", text
     if identity.pin is not None:
         # The token's own count: whether p11.pass is the PIN shows only where it is tried.
         yield "PIN", "no attempt at it is lost" if identity.pin == "good" else identity.pin
@@ -81,16 +81,21 @@ def _where(identity: Identity) -> str:
     return f"key {identity.names.key}, certificate {identity.names.certificate} ({place})"
 
 
-def _certificate_facts(certificate: "x509.Certificate", now: datetime) -> Iterator[tuple[str, str]]:
-    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    days = (end - now).days
-    yield "subject", certificate.subject.rfc4514_string()
-    yield "serial", serial(certificate)
-    yield "issuer", certificate.issuer.rfc4514_string()
-    left = f"{days} days left" if days >= 0 else f"ENDED {-days} days ago"
-    if now < begin:
-        left = f"not valid yet: the clock shows {now:%Y-%m-%d %H:%M} UTC"
-    yield "valid", f"{begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC, {left}"
+def _certificate_facts(certificate: Certificate, now: datetime) -> Iterator[tuple[str, str]]:
+    yield "subject", names.shown(certificate.subject)
+    yield "serial", certificate.serial
+    yield "issuer", names.shown(certificate.issuer)
+    begin, end = certificate.shown_begin.removesuffix(" UTC"), certificate.shown_end
+    yield "valid", f"{begin} to {end}, {_left(certificate, now)}"
+
+
+def _left(certificate: Certificate, now: datetime) -> str:
+    if certificate.begins_after(now):
+        return f"not valid yet: the clock shows {now:%Y-%m-%d %H:%M} UTC"
+    if certificate.end is None:
+        return "the days left are not known"
+    days = (certificate.end - now).days
+    return f"{days} days left" if days >= 0 else f"ENDED {-days} days ago"
 
 
 def _last_words(last: LastRotation | None) -> str:

@@ -4,12 +4,12 @@ import json
 from datetime import datetime
 from typing import Any
 
-from cryptography import x509
-
-from handler.crypto.certificates import ec_key_of, spki_der
+from handler.crypto import names
+from handler.crypto.csr import spki_der
 from handler.inspection.objects import fingerprint
-from handler.inspection.status import Status, serial, undelivered
+from handler.inspection.status import Status, undelivered
 from handler.journal.snapshot import Snapshot
+from hsm.certificate import Certificate
 
 VERSION = 1
 """Of the schema: fields are added to it without another number, never changed or removed."""
@@ -48,21 +48,22 @@ def as_json(status: Status) -> str:
         "journal_problem": view.problem,
         "undelivered_events": undelivered(view),
         "running": status.running,
+        "odd": "; ".join(status.odd) or None,
     }
     return json.dumps(content, indent=2)
 
 
-def _certificate_json(certificate: x509.Certificate | None) -> dict[str, Any]:
+def _certificate_json(certificate: Certificate | None) -> dict[str, Any]:
     if certificate is None:
         return dict.fromkeys(("subject", "serial", "issuer", "fingerprint", "not_before", "not_after"))
-    key = ec_key_of(certificate)
+    key = certificate.ec_key()
     return {
-        "subject": certificate.subject.rfc4514_string(),
-        "serial": serial(certificate),
-        "issuer": certificate.issuer.rfc4514_string(),
+        "subject": names.shown(certificate.subject),
+        "serial": certificate.serial,
+        "issuer": names.shown(certificate.issuer),
         "fingerprint": None if key is None else fingerprint(spki_der(key)),
-        "not_before": _time(certificate.not_valid_before_utc),
-        "not_after": _time(certificate.not_valid_after_utc),
+        "not_before": _time(certificate.begin),
+        "not_after": _time(certificate.end),
     }
 
 
@@ -84,5 +85,5 @@ def _pending_json(view: Snapshot) -> dict[str, Any] | None:
     }
 
 
-def _time(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%SZ")

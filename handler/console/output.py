@@ -14,7 +14,7 @@ from handler.exit_status import PENDING, UNREAD
 
 from .terminal import Console
 
-WAITING = ("handler.servers.est", "handler.servers.http", "handler.device.storage")
+WAITING = ("handler.servers.est", "handler.servers.http", "handler.device.lock")
 """Modules that say what they wait for: to a person at a terminal at once, not only in the end."""
 
 

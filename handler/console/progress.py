@@ -7,10 +7,10 @@ import threading
 import time
 from typing import TextIO
 
-from cryptography import x509
-
+from handler.crypto.names import shown
 from handler.device.keystore import IdentityNames
 from handler.errors import harmless
+from hsm.certificate import Certificate
 
 from .table import hanging
 
@@ -55,7 +55,7 @@ class LogProgress:
         """Say why the step failed."""
         self._say(f"{self._step}: failed, {self._seconds()}: {reason}")
 
-    def completed(self, rotation_id: str, names: IdentityNames, certificate: x509.Certificate) -> None:
+    def completed(self, rotation_id: str, names: IdentityNames, certificate: Certificate) -> None:
         """Say what is in use now and until when."""
         self._say(f"rotation {rotation_id} complete", f"in use now: {in_use(names, certificate)}")
 
@@ -120,15 +120,15 @@ class TerminalProgress(LogProgress):
             self._line_open = False
             self._write(text if self._width is None or taken <= self._width else f"\n{_INDENT}{text}")
 
-    def completed(self, rotation_id: str, names: IdentityNames, certificate: x509.Certificate) -> None:
+    def completed(self, rotation_id: str, names: IdentityNames, certificate: Certificate) -> None:
         """Say what is in use now and until when."""
         text = f"{rotation_id}. In use now: {in_use(names, certificate)}"
         self._write("\n".join([*hanging("Done: ", text, self._width), ""]))
 
 
-def in_use(names: IdentityNames, certificate: x509.Certificate) -> str:
+def in_use(names: IdentityNames, certificate: Certificate) -> str:
     """Name an identity in one line: where key and certificate are, whose it is, and until when."""
     return (
         f"key {names.key}, certificate {names.certificate} "
-        f"({certificate.subject.rfc4514_string()}), valid until {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+        f"({shown(certificate.subject)}), valid until {certificate.shown_end}"
     )

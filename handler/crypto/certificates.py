@@ -1,151 +1,77 @@
-"""The CSR of a new key, and the checks of the certificate that comes back. Pure: no file, no network.
+"""The checks of the certificate that comes back. Pure: no file, no network.
 
-What is refused on an issued certificate:
+What is refused on an issued certificate; each field is read by itself, and no other is read:
 
 | it | because |
 | --- | --- |
+| is larger than 16 KB, or has a time that no calculation can be made with | it is no client certificate |
 | holds another public key | the device cannot use it |
-| has another Subject (byte for byte), or lacks a subjectAltName of the current one | it names another device |
+| has another Subject (by value, see names.py), or lacks a subjectAltName of the current one | it names another device |
 | lacks digitalSignature or clientAuth | gateways refuse it; further usages are fine |
 | is a CA certificate | it is no client certificate |
-| has expired, or begins more than five minutes from now | nobody accepts it |
-| is not signed by its issuer, where a certificate of that name is at hand | it is forged |
+| has expired, ends within the hour, or begins more than five minutes from now | nobody accepts it for long |
+| has a signature that fails, where a certificate of its issuer's name is at hand | it is forged |
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import TypeVar
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from handler.errors import CertificateRefusedError, ClockError, RequestRefusedError, ServerRefusedError
+from handler.errors import CertificateRefusedError, ClockError
+from hsm import der
+from hsm.certificate import Certificate, Extension
 
-Kind = TypeVar("Kind", bound=x509.ExtensionType)
+from . import names
+from .csr import ALTERNATIVE_NAME, BASIC_CONSTRAINTS, CLIENT_AUTH, EXTENDED_KEY_USAGE, KEY_USAGE
+from .signatures import is_signed_by
 
 CLOCK_SKEW = timedelta(minutes=5)
-_CURVES = {"secp256r1", "secp384r1"}
-_UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
-CLIENT_USAGES = (
-    "digital_signature",
-    "content_commitment",
-    "key_encipherment",
-    "data_encipherment",
-    "key_agreement",
-)
-"""Bits of KeyUsage (RFC 5280 §4.2.1.3), from the first, that a client's key may have; not those of a CA."""
-_HASHES: dict[int, hashes.SHA256 | hashes.SHA384 | hashes.SHA512] = {
-    256: hashes.SHA256(),
-    384: hashes.SHA384(),
-    512: hashes.SHA512(),
+LEAST_LIFE = timedelta(hours=1)
+MAX_SIZE = 16 * 1024
+"""Bytes of a client certificate."""
+MAX_CA_SIZE = 64 * 1024
+"""Bytes of a CA certificate that is looked at."""
+_MOST_LISTED = 10
+_FIELDS = {
+    KEY_USAGE: "keyUsage",
+    ALTERNATIVE_NAME: "subjectAltName",
+    BASIC_CONSTRAINTS: "basicConstraints",
+    EXTENDED_KEY_USAGE: "extendedKeyUsage",
 }
-_CLIENT_AUTH = x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH
 
 
-@dataclass(frozen=True)
-class CsrAttributes:
-    """What a CSR has to hold beside what a renewal holds anyway."""
+def pick_issued(
+    candidates: Sequence[Certificate], public_key: ec.EllipticCurvePublicKey, *times: datetime
+) -> Certificate:
+    """Pick the certificate for that public key, whatever their order: of several the one that is valid at these times.
 
-    usages: frozenset[str] = frozenset()
-    """Names of x509.KeyUsage."""
-    extended_usages: tuple[str, ...] = ()
-    """Dotted OIDs."""
-    hash_bits: int | None = None
-    """Of the signature's hash: 256, 384 or 512."""
-    keys: frozenset[str] = frozenset()
-    """Kinds of keys or names of curves; any is right where none is named."""
-
-    def check_curve(self, curve: str) -> None:
-        """Raise ServerRefusedError where a key on that curve is not what is asked for."""
-        if self.keys and not self.keys & {curve, "EC"}:
-            raise ServerRefusedError(
-                f"the EST server asks (in /csrattrs) for a key of the kind {' or '.join(sorted(self.keys))}: this "
-                f"device makes one on {curve}, as its current key is; have the server take such keys",
-                200,
-            )
-
-
-NOTHING = CsrAttributes()
-
-
-def build_csr(current: x509.Certificate, key: ec.EllipticCurvePrivateKey, wanted: CsrAttributes = NOTHING) -> bytes:
-    """Give the CSR (PKCS#10, DER) that renews `current` for `key`, a key on P-256 or P-384 that may stay in its token.
-
-    Subject and subjectAltName are those of `current` byte for byte (RFC 7030 §4.2.2); the usages are encoded as the
-    reference client does, with those added that the server wants. Raises RequestRefusedError where that cannot be
-    done, ServerRefusedError where another key is wanted.
+    The times are by our clock, then by the server's: the first decides, if it can. Of several that are valid the latest
+    is picked. Raises CertificateRefusedError if there is none for the key.
     """
-    wanted.check_curve(key.curve.name)
-    if key.curve.name not in _CURVES:
-        raise RequestRefusedError(f"the new key is on {key.curve.name}: expected P-256 or P-384")
-    try:
-        subject = current.subject
-        alternative = _extension(current, x509.SubjectAlternativeName)
-    except _UNREADABLE as error:
-        raise RequestRefusedError(
-            f"the current certificate cannot be renewed: {error}; register the device anew"
-        ) from error
-    builder = x509.CertificateSigningRequestBuilder(subject)
-    others = [x509.ObjectIdentifier(oid) for oid in wanted.extended_usages if oid != _CLIENT_AUTH.dotted_string]
-    builder = builder.add_extension(_key_usage(wanted.usages), critical=True)
-    builder = builder.add_extension(x509.ExtendedKeyUsage([_CLIENT_AUTH, *others]), critical=True)
-    _check_kept(current, subject.public_bytes(), "Subject")
-    if alternative is not None:
-        _check_kept(current, alternative.value.public_bytes(), "subjectAltName")
-        builder = builder.add_extension(alternative.value, critical=alternative.critical)
-    # On P-384 too: estserver takes only the signature algorithm of its CA, ECDSA with SHA-256.
-    return builder.sign(key, _HASHES[wanted.hash_bits or 256]).public_bytes(Encoding.DER)
-
-
-def spki_pem(public_key: ec.EllipticCurvePublicKey) -> str:
-    """Give the public key as SubjectPublicKeyInfo, PEM: the form that the gateway takes."""
-    return public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode("ascii")
-
-
-def spki_der(public_key: ec.EllipticCurvePublicKey) -> bytes:
-    """Give the public key as SubjectPublicKeyInfo, DER."""
-    return public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-def ec_key_of(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey | None:
-    """Give the public key of a certificate; None where it is none on a curve, or of a kind that is not known here."""
-    try:
-        found = certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm):
-        return None
-    return found if isinstance(found, ec.EllipticCurvePublicKey) else None
-
-
-def holds_key(certificate: x509.Certificate, public_key: ec.EllipticCurvePublicKey) -> bool:
-    """Tell whether the certificate is for that public key."""
-    found = ec_key_of(certificate)
-    return found is not None and spki_der(found) == spki_der(public_key)
-
-
-def pick_issued(candidates: Sequence[x509.Certificate], public_key: ec.EllipticCurvePublicKey) -> x509.Certificate:
-    """Pick the certificate for that public key, the latest one where there are several, whatever their order.
-
-    Raises CertificateRefusedError where there is none.
-    """
-    ours = [certificate for certificate in candidates if holds_key(certificate, public_key)]
+    ours = [each for each in candidates if each.holds(public_key)]
     if not ours:
         raise CertificateRefusedError(
             f"none of the {len(candidates)} certificates that the EST server sent is for the new key: "
             "expected the one that was asked for"
         )
-    return max(ours, key=lambda certificate: certificate.not_valid_before_utc)
+    return max(ours, key=lambda each: (*(_usable(each, time) for time in times), each.begin is not None, each.begin))
+
+
+def _usable(certificate: Certificate, now: datetime) -> int:
+    """Tell how well a certificate can be used at that time: 2 now, 1 in a few minutes, 0 not."""
+    begin, end = certificate.begin, certificate.end
+    if len(certificate.der) > MAX_SIZE or begin is None or end is None or now >= end - LEAST_LIFE:
+        return 0
+    return 2 if begin <= now else int(begin - CLOCK_SKEW <= now)
 
 
 def check_issued(
-    issued: x509.Certificate,
-    current: x509.Certificate,
+    issued: Certificate,
+    current: Certificate,
     public_key: ec.EllipticCurvePublicKey,
     *,
-    issuers: Sequence[x509.Certificate],
+    issuers: Sequence[Certificate],
     now: datetime,
     tried: bool = False,
 ) -> list[str]:
@@ -155,25 +81,24 @@ def check_issued(
     has taken it in a TLS handshake, so that an issuer that is not at hand is nothing to warn of. Raises
     CertificateRefusedError, and ClockError where the clock of the device is wrong.
     """
-    try:
-        if not holds_key(issued, public_key):
-            raise CertificateRefusedError("the issued certificate is for another key than the one that was sent")
-        warnings = [
-            *_check_names(issued, current),
-            *_check_usages(issued),
-            *_check_validity(issued, current, now),
-        ]
-        unknown_issuer = _check_issuer(issued, issuers)
-        return warnings if tried else [*warnings, *unknown_issuer]
-    except _UNREADABLE as error:
-        raise CertificateRefusedError(f"the issued certificate is malformed: {error}") from error
+    if len(issued.der) > MAX_SIZE:
+        raise CertificateRefusedError(
+            f"the issued certificate has {len(issued.der)} bytes: expected at most {MAX_SIZE}; look at the EST "
+            "server's profile for devices"
+        )
+    if not issued.holds(public_key):
+        raise CertificateRefusedError("the issued certificate is for another key than the one that was sent")
+    warnings = [*_check_names(issued, current), *_check_validity(issued, current, now)]
+    _check_usages(issued)
+    unknown_issuer = _check_issuer(issued, issuers)
+    return warnings if tried else [*warnings, *unknown_issuer]
 
 
-def check_clock(issued: x509.Certificate, *, now: datetime, server_time: datetime | None) -> None:
+def check_clock(issued: Certificate, *, now: datetime, server_time: datetime | None) -> None:
     """Raise ClockError where the certificate is valid by the clock of the server that issued it, but not by ours."""
-    if server_time is None:
+    if server_time is None or issued.begin is None or issued.end is None:
         return
-    begin, end = issued.not_valid_before_utc - CLOCK_SKEW, issued.not_valid_after_utc
+    begin, end = issued.begin - CLOCK_SKEW, issued.end
     if begin <= server_time < end and not begin <= now < end:
         raise ClockError(
             f"the clock of this device is wrong: it says {_clock(now)}, the EST server says {_clock(server_time)}; "
@@ -181,117 +106,131 @@ def check_clock(issued: x509.Certificate, *, now: datetime, server_time: datetim
         )
 
 
-def _key_usage(usages: Iterable[str]) -> x509.KeyUsage:
-    """Make the extension of digitalSignature and those usages."""
-    bits = dict.fromkeys((*CLIENT_USAGES, "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"), False)
-    return x509.KeyUsage(**bits | dict.fromkeys(usages, True) | {"digital_signature": True})
+def _check_names(issued: Certificate, current: Certificate) -> list[str]:
+    if not names.same(issued.subject, current.subject):
+        raise CertificateRefusedError(
+            f"the issued certificate has the Subject {names.shown(issued.subject)!r}: expected "
+            f"{names.shown(current.subject)!r}, as in the current certificate"
+        )
+    warnings = []
+    if issued.subject != current.subject:
+        warnings.append(
+            "the issued certificate has the same Subject in another encoding: the next renewal repeats the new one"
+        )
+    before, after = (_extension(each, ALTERNATIVE_NAME) for each in (current, issued))
+    if before is None or after is None or before.value != after.value:
+        warnings += _check_alternative_names(before, after)
+    return warnings
 
 
-def _extension(certificate: x509.Certificate, kind: type[Kind]) -> x509.Extension[Kind] | None:
+def _check_alternative_names(before: Extension | None, after: Extension | None) -> list[str]:
     try:
-        return certificate.extensions.get_extension_for_class(kind)
-    except x509.ExtensionNotFound:
-        return None
-
-
-def _check_kept(current: x509.Certificate, encoded: bytes, what: str) -> None:
-    """Make sure that decoding and encoding gave the same bytes: servers compare them."""
-    if encoded not in current.tbs_certificate_bytes:
-        raise RequestRefusedError(
-            f"the {what} of the current certificate is encoded in a way that cannot be repeated byte for byte, "
-            "which EST servers ask for; register the device anew"
-        )
-
-
-def _check_names(issued: x509.Certificate, current: x509.Certificate) -> list[str]:
-    if issued.subject.public_bytes() != current.subject.public_bytes():
+        wanted, found = (names.alternative_names(each.value) if each else [] for each in (before, after))
+    except ValueError as error:
+        if before is None:
+            return [f"subjectAltName of the issued certificate cannot be read ({error}): it is as good as none"]
         raise CertificateRefusedError(
-            f"the issued certificate has the Subject {issued.subject.rfc4514_string()!r}: expected "
-            f"{current.subject.rfc4514_string()!r}, encoded as in the current certificate"
-        )
-    before = _extension(current, x509.SubjectAlternativeName)
-    after = _extension(issued, x509.SubjectAlternativeName)
-    wanted, found = (set(names.value) if names else set() for names in (before, after))
-    if not wanted <= found:
+            "the issued certificate has another subjectAltName than the current one, and one of the two cannot be "
+            f"read: {error}"
+        ) from error
+    values = [{each.value for each in many} for many in (wanted, found)]
+    if missing := [each.shown for each in wanted if each.value not in values[1]]:
         raise CertificateRefusedError(
-            f"the issued certificate lacks {_listed(wanted - found)} in its subjectAltName: expected the names of the "
+            f"the issued certificate lacks {_listed(missing)} in its subjectAltName: expected the names of the "
             "current certificate"
         )
-    return [f"the issued certificate adds {_listed(found - wanted)} as subjectAltName"] if found != wanted else []
-
-
-def _check_usages(issued: x509.Certificate) -> list[str]:
-    usage = _extension(issued, x509.KeyUsage)
-    if usage is None or not usage.value.digital_signature:
-        raise CertificateRefusedError("the issued certificate lacks the key usage digitalSignature, which TLS needs")
-    extended = _extension(issued, x509.ExtendedKeyUsage)
-    if extended is None or _CLIENT_AUTH not in extended.value:
-        raise CertificateRefusedError("the issued certificate lacks the extended key usage clientAuth")
-    constraints = _extension(issued, x509.BasicConstraints)
-    if constraints is not None and constraints.value.ca:
-        raise CertificateRefusedError("the issued certificate is one of a CA: expected a client certificate")
+    if added := [each.shown for each in found if each.value not in values[0]]:
+        return [f"the issued certificate adds {_listed(added)} as subjectAltName"]
     return []
 
 
-def _check_validity(issued: x509.Certificate, current: x509.Certificate, now: datetime) -> list[str]:
-    start, end = issued.not_valid_before_utc, issued.not_valid_after_utc
+def _extension(certificate: Certificate, oid: str) -> Extension | None:
+    try:
+        return certificate.extension(oid)
+    except ValueError as error:
+        raise _malformed(oid, error) from error
+
+
+def _malformed(oid: str, error: ValueError) -> CertificateRefusedError:
+    return CertificateRefusedError(
+        f"{_FIELDS[oid]} of the issued certificate is malformed ({error}): correct the EST server's profile"
+    )
+
+
+def _check_usages(issued: Certificate) -> None:
+    """Check what the key may be used for. A value that is encoded as DER would not have it says what it says."""
+    found = {oid: _extension(issued, oid) for oid in (KEY_USAGE, EXTENDED_KEY_USAGE, BASIC_CONSTRAINTS)}
+    values = {oid: extension.value for oid, extension in found.items() if extension}
+    oid = KEY_USAGE
+    try:
+        if not der.one(values.get(oid, b"\x03\x01\0"), der.BIT_STRING).content[1:2] >= b"\x80":
+            raise CertificateRefusedError(
+                "the issued certificate lacks the key usage digitalSignature, which TLS needs"
+            )
+        oid = EXTENDED_KEY_USAGE
+        purposes = der.one(values.get(oid, b"\x30\0"), der.SEQUENCE).items
+        if der.oid(CLIENT_AUTH) not in [each.encoded for each in purposes]:
+            raise CertificateRefusedError("the issued certificate lacks the extended key usage clientAuth")
+        oid = BASIC_CONSTRAINTS
+        constraints = der.one(values.get(oid, b"\x30\0"), der.SEQUENCE).items
+        if any(each.tag == der.BOOLEAN and any(each.content) for each in constraints):
+            raise CertificateRefusedError("the issued certificate is one of a CA: expected a client certificate")
+    except ValueError as error:
+        raise _malformed(oid, error) from error
+
+
+def _check_validity(issued: Certificate, current: Certificate, now: datetime) -> list[str]:
+    start, end = issued.begin, issued.end
+    if start is None or end is None:
+        which, said = ("notBefore", issued.shown_begin) if start is None else ("notAfter", issued.shown_end)
+        raise CertificateRefusedError(
+            f"{which} of the issued certificate is {said}: correct the EST server's profile or its clock"
+        )
     if now >= end:
-        raise CertificateRefusedError(f"the issued certificate ended on {end:%Y-%m-%d %H:%M} UTC: it is {_clock(now)}")
+        raise CertificateRefusedError(f"the issued certificate ended on {issued.shown_end}: it is {_clock(now)}")
+    if now >= end - LEAST_LIFE:
+        raise CertificateRefusedError(
+            f"the issued certificate ends within the hour, on {issued.shown_end}: it is {_clock(now)}; have the EST "
+            "server issue certificates that last, or look at the clocks"
+        )
     if now < start - CLOCK_SKEW:
-        if now < current.not_valid_before_utc - CLOCK_SKEW:
+        if current.begins_after(now + CLOCK_SKEW):
             raise ClockError(
                 f"the clock of this device is wrong: it says {_clock(now)}, before the current certificate began; "
                 "set it, or wait for network time"
             )
         raise CertificateRefusedError(
-            f"the issued certificate begins on {start:%Y-%m-%d %H:%M} UTC: it is {_clock(now)}; "
+            f"the issued certificate begins on {issued.shown_begin}: it is {_clock(now)}; "
             "look at the clocks of this device and of the EST server"
         )
     warnings = []
     if now < start:
         ahead = (start - now).total_seconds()
         warnings.append(f"the issued certificate begins {ahead:.0f} s from now: the clock of this device is behind")
-    if end < current.not_valid_after_utc:
+    if current.end is not None and end < current.end:
         warnings.append(f"the issued certificate ends on {end:%Y-%m-%d} already, before the current one does")
     return warnings
 
 
-def _check_issuer(issued: x509.Certificate, issuers: Sequence[x509.Certificate]) -> list[str]:
-    name = issued.issuer
-    named = [certificate for certificate in issuers if _subject(certificate) == name]
-    if not named:
-        return [f"no certificate of the issuer {name.rfc4514_string()!r} is at hand: its signature was not checked"]
-    if not any(_signed_by(issued, certificate) for certificate in named):
-        raise CertificateRefusedError(
-            f"the issued certificate is not signed by the key of its issuer {name.rfc4514_string()!r}: it is forged, "
-            "or that CA has a new key that this device does not know"
-        )
-    return []
+def _check_issuer(issued: Certificate, issuers: Sequence[Certificate]) -> list[str]:
+    name = names.shown(issued.issuer)
+    named = [each for each in issuers if len(each.der) <= MAX_CA_SIZE and names.same(each.subject, issued.issuer)]
+    signed = [is_signed_by(issued, each) for each in named]
+    if any(signed):
+        return []
+    if not signed:
+        return [f"no certificate of the issuer {name!r} is at hand: its signature was not checked"]
+    if None in signed:
+        return [f"the signature of the issuer {name!r} is of a kind that is not known here: it was not checked"]
+    raise CertificateRefusedError(
+        f"the issued certificate is not signed by the key of its issuer {name!r}: it is forged, "
+        "or that CA has a new key that this device does not know"
+    )
 
 
-def _signed_by(issued: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        issued.verify_directly_issued_by(issuer)
-    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
-        return False
-    return True
-
-
-def device_id(certificate: x509.Certificate) -> str:
-    """Give the id of the device that a certificate names: its common name; empty where it has none."""
-    names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    return str(names[0].value) if names else ""
-
-
-def _subject(certificate: x509.Certificate) -> x509.Name | None:
-    try:
-        return certificate.subject
-    except ValueError:
-        return None
-
-
-def _listed(names: set[x509.GeneralName]) -> str:
-    return ", ".join(sorted(str(name.value) for name in names))
+def _listed(texts: Sequence[str]) -> str:
+    more = [f"{len(texts) - _MOST_LISTED} more"] if len(texts) > _MOST_LISTED else []
+    return ", ".join([*sorted(texts)[:_MOST_LISTED], *more])
 
 
 def _clock(now: datetime) -> str:

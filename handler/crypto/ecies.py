@@ -88,6 +88,15 @@ def decrypt(private_key: ec.EllipticCurvePrivateKey, text: str) -> bytes:
     return _counter_mode(aes_key, sealed[:IV_SIZE], sealed[IV_SIZE:])
 
 
+def is_usable(private_key: ec.EllipticCurvePrivateKey) -> bool:
+    """Tell whether a key decrypts what is encrypted to it. Raises what the key itself raises, as decrypt() does."""
+    secret = secrets.token_bytes(16)
+    try:
+        return decrypt(private_key, encrypt(private_key.public_key(), secret)) == secret
+    except DecryptError:
+        return False
+
+
 def _suite(curve: ec.EllipticCurve) -> _Suite:
     try:
         return _SUITES[curve.name]

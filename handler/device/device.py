@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from handler.crypto.certificates import holds_key
 from handler.device.configuration.configuration import Configuration, TokenConfig, canonical
 from handler.errors import RequestRefusedError
+from hsm.certificate import Certificate
 
 from .key_files import FileKeyStore
 from .keystore import IdentityNames, KeyStore
@@ -69,7 +68,7 @@ class Device:
     @property
     def folders(self) -> set[Path]:
         """Where files of this device may be replaced: the storage folder and those of the TOML files."""
-        return {self.storage, *(file.path.resolve().parent for file in self.sota.files)}
+        return {self.storage, *(file.path.resolve().parent for file in self.sota.files if file.problem is None)}
 
     @property
     def config_encrypted(self) -> Path:
@@ -99,6 +98,11 @@ class Device:
         if self._store is not None:
             self._store.close()
             self._store = self._token = None
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether operations with the key take seconds, so that one thing is better done after the other."""
+        return self._token is not None and self._token.is_slow
 
     def names_in_use(self, *known: IdentityNames) -> IdentityNames:
         """Give the names of the identity that the configuration on disk points at now.
@@ -152,11 +156,11 @@ class Device:
         """Give the store that these names are of: the device may have moved its identity from files to a token."""
         return FileKeyStore(self.storage) if names.key.startswith("/") else self.store
 
-    def identity(self, names: IdentityNames) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    def identity(self, names: IdentityNames) -> tuple[ec.EllipticCurvePrivateKey, Certificate]:
         """Load the key and certificate, which must belong together. Raises RefusedError, hsm.errors.TokenError."""
         certificate = self.store.certificate(names.certificate)
         key = self.store.key(names.key)
-        if not holds_key(certificate, key.public_key()):
+        if not certificate.holds(key.public_key()):
             raise RequestRefusedError(
                 f"key {names.key} and certificate {names.certificate} do not belong together: expected the "
                 "certificate to hold that key; look at what the configuration names"

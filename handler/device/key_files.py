@@ -7,7 +7,6 @@ import secrets
 import ssl
 from pathlib import Path
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -17,9 +16,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from handler.crypto.certificates import holds_key
+from handler.crypto.signatures import algorithm_of
 from handler.errors import RequestRefusedError
 from hsm import tls
+from hsm.certificate import Certificate
 
 from .keystore import IdentityNames
 from .storage import atomic_write, remove, why_not
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 # As fioconfig names them (os.CreateTemp of Go: "pkey.*.pem"); whatever is named otherwise was provisioned.
 _MADE_BY_ROTATION = re.compile(r"(pkey|client)\.([0-9]+|[0-9a-f]{10})\.pem", re.ASCII)
 FILE_MODE = 0o600
+REGISTER = "no server can be asked with it: register the device anew, with a CA that signs with SHA-256 or better"
 
 
 class FileKeyStore:
@@ -86,13 +87,13 @@ class FileKeyStore:
         except RequestRefusedError:
             return None
 
-    def certificate(self, name: str) -> x509.Certificate:
+    def certificate(self, name: str) -> Certificate:
         """Load the first certificate of a PEM file. Raises RequestRefusedError that names the file."""
         data = _read(name, "a certificate")
         try:
-            return x509.load_pem_x509_certificate(data)
-        except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
-            raise RequestRefusedError(f"{name} holds no readable certificate: expected one in PEM") from error
+            return Certificate.of_pem(data)
+        except ValueError as error:
+            raise RequestRefusedError(f"{name} holds no readable certificate: expected one in PEM ({error})") from error
 
     def generate(self, name: str, curve: ec.EllipticCurve) -> ec.EllipticCurvePrivateKey:
         """Make a new key in a file of its own, 0600, durable when this returns. Raises ValueError, OSError."""
@@ -101,9 +102,9 @@ class FileKeyStore:
         atomic_write(self._own(name), pem, mode=FILE_MODE)
         return key
 
-    def store_certificate(self, name: str, certificate: x509.Certificate) -> None:
+    def store_certificate(self, name: str, certificate: Certificate) -> None:
         """Write the certificate (PEM, 0600), durable when this returns. Raises ValueError, OSError."""
-        atomic_write(self._own(name), certificate.public_bytes(Encoding.PEM), mode=FILE_MODE)
+        atomic_write(self._own(name), certificate.pem.encode(), mode=FILE_MODE)
 
     def discard(self, names: IdentityNames) -> None:
         """Remove the files of an identity as far as a rotation made them. Raises OSError."""
@@ -124,13 +125,16 @@ class FileKeyStore:
         """Tell that keys in files can do ECDH."""
         return True
 
+    def check(self, names: IdentityNames) -> None:
+        """Nothing: files are read each time."""
+
     def authenticate(self, context: ssl.SSLContext, names: IdentityNames) -> None:
         """Make the context present the one certificate, without what else its file holds (EST servers refuse a chain).
 
         Raises RequestRefusedError where key and certificate cannot be used or do not belong together.
         """
         certificate = self.certificate(names.certificate)
-        if not holds_key(certificate, self.key(names.key).public_key()):
+        if not certificate.holds(self.key(names.key).public_key()):
             raise RequestRefusedError(
                 f"key {names.key} and certificate {names.certificate} do not belong together: expected the certificate "
                 "to hold that key; look at what the configuration names"
@@ -138,8 +142,11 @@ class FileKeyStore:
         # ssl takes certificates from files only: this one is in memory.
         descriptor = os.memfd_create("client-certificate", os.MFD_CLOEXEC)
         try:
-            os.write(descriptor, certificate.public_bytes(Encoding.PEM))
+            os.write(descriptor, certificate.pem.encode())
             context.load_cert_chain(f"/proc/self/fd/{descriptor}", names.key)
+        except ssl.SSLError as error:
+            problem = refusal_by_openssl(certificate) or f"cannot be used with key {names.key}: {error}"
+            raise RequestRefusedError(f"certificate {names.certificate} {problem}; {REGISTER}") from error
         finally:
             os.close(descriptor)
         try:
@@ -159,6 +166,12 @@ class FileKeyStore:
         if not self._is_own(name):
             raise ValueError(f"{name} is not a file that a rotation makes: it is not overwritten")
         return Path(name)
+
+
+def refusal_by_openssl(certificate: Certificate) -> str | None:
+    """Say that OpenSSL on this device refuses to show a certificate to servers, and why; None where it does not."""
+    why = tls.why_refused(certificate.der)
+    return why and f"is signed with {algorithm_of(certificate)}, and OpenSSL on this device refuses it: {why}"
 
 
 def _certificate_beside(key: str) -> str:

@@ -8,8 +8,9 @@ import ssl
 from dataclasses import dataclass
 from typing import Protocol
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from hsm.certificate import Certificate
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +41,13 @@ class KeyStore(Protocol):
     def find_key(self, name: str) -> ec.EllipticCurvePrivateKey | None:
         """Load a private key if there is exactly one whole pair under that name, else None."""
 
-    def certificate(self, name: str) -> x509.Certificate:
+    def certificate(self, name: str) -> Certificate:
         """Load the certificate (the first of its file, where that holds several)."""
 
     def generate(self, name: str, curve: ec.EllipticCurve) -> ec.EllipticCurvePrivateKey:
         """Make a new key pair under that name, after removing what is ours there."""
 
-    def store_certificate(self, name: str, certificate: x509.Certificate) -> None:
+    def store_certificate(self, name: str, certificate: Certificate) -> None:
         """Store the certificate under that name, in the place of what is ours there. Can be run again."""
 
     def discard(self, names: IdentityNames) -> None:
@@ -60,6 +61,9 @@ class KeyStore(Protocol):
 
     def can_derive(self, name: str) -> bool:
         """Tell whether that key can do ECDH, which encrypted configuration values need."""
+
+    def check(self, names: IdentityNames) -> None:
+        """See that the identity is there still, right before the configuration names it."""
 
     def authenticate(self, context: ssl.SSLContext, names: IdentityNames) -> None:
         """Make the context present that identity: the one certificate, without a chain."""

@@ -1,23 +1,24 @@
 """The identity in use, looked at without taking part: no login where the token shows its certificates without one."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptography import x509
-
-from handler.crypto.certificates import ec_key_of, spki_der
+from handler.crypto.csr import spki_der
 from handler.device.configuration.configuration import FILE, TOKEN, Configuration, TokenConfig
 from handler.device.key_files import FileKeyStore
 from handler.device.keystore import IdentityNames
 from handler.errors import RenewalError
 from handler.inspection.pin_safety import Unsafe, why_no_login
+from hsm.certificate import Certificate
 from hsm.errors import TokenError
 
 if TYPE_CHECKING:
-    from hsm.inventory import Item, PinState
+    from hsm.inventory import Item
+    from hsm.token import Token
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Identity:
     token: TokenConfig | None = None
     pin: str | None = None
     """How the token's PIN stands."""
-    certificate: x509.Certificate | None = None
+    certificate: Certificate | None = None
     fits: bool | None = None
     """Whether the certificate is for the key in use."""
     problem: str | None = None
@@ -37,24 +38,30 @@ class Identity:
     """Whether the problem may pass by itself: a token that is away."""
     items: "tuple[Item, ...]" = ()
     """The token's objects, as far as they were seen."""
+    opened: "Token | None" = None
+    """The token, logged in to; whoever asked for that closes it."""
+    refusal: TokenError | None = None
+    """Why it could not be logged in to, though that risked nothing."""
 
     def days_left(self, now: datetime) -> int | None:
-        """Give the whole days that the certificate is still valid; negative once it has ended."""
-        return None if self.certificate is None else (self.certificate.not_valid_after_utc - now).days
+        """Give the whole days that the certificate is still valid; negative once it has ended, None for none."""
+        end = None if self.certificate is None else self.certificate.end
+        return None if end is None else (end - now).days
 
 
-def read_identity(configured: Configuration) -> Identity:
-    """Look at the identity in use. Raises nothing that is foreseeable: `problem` says it."""
+def read_identity(configured: Configuration, *, log_in: bool = False) -> Identity:
+    """Look at the identity in use. Raises nothing that is foreseeable: `problem` says it.
+
+    `log_in`: to a token too, where that risks nothing, as whoever goes on to use the key has to: one look is enough.
+    """
     source, names = configured.source, configured.names
-    if configured.problems:
-        return Identity(source, names, configured.token, problem="; ".join(configured.problems))
     if source is None or names is None:
         return Identity(source, names, configured.token, problem="; ".join(configured.wrong()))
     if source == FILE:
         return _in_files(names)
     if configured.token is None:
-        return Identity(TOKEN, names, problem=configured.value("p11.module").problem)
-    return _in_token(names, configured.token, configured.storage)
+        return Identity(TOKEN, names, problem="; ".join(configured.wrong()))
+    return _in_token(names, configured.token, configured.storage, log_in=log_in)
 
 
 def _in_files(names: IdentityNames) -> Identity:
@@ -70,36 +77,61 @@ def _in_files(names: IdentityNames) -> Identity:
     return Identity(FILE, names, certificate=certificate, fits=fits, problem=None if fits else _misfit(names))
 
 
-def _in_token(names: IdentityNames, token: TokenConfig, storage: Path | None) -> Identity:
+def _in_token(names: IdentityNames, token: TokenConfig, storage: Path | None, *, log_in: bool) -> Identity:
     # Loaded only here: a device with keys in files needs no PKCS#11 at all.
-    from hsm.inventory import Inventory  # noqa: PLC0415
+    from hsm.inventory import Inventory, items  # noqa: PLC0415
 
-    pin: PinState | None = None
+    known = Identity(TOKEN, names, token)
     try:
         inventory = Inventory(token.module, token.label)
         pin = inventory.pin_state()
-        items = inventory.public_items()
-        unseen: Unsafe | None = None
-        if not _under(items, "cert", names.certificate):
+        known = replace(known, pin=pin.value)
+        unseen = why_no_login(token, storage) if log_in else None
+        if log_in and unseen is None:
+            known = _logged_in(known, token, storage)
+        if known.opened is None:
+            known = replace(known, items=tuple(inventory.public_items()))
+        if known.opened is None and not log_in and not _is_shown(known, names):
             unseen = why_no_login(token, storage)
             if unseen is None:
-                from handler.device.refused_pin import RefusedPin  # noqa: PLC0415
-
-                items = inventory.items(token.pin, None if storage is None else RefusedPin(storage))
+                with contextlib.closing(token_of(token, storage)) as opened:
+                    known = replace(known, items=tuple(items(opened)))
     except TokenError as error:
-        state = pin.value if pin else None
-        return Identity(TOKEN, names, token, state, problem=str(error), passing=not error.final)
-    return _judged(names, token, pin, items, unseen)
+        return replace(known, problem=str(error), passing=not error.final)
+    return _judged(known, names, token, unseen)
+
+
+def token_of(config: TokenConfig, storage: Path | None) -> "Token":
+    """Give the token, to be logged in to when it is first used; a refused PIN is noted."""
+    from handler.device.refused_pin import RefusedPin  # noqa: PLC0415
+    from hsm.token import Token  # noqa: PLC0415
+
+    return Token(config.module, config.label, config.pin, None if storage is None else RefusedPin(storage))
+
+
+def _logged_in(known: Identity, config: TokenConfig, storage: Path | None) -> Identity:
+    """Look logged in; where that fails, what anybody is shown has to do."""
+    from hsm.inventory import items  # noqa: PLC0415
+
+    token = token_of(config, storage)
+    try:
+        return replace(known, items=tuple(items(token)), opened=token)
+    except TokenError as error:
+        token.close()
+        return replace(known, refusal=error)
+
+
+def _is_shown(known: Identity, names: IdentityNames) -> bool:
+    """Tell whether key and certificate are among what the token shows to anybody."""
+    return bool(_under(known.items, "cert", names.certificate) and _under(known.items, "public", names.key))
 
 
 _AMISS = "; correct the id in sota.toml, or register the device anew"
 
 
-def _judged(
-    names: IdentityNames, token: TokenConfig, pin: "PinState", items: "list[Item]", unseen: Unsafe | None
-) -> Identity:
+def _judged(known: Identity, names: IdentityNames, token: TokenConfig, unseen: Unsafe | None) -> Identity:
     """Look among the objects for the identity in use; `unseen` says why private ones are not among them."""
-    known = Identity(TOKEN, names, token, pin.value, items=tuple(items))
+    items = known.items
     certificates = _under(items, "cert", names.certificate)
     if len(certificates) != 1 or certificates[0].certificate is None:
         found = f"found {len(certificates)}" if len(certificates) != 1 else "it cannot be read"
@@ -110,6 +142,8 @@ def _judged(
         )
     known = replace(known, certificate=certificates[0].certificate)
     keys = _under(items, "public", names.key)
+    if not keys and len(_under(items, "private", names.key)) == 1:
+        return known  # the certificate has the public key: whether it fits shows when the private one signs
     if len(keys) != 1 or keys[0].spki is None:
         found = f"found {len(keys)}" if len(keys) != 1 else "it is of another kind"
         return replace(
@@ -122,7 +156,7 @@ def _judged(
     return replace(known, fits=False, problem=_misfit(names, fitting))
 
 
-def _fitting(items: "list[Item]", certificate: "Item", key: "Item") -> Iterator[str]:
+def _fitting(items: "Sequence[Item]", certificate: "Item", key: "Item") -> Iterator[str]:
     """Name what does belong to a certificate and a key that do not belong together."""
     for item in items:
         if item.kind == "cert" and item.spki == key.spki:
@@ -131,12 +165,12 @@ def _fitting(items: "list[Item]", certificate: "Item", key: "Item") -> Iterator[
             yield f"certificate {certificate.id} is for key {item.id}"
 
 
-def _under(items: "list[Item]", kind: str, object_id: str) -> "list[Item]":
+def _under(items: "Sequence[Item]", kind: str, object_id: str) -> "list[Item]":
     return [each for each in items if (each.kind, each.id) == (kind, object_id)]
 
 
-def _same(certificate: x509.Certificate, spki: bytes | None) -> bool:
-    key = ec_key_of(certificate)
+def _same(certificate: Certificate, spki: bytes | None) -> bool:
+    key = certificate.ec_key()
     return key is not None and spki_der(key) == spki
 
 

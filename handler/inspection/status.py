@@ -6,13 +6,13 @@ It takes no lock, needs no network, and leaves the PIN alone wherever the token 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from handler.device import completed_rotations as completed
 from handler.device.configuration.configuration import TOKEN, Configuration
 from handler.device.keystore import IdentityNames
+from handler.device.lock import holder
 from handler.device.request import Overrides
-from handler.device.storage import FOLDER, holder
+from handler.device.storage import FOLDER
 from handler.inspection.effective_request import EffectiveRequest
 from handler.inspection.identity import Identity, read_identity
 from handler.journal.history import History
@@ -21,9 +21,6 @@ from handler.journal.rotation_state import PROVED
 from handler.journal.snapshot import Snapshot
 
 from .objects import AMBIGUOUS, IN_USE, STRANGE, use_of
-
-if TYPE_CHECKING:
-    from cryptography import x509
 
 EMPTY = "empty"
 
@@ -59,6 +56,8 @@ class Status:
     slots: tuple[Slot, ...]
     last: LastRotation | None
     view: Snapshot
+    odd: tuple[str, ...]
+    """What is odd about the configuration's files, though it hinders nothing."""
     running: str | None
     """Who holds the device's lock, where somebody does."""
 
@@ -77,7 +76,8 @@ def read_status(configured: Configuration, request_file: Path, *, named: bool) -
         slots=_slots(request_file, identity, view, named=named),
         last=None if storage is None else _last_rotation(storage, view),
         view=view,
-        running=None if storage is None else _running(storage),
+        odd=tuple(configured.odd),
+        running=None if storage is None else holder(storage),
     )
 
 
@@ -122,22 +122,8 @@ def _last_rotation(storage: Path, view: Snapshot) -> LastRotation | None:
     return LastRotation(names[0], None, success=True) if names else None
 
 
-def _running(storage: Path) -> str | None:
-    try:
-        found = holder(storage.stat())
-    except OSError:
-        return None
-    return found if found.startswith("process ") else None  # else nobody that /proc/locks knows
-
-
 def undelivered(view: Snapshot) -> int | None:
     """Count the events that the gateway has not taken; None where the journal cannot be read."""
     if view.problem is not None:
         return None
     return view.pending.undelivered if view.pending else 0
-
-
-def serial(certificate: "x509.Certificate") -> str:
-    """Give the serial number as openssl(1) does: whole bytes, in hexadecimal."""
-    number = certificate.serial_number
-    return number.to_bytes((number.bit_length() + 7) // 8 or 1).hex()

@@ -4,10 +4,10 @@ import base64
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography import x509
-
 from handler.device.keystore import IdentityNames
 from handler.device.request import RotationRequest
+from hsm import der
+from hsm.certificate import Certificate
 
 from .decoding import MalformedError, read
 from .events import Event
@@ -64,12 +64,24 @@ class RotationState:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """A rotation that was rolled back after the gateway may have seen its certificate: a replica may have taken it."""
+
+    rotation: RotationState
+    since: str
+    """When it was rolled back (RFC 3339)."""
+    refused: str | None = None
+    """Since when the gateway refuses the old certificate for good (RFC 3339), if it does."""
+
+
+@dataclass(frozen=True)
 class Content:
     """All that a journal says; `pending` is the same in short."""
 
     pending: Pending
     rotation: RotationState | None
     requested: RotationRequest | None
+    kept: Kept | None
     events: list[Event]
 
     @classmethod
@@ -84,18 +96,20 @@ class Content:
         pending = summary(data)
         rotation = None if data.get("rotation") is None else read(RotationState, data["rotation"], "rotation")
         requested = None if data.get("requested") is None else read(RotationRequest, data["requested"], "requested")
-        if rotation is not None:
-            _check_encoded(rotation)
-        return cls(pending, rotation, requested, events_of(data))
+        kept = None if data.get("kept") is None else read(Kept, data["kept"], "kept")
+        for each in (rotation, None if kept is None else kept.rotation):
+            if each is not None:
+                _check_encoded(each)
+        return cls(pending, rotation, requested, kept, events_of(data))
 
 
 def _check_encoded(rotation: RotationState) -> None:
     """Raise MalformedError where what is kept in base64 or PEM is none."""
     try:
         if rotation.csr is not None:
-            x509.load_der_x509_csr(base64.b64decode(rotation.csr, validate=True))
+            der.one(base64.b64decode(rotation.csr, validate=True), der.SEQUENCE)
         for pem in (rotation.certificate, *rotation.chain):
             if pem is not None:
-                x509.load_pem_x509_certificate(pem.encode())
-    except (ValueError, x509.InvalidVersion) as error:
+                Certificate.of_pem(pem.encode())
+    except ValueError as error:
         raise MalformedError(f"rotation: a CSR or certificate that is none: {error}") from error

@@ -2,9 +2,8 @@
 
 from typing import Protocol
 
-from cryptography import x509
-
 from handler.device.keystore import IdentityNames
+from hsm.certificate import Certificate
 
 
 class Progress(Protocol):
@@ -19,5 +18,5 @@ class Progress(Protocol):
     def step_failed(self, reason: str) -> None:
         """It failed, for that reason."""
 
-    def completed(self, rotation_id: str, names: IdentityNames, certificate: x509.Certificate) -> None:
+    def completed(self, rotation_id: str, names: IdentityNames, certificate: Certificate) -> None:
         """The rotation is complete: that identity is in use."""

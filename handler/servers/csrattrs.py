@@ -17,92 +17,67 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
-from asn1crypto import core
-from asn1crypto import x509 as asn1
-from cryptography.x509 import ObjectIdentifier
-
-from handler.crypto.certificates import CLIENT_USAGES, NOTHING, CsrAttributes
+from handler.crypto.csr import (
+    EXTENDED_KEY_USAGE,
+    EXTENSION_REQUEST,
+    KEY_USAGE,
+    NOTHING,
+    USAGES,
+    CsrAttributes,
+)
+from hsm import der
+from hsm.der import Element
 
 log = logging.getLogger(__name__)
 
-_EXTENSION_REQUESTS = {"1.2.840.113549.1.9.14", "1.2.840.113549.1.9.16.2.62"}  # extensionReq, extensionReqTemplate
+_EXTENSION_REQUESTS = {EXTENSION_REQUEST, "1.2.840.113549.1.9.16.2.62"}  # and extensionReqTemplate
 _REQUEST_TEMPLATE = "1.2.840.113549.1.9.16.2.61"  # certificationRequestInfoTemplate, RFC 9908 §3.4
 _EC_PUBLIC_KEY = "1.2.840.10045.2.1"
 _KEY_KINDS = {_EC_PUBLIC_KEY: "EC", "1.2.840.113549.1.1.1": "RSA", "1.3.101.112": "Ed25519", "1.3.101.113": "Ed448"}
 _CURVES = {"1.2.840.10045.3.1.7": "secp256r1", "1.3.132.0.34": "secp384r1", "1.3.132.0.35": "secp521r1"}
 _SIGNATURES = {"1.2.840.10045.4.3.2": 256, "1.2.840.10045.4.3.3": 384, "1.2.840.10045.4.3.4": 512}
-_KEY_USAGE, _EXTENDED_KEY_USAGE = "2.5.29.15", "2.5.29.37"
 # anyExtendedKeyUsage, codeSigning, timeStamping, OCSPSigning (RFC 5280 §4.2.1.12): this device does nothing of that.
 _NOT_A_CLIENTS = {"2.5.29.37.0", "1.3.6.1.5.5.7.3.3", "1.3.6.1.5.5.7.3.8", "1.3.6.1.5.5.7.3.9"}
 
 
-class _Value(core.SetOf):  # type: ignore[misc]
-    _child_spec = core.Any
-
-
-class _Parts(core.SequenceOf):  # type: ignore[misc]
-    _child_spec = core.Any
-
-
-class _Attribute(core.Sequence):  # type: ignore[misc]
-    _fields = [("type", core.ObjectIdentifier), ("values", _Value)]  # noqa: RUF012
-
-
-class _AttrOrOid(core.Choice):  # type: ignore[misc]
-    _alternatives = [("oid", core.ObjectIdentifier), ("attribute", _Attribute)]  # noqa: RUF012
-
-
-class _CsrAttrs(core.SequenceOf):  # type: ignore[misc]
-    _child_spec = _AttrOrOid
-
-
-class _Extension(core.Sequence):  # type: ignore[misc]
-    _fields = [  # noqa: RUF012
-        ("id", core.ObjectIdentifier),
-        ("critical", core.Boolean, {"default": False}),
-        ("value", core.OctetString, {"optional": True}),
-    ]
-
-
-class _Attributes(core.SetOf):  # type: ignore[misc]
-    _child_spec = _Attribute
-
-
-class _KeyTemplate(core.Sequence):  # type: ignore[misc]
-    _fields = [("algorithm", _Parts), ("key", core.BitString, {"optional": True})]  # noqa: RUF012
-
-
-class _Template(core.Sequence):  # type: ignore[misc]
-    _fields = [  # noqa: RUF012
-        ("version", core.Integer),
-        ("subject", _Parts, {"optional": True}),
-        ("key", _KeyTemplate, {"implicit": 0, "optional": True}),
-        ("attributes", _Attributes, {"implicit": 1, "optional": True}),
-    ]
-
-
-def parse_csrattrs(der: bytes) -> CsrAttributes:
+def parse_csrattrs(data: bytes) -> CsrAttributes:
     """Read a CsrAttrs (DER). Raises ValueError where it is none."""
     wanted = NOTHING
-    try:
-        items = list(_CsrAttrs.load(der, strict=True))
-        templates = [each for each in items if each.name == "attribute" and _is_template(each.chosen)]
-        for item in templates or items:  # who knows templates goes by them alone (RFC 9908 §3.4)
-            if item.name == "oid":
-                wanted = _with_oid(wanted, item.chosen.dotted)
-            else:
-                wanted = _with_attribute(wanted, item.chosen)
-    except (
-        TypeError,
-        KeyError,
-        AttributeError,
-        IndexError,
-        OverflowError,
-        RecursionError,
-    ) as error:  # its ways to say so
-        raise ValueError(str(error)) from error
+    items = [_attribute(each) for each in der.one(data, der.SEQUENCE).items]
+    templates = [each for each in items if each[0] == _REQUEST_TEMPLATE and each[1]]
+    for oid, values in templates or items:  # who knows templates goes by them alone (RFC 9908 §3.4)
+        wanted = _with_oid(wanted, oid) if values is None else _with_attribute(wanted, oid, values)
     # A curve says more than that it is EC.
     return replace(wanted, keys=wanted.keys - {"EC"} if wanted.keys & set(_CURVES.values()) else wanted.keys)
+
+
+def _attribute(item: Element) -> tuple[str, list[Element] | None]:
+    """Read an attribute, or an object identifier alone, which has no values."""
+    if item.tag == der.OID:
+        return _oid(item), None
+    if item.tag != der.SEQUENCE:
+        raise ValueError(f"neither an object identifier nor an attribute: tag {item.tag:02x}")
+    kind, values = _two(item.items)
+    if values.tag != der.SET:
+        raise ValueError(f"expected a set of values, found tag {values.tag:02x}")
+    return _oid(kind), values.items
+
+
+def _two(items: list[Element]) -> list[Element]:
+    if len(items) != 2:  # noqa: PLR2004
+        raise ValueError(f"expected a type and values, found {len(items)} elements")
+    return items
+
+
+def _oid(element: Element) -> str:
+    """Give an object identifier; empty for one that is longer than any that is in use."""
+    if element.tag != der.OID:
+        raise ValueError(f"expected an object identifier, found tag {element.tag:02x}")
+    try:
+        return der.dotted(element.content)
+    except ValueError as error:
+        log.debug("/csrattrs: ignored: %s", error)
+        return ""
 
 
 def _with_oid(wanted: CsrAttributes, oid: str) -> CsrAttributes:
@@ -114,74 +89,53 @@ def _with_oid(wanted: CsrAttributes, oid: str) -> CsrAttributes:
     return wanted
 
 
-def _with_attribute(wanted: CsrAttributes, attribute: _Attribute) -> CsrAttributes:
-    oid = attribute["type"].dotted
+def _with_attribute(wanted: CsrAttributes, oid: str, values: list[Element]) -> CsrAttributes:
     if oid in _KEY_KINDS:  # with any parameter where none is named
         wanted = _with_oid(wanted, oid)
-    for value in attribute["values"]:
-        der = value.dump()
+    for value in values:
         if oid in _EXTENSION_REQUESTS:
-            wanted = _with_extensions(wanted, der)
+            wanted = _with_extensions(wanted, value)
         elif oid == _REQUEST_TEMPLATE:
-            wanted = _with_template(wanted, _Template.load(der, strict=True))
+            wanted = _with_template(wanted, value)
         elif oid in _KEY_KINDS:
-            parameter = _oid_of(der)
-            wanted = _with_oid(wanted, parameter) if parameter else wanted
+            wanted = _with_oid(wanted, _oid(value)) if value.tag == der.OID else wanted
         else:
             log.debug("/csrattrs: attribute %s is ignored", oid)
     return wanted
 
 
-def _with_template(wanted: CsrAttributes, template: _Template) -> CsrAttributes:
-    key = template["key"]
-    if key.native is not None:
-        for part in key["algorithm"]:
-            oid = _oid_of(part.dump())
-            wanted = _with_oid(wanted, oid) if oid else wanted
-    if template["attributes"].native is not None:
-        for attribute in template["attributes"]:
-            wanted = _with_attribute(wanted, attribute)
+def _with_template(wanted: CsrAttributes, template: Element) -> CsrAttributes:
+    """Read a certificationRequestInfoTemplate: the key's algorithm is [0], the attributes are [1] in it."""
+    for part in template.items:
+        if part.tag == der.CONTEXT_0:
+            algorithm = part.items[0].items if part.content else []
+            for each in algorithm:
+                wanted = _with_oid(wanted, _oid(each)) if each.tag == der.OID else wanted
+        elif part.tag == der.CONTEXT_1:
+            for each in part.items:
+                oid, values = _attribute(each)
+                wanted = _with_attribute(wanted, oid, values or [])
     return wanted
 
 
-def _with_extensions(wanted: CsrAttributes, der: bytes) -> CsrAttributes:
+def _with_extensions(wanted: CsrAttributes, value: Element) -> CsrAttributes:
     """Read Extensions or an ExtensionReqTemplate; OIDs alone, as RFC 7030 shows them, ask for nothing beside ours."""
-    for extension in _extensions(der):
-        oid, value = extension["id"].dotted, extension["value"].native
-        if value is None:
-            continue
-        if oid == _KEY_USAGE:
-            bits = asn1.KeyUsage.load(value, strict=True).native
-            names = {"non_repudiation": "content_commitment"}
-            found = {names.get(bit, bit) for bit in bits} & set(CLIENT_USAGES)
+    for oid, content in _extensions(value):
+        if oid == KEY_USAGE:
+            bits = der.one(content, der.BIT_STRING).content[1:2] or b"\0"
+            found = {name for place, name in enumerate(USAGES) if bits[0] & 0x80 >> place}
             wanted = replace(wanted, usages=wanted.usages | found)
-        elif oid == _EXTENDED_KEY_USAGE:
-            purposes = [each.dotted for each in asn1.ExtKeyUsageSyntax.load(value, strict=True)]
-            found_oids = [oid for oid in purposes if oid not in _NOT_A_CLIENTS and _is_usable(oid)]
-            wanted = replace(wanted, extended_usages=tuple(dict.fromkeys([*wanted.extended_usages, *found_oids])))
+        elif oid == EXTENDED_KEY_USAGE:
+            purposes = map(_oid, der.one(content, der.SEQUENCE).items)
+            oids = [each for each in purposes if each and each not in _NOT_A_CLIENTS]
+            wanted = replace(wanted, extended_usages=tuple(dict.fromkeys([*wanted.extended_usages, *oids])))
     return wanted
 
 
-def _is_usable(oid: str) -> bool:
-    """Tell whether a CSR can hold the OID: DER allows arcs of any size, cryptography does not."""
-    try:
-        ObjectIdentifier(oid)
-    except ValueError:
-        log.debug("/csrattrs: %.40s… is ignored", oid)
-        return False
-    return True
-
-
-def _is_template(attribute: _Attribute) -> bool:
-    return bool(attribute["type"].dotted == _REQUEST_TEMPLATE)
-
-
-def _extensions(der: bytes) -> Iterator[_Extension]:
-    if _oid_of(der):
-        return
-    for item in _Parts.load(der, strict=True):
-        yield _Extension.load(item.dump(), strict=True)
-
-
-def _oid_of(der: bytes) -> str | None:
-    return str(core.ObjectIdentifier.load(der, strict=True).dotted) if der[:1] == b"\x06" else None
+def _extensions(value: Element) -> Iterator[tuple[str, bytes]]:
+    """Give the extensions that have a value."""
+    for extension in value.items if value.tag == der.SEQUENCE else ():
+        kind, *parts = extension.items or [extension]
+        found = [each.content for each in parts if each.tag == der.OCTET_STRING]
+        if found:
+            yield _oid(kind), found[0]

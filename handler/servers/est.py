@@ -3,16 +3,14 @@
 import base64
 import logging
 import re
-import warnings
 from datetime import datetime
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import pkcs7
-
-from handler.crypto.certificates import NOTHING, CsrAttributes
+from handler.crypto.bag import certificates_in
+from handler.crypto.csr import NOTHING, CsrAttributes
 from handler.errors import AnswerError, PendingError, ServerBusyError, ServerRefusedError
+from hsm.certificate import Certificate
 
+from .csrattrs import parse_csrattrs
 from .http import HttpClient
 from .response import Answer
 
@@ -42,7 +40,7 @@ class EstClient:
         """Whether the server has asked for the client certificate so far; None where that cannot be seen."""
         return self._http.certificate_requested
 
-    def reenroll(self, csr: bytes) -> list[x509.Certificate]:
+    def reenroll(self, csr: bytes) -> list[Certificate]:
         """Send the CSR (DER) to simplereenroll and return the certificates of the answer (RFC 7030 §4.2.2).
 
         202 with Retry-After is waited for, 1 s to 24 h, and the same request repeated over a new connection (§4.2.3),
@@ -65,7 +63,7 @@ class EstClient:
             self._http.wait(seconds, PendingError(f"the EST server asks to come back in {seconds:.0f} s"))
             self._http.fresh_connection()
 
-    def cacerts(self) -> list[x509.Certificate] | None:
+    def cacerts(self) -> list[Certificate] | None:
         """Fetch the CA certificates (RFC 7030 §4.1.3). None where the server does not give them."""
         try:
             answer = self._http.request("GET", f"{self._url}/cacerts", content_type="application/pkcs10", optional=True)
@@ -83,8 +81,6 @@ class EstClient:
 
         Raises PendingError, ServerRefusedError (a TLS alert).
         """
-        from .csrattrs import parse_csrattrs  # noqa: PLC0415 - asn1crypto, which few rotations need
-
         try:
             answer = self._http.request(
                 "GET", f"{self._url}/csrattrs", content_type="application/pkcs10", optional=True
@@ -102,27 +98,29 @@ class EstClient:
             return NOTHING
 
 
-def certificates_of(answer: Answer) -> list[x509.Certificate]:
+def certificates_of(answer: Answer) -> list[Certificate]:
     """Read the certificates of a certs-only answer, in its order.
 
     The body is base64 of a DER PKCS#7, line breaks and blanks tolerated (RFC 8951 §3.1), PEM armour too; its
-    type and its Content-Transfer-Encoding are ignored. Raises AnswerError.
+    type and its Content-Transfer-Encoding are ignored. A certificate that cannot be read is skipped with a note.
+    Raises AnswerError.
     """
     text = re.sub(rb"-----(BEGIN|END) [A-Z0-9 #]+-----", b"", answer.body)
+    kind = answer.headers.get("Content-Type", "")
+    received = f"the EST server's answer ({len(answer.body)} bytes, type '{kind}')"
     try:
-        der = base64.b64decode(b"".join(text.split()), validate=True)
-        with warnings.catch_warnings():
-            # Of certificates that are not sorted, as DER wants a SET (no server sorts them), or of a serial number that
-            # is none: whether a certificate can be used is looked at elsewhere.
-            warnings.simplefilter("ignore")
-            found = pkcs7.load_der_pkcs7_certificates(der)
-    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
-        kind = answer.headers.get("Content-Type", "")
-        raise AnswerError(
-            f"the EST server's answer ({len(answer.body)} bytes, type '{kind}') is not base64 of a certs-only PKCS#7"
-        ) from error
+        data = base64.b64decode(b"".join(text.split()), validate=True)
+    except ValueError as error:
+        raise AnswerError(f"{received} is not base64 of a certs-only PKCS#7") from error
+    try:
+        found, notes = certificates_in(data)
+    except ValueError as error:
+        raise AnswerError(f"{received} is not base64 of a certs-only PKCS#7: {error}") from error
+    for note in notes:
+        log.warning("%s: %s", received, note)
     if not found:
-        raise AnswerError("the EST server's answer holds no certificate")
+        unread = f"that can be read: {notes[0]}" if notes else ""
+        raise AnswerError(f"the EST server's answer holds no certificate {unread}".rstrip())
     return found
 
 

@@ -38,10 +38,12 @@ from handler.errors import (
 )
 from hsm import tls
 from hsm.errors import TokenError
+from hsm.stopwatch import TOKENS
 
 from .connection_errors import judge
+from .deadline import Deadline
 from .response import Answer
-from .transport import Allowance, Deadline, client_context, session
+from .transport import Allowance, client_context, session
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,8 @@ FRAMING = 8
 HEAD = 1_000_000
 """Bytes of the greatest head: http.client reads 100 lines of 64 KB."""
 OPTIONAL_RETRIES = 2
+IDLE = 10.0
+"""Seconds that the token worked, after which a connection is not used again: its server has waited for too long."""
 USER_AGENT = f"renew-client-cert/{__version__}"
 
 
@@ -96,6 +100,7 @@ class HttpClient:
             self._watching = False
         self.repeated = False
         """Whether the last request was sent more than once: an earlier answer may have been lost."""
+        self._token_before = TOKENS.seconds
         self._allowance = Allowance(deadline)
         self._session = session(self._context, self._allowance, self._limits.connect)
 
@@ -121,13 +126,15 @@ class HttpClient:
         body: bytes | None = None,
         optional: bool = False,
         costly: bool = False,
+        once: bool = False,
     ) -> Answer:
         """Send one request, again where a failure may pass, and return the answer that is not transient.
 
         `optional`: there is a way without it, so a server that cannot answer is not waited for long. `costly`: the
-        server did its work though its answer cannot be read, so it is not asked again here. Raises PendingError
-        (AnswerError where the answer cannot be read, ServerBusyError where it is not the time, ConnectionLostError),
-        OfflineError, ServerRefusedError, hsm.errors.TokenError (the key could not sign).
+        server did its work though its answer cannot be read, so it is not asked again here. `once`: a failure that may
+        pass is told at once. Raises PendingError (AnswerError where the answer cannot be read, ServerBusyError where it
+        is not the time, ConnectionLostError), OfflineError, ServerRefusedError, hsm.errors.TokenError (the key could
+        not sign).
         """
         retry = busy = 0
         while True:
@@ -138,6 +145,8 @@ class HttpClient:
             busy += isinstance(failure, ServerBusyError)
             if (optional and (busy > OPTIONAL_RETRIES or asked)) or (costly and isinstance(failure, AnswerError)):
                 raise failure
+            if once:
+                raise PostponedError(str(failure), datetime.now(UTC) + timedelta(seconds=asked)) if asked else failure
             turn = in_line(asked, self._limits.retry_delays, retry, self._deadline.remaining)
             if turn.delay is None:
                 raise failure
@@ -185,6 +194,8 @@ class HttpClient:
         remaining = self._deadline.remaining
         if not remaining:
             raise PendingError(f"no time left to ask {urlsplit(url).netloc}")
+        if TOKENS.seconds - self._token_before > IDLE:
+            self.fresh_connection()
         timeouts = (min(self._limits.connect, remaining), min(self._limits.read, remaining))
         headers = {
             "User-Agent": USER_AGENT,
@@ -198,6 +209,7 @@ class HttpClient:
                 method, url, data=body, headers=headers, timeout=timeouts, allow_redirects=False, stream=True
             ) as response:
                 content = self._read(response, url)
+                self._token_before = TOKENS.seconds
                 return Answer(url, response.status_code, response.headers, content)
         except (RenewalError, TokenError, OSError, RuntimeError, urllib3.exceptions.HTTPError):
             raise

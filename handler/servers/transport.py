@@ -7,9 +7,9 @@ they leave TLS, head and framing included: no line and no chunk grows without en
 
 import errno
 import http.client
+import logging
 import socket
 import ssl
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,24 +19,17 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPSConnectionPool
 
+from handler.crypto.bag import certificates_in_pem
 from handler.errors import AnswerError, OfflineError, PendingError
+
+from .deadline import Deadline
+
+log = logging.getLogger(__name__)
 
 MAX_INTERIM = 16
 """Interim answers (1xx, RFC 9110 §15.2) before the final one."""
 SWITCHING_PROTOCOLS = 101
 NO_NETWORK = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
-
-
-class Deadline:
-    """The moment by which a call has to end, on the monotonic clock."""
-
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
-
-    @property
-    def remaining(self) -> float:
-        """Seconds left, 0 when the time is up."""
-        return max(0.0, self._end - time.monotonic())
 
 
 class Allowance:
@@ -83,8 +76,20 @@ def client_context(ca_file: Path) -> ssl.SSLContext:
         context.load_verify_locations(cafile=str(ca_file))
     except OSError as error:  # it does not say which file
         error.filename = str(ca_file)
-        raise
+        if not isinstance(error, ssl.SSLError) or not _trust_each(context, ca_file):
+            raise
     return context
+
+
+def _trust_each(context: ssl.SSLContext, ca_file: Path) -> bool:
+    """Trust those certificates of a file that OpenSSL can read, if it cannot read all; tell whether there is any."""
+    found, _ = certificates_in_pem(ca_file.read_bytes())
+    for certificate in found:
+        try:
+            context.load_verify_locations(cadata=certificate.der)
+        except ssl.SSLError as error:
+            log.warning("%s: certificate %s is skipped, it cannot be read: %s", ca_file, certificate.serial, error)
+    return bool(context.get_ca_certs(binary_form=True))
 
 
 def connect(host: str, port: int, deadline: Deadline, timeout: float) -> socket.socket:

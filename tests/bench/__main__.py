@@ -1,9 +1,9 @@
 """What one rotation costs, on loopback: `python -m tests.bench [--runs N] [--delay MS] [--publish]`.
 
 Connections, requests, calls of the token, time, CPU time, memory and imports, with keys in files and in a token, with
-the servers near and far; and the memory of the daemon while it waits. STOCK_FIOCONFIG in the environment names the
-binary of the stock client, which is then measured beside. Writes build/bench; `--publish` puts table and picture into
-docs. Exit status 1 where a goal is not met.
+the servers near and far; the same with tokens that take their time; and the memory of the daemon while it waits.
+STOCK_FIOCONFIG in the environment names the binary of the stock client, which is then measured beside. Writes
+build/bench; `--publish` puts table and picture into docs. Exit status 1 where a goal is not met.
 """
 
 import argparse
@@ -21,8 +21,8 @@ from tests.simulators.device import REPOSITORY
 from .chart import draw
 from .clients import clients
 from .imports import import_times
-from .results import KEYS, Results
-from .rotation import Case, medians, rotate, token_calls
+from .results import KEYS, SLOW, Results
+from .rotation import Case, medians, rotate, rotate_slowly, token_calls
 from .table import tables
 from .waiting import waiting
 
@@ -63,6 +63,11 @@ def measure(runs: int, delays: tuple[float, ...]) -> Results:
             figures = rotate(case)
             if turn:
                 found[case].append(figures)
+    slowly = {(client, speed): [] for speed in SLOW for client in programs}
+    for turn in range(runs):
+        _say(f"slow tokens, turn {turn + 1} of {runs}")
+        for (client, speed), figures in slowly.items():
+            figures.append(rotate_slowly(client, speed))
     _say("calls of the token")
     calls = {client.name: token_calls(client) for client in programs}
     _say("imports")
@@ -77,7 +82,8 @@ def measure(runs: int, delays: tuple[float, ...]) -> Results:
         "load": f"{load:.1f}",
     }
     rotations = {case: medians(each) for case, each in found.items()}
-    return Results(runs, delays, rotations, calls, imports, memory, surroundings)
+    slow = {(client.name, speed): medians(each) for (client, speed), each in slowly.items()}
+    return Results(runs, delays, rotations, slow, calls, imports, memory, surroundings)
 
 
 def publish(text: str) -> None:

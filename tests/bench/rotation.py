@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import Literal, TypeVar
 
 from tests.simulators.device import REPOSITORY
+from tests.simulators.device_config import PlainFile, PlainFiles
 from tests.simulators.factory import Factory, running_factory
 from tests.softhsm import MODULE, remove_token
 
 from .clients import Client
+from .slow_module import SlowModule, Speed
 
 ID = "certs-bench"
 LIMIT = 120.0
@@ -24,6 +26,7 @@ _LAUNCH = (sys.executable, "-I", "-S", str(Path(__file__).with_name("launch.py")
 _CALL = re.compile(r"^\d+: (C_\w+)$", re.MULTILINE)
 
 Keys = Literal["file", "token"]
+T = TypeVar("T", "Figures", "SlowFigures")
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,32 @@ class Figures:
     memory: float
 
 
+@dataclass(frozen=True)
+class SlowFigures:
+    """What a rotation asked of a token that takes its time, and the time (seconds) that it took."""
+
+    calls: int
+    operations: int
+    wall: float
+
+
+THREE_VALUES: dict[str, PlainFiles] = {
+    "config": {"factory": PlainFile(b"of the factory")},
+    "config_device": {"device": PlainFile(b"of the device, in config.encrypted and in /config-device")},
+}
+"""Three ciphertexts in all: what the stock client's figures are known for."""
+
+
 class FailedError(Exception):
     """A program did not rotate, so there is nothing to compare."""
 
 
 @contextlib.contextmanager
-def registered(keys: Keys, delay: float = 0.0) -> Iterator[Factory]:
+def registered(keys: Keys, delay: float = 0.0, **device: PlainFiles) -> Iterator[Factory]:
     """Run a factory whose device has to rotate; what it leaves is removed."""
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
-        running_factory(Path(folder, "device"), keys, delay=delay) as factory,
+        running_factory(Path(folder, "device"), keys, delay=delay, **device) as factory,
     ):
         factory.device.write_request(ID)
         try:
@@ -98,10 +117,18 @@ def token_calls(client: Client) -> Counter[str]:
         return Counter(_CALL.findall(log.read_text(errors="replace")))
 
 
-def medians(figures: list[Figures]) -> Figures:
+def rotate_slowly(client: Client, speed: Speed) -> SlowFigures:
+    """Rotate once with a token of that speed. Raises FailedError."""
+    with registered("token", **THREE_VALUES) as factory:
+        slow = SlowModule(factory.device, factory.device.folder, speed)
+        _, wall, _, _ = _run(factory, client, slow.environment())
+        return SlowFigures(slow.counted.calls.total(), slow.counted.operations, wall)
+
+
+def medians(figures: list[T]) -> T:
     """Give the median of each figure."""
     every = [asdict(each) for each in figures]
-    return Figures(**{name: median(each[name] for each in every) for name in every[0]})
+    return type(figures[0])(**{name: median(each[name] for each in every) for name in every[0]})
 
 
 def _run(

@@ -23,6 +23,7 @@ def tables(results: Results) -> str:
     parts = [
         ("Goals", _goals(results)),
         ("One rotation", _rotations(results)),
+        ("Tokens that take their time", _slow(results)),
         ("Calls of the token", _calls(results)),
         ("The daemon while it waits", _waiting(results)),
         ("Imports", _imports(results)),
@@ -45,6 +46,14 @@ def _rotations(results: Results) -> str:
                 used = [f"{found.wall:.2f} s", f"{found.cpu:.2f} s", f"{found.memory:.1f} MB"]
                 rows.append([keys, f"{delay * 1000:.0f} ms", client, *counts, *used])
     return _table(head, rows)
+
+
+def _slow(results: Results) -> str:
+    rows = (
+        [str(speed), client, f"{each.calls:.0f}", f"{each.operations:.0f}", f"{each.wall:.2f} s"]
+        for (client, speed), each in results.slow.items()
+    )
+    return _table(["token", "program", "calls", "of them operations with a key", "time"], rows)
 
 
 def _calls(results: Results) -> str:

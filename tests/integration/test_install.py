@@ -41,6 +41,7 @@ def packaged(command, folder, **environment):
         command, cwd=REPOSITORY, env=given, capture_output=True, text=True, check=False, timeout=BUILD_SECONDS
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def documented(start):
@@ -166,6 +167,58 @@ def test_a_device_does_not_compile_at_every_start_however_its_image_sets_the_tim
     # PEP 552: bit 0, checked by hash; bit 1, whether it is checked at all.
     flags = {path.read_bytes()[4:8] for path in (image / LIBRARY).rglob("*.pyc")}
     assert flags == {b"\1\0\0\0"}
+
+
+def test_an_image_carries_nothing_that_is_never_loaded(image):
+    size = sum(path.lstat().st_blocks * 512 for path in image.rglob("*"))
+    documents = sum(path.stat().st_size for path in (image / "usr/share/doc").rglob("*"))
+    assert size <= 24 * 2**20
+    assert documents <= 200_000
+    left = [
+        path for path in (image / LIBRARY).rglob("*") if path.suffix in {".h", ".pyx", ".pyi"} or path.name == "tests"
+    ]
+    assert left == []
+
+
+def test_extension_modules_are_stripped(image):
+    modules = list((image / LIBRARY).rglob("*.so"))
+    assert len(modules) > 2
+    for module in modules:
+        sections = subprocess.run(["readelf", "-S", "-W", module], capture_output=True, text=True, check=True).stdout
+        assert " .symtab " not in sections, module
+
+
+def test_the_installation_says_what_it_installed_and_what_to_do_next(wheels, tmp_path):
+    said = packaged([REPOSITORY / "packaging/install.sh"], tmp_path / "image", **wheels)
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    assert f"installed below {tmp_path}/image\n" in said
+    assert f"byte code          for Python {version}\n" in said
+    assert "extension modules  stripped with strip\n" in said
+    assert f"systemctl --root={tmp_path}/image preset" in said
+    assert said.endswith("then, on the device: renew-client-cert check\n")
+
+
+def test_modules_of_an_architecture_that_no_tool_here_strips_are_left_as_they_are(wheels, tmp_path):
+    (tmp_path / "bin").mkdir()
+    tool = tmp_path / "bin/llvm-strip"
+    tool.write_text("#!/bin/sh\nexit 1\n")
+    tool.chmod(0o755)
+    path = f"{tmp_path}/bin:{os.environ['PATH']}"
+    install = [REPOSITORY / "packaging/install.sh"]
+    said = packaged(install, tmp_path / "image", TARGET_STRIP="no-such-strip", PATH=path, **wheels)
+    assert "extension modules  not stripped: neither no-such-strip nor llvm-strip takes them" in said
+    assert run(tmp_path / "image", PROGRAM, "--version").stdout.startswith("renew-client-cert ")
+
+
+def test_byte_code_is_for_the_python_of_the_device_or_there_is_none(tmp_path):
+    device = {"TARGET_PYTHON": "/opt/device/bin/python3", "PIP_OPTIONS": "--no-deps"}
+    install = [REPOSITORY / "packaging/install.sh"]
+    said = packaged(install, tmp_path / "image", TARGET_PYTHON_VERSION="3.90", **device)
+    assert "byte code          none: no Python 3.90 is here" in said
+    assert list((tmp_path / "image").rglob("*.pyc")) == []
+    assert (tmp_path / "image" / PROGRAM).read_text().startswith("#!/opt/device/bin/python3 -I\n")
+    with pytest.raises(AssertionError, match="set TARGET_PYTHON_VERSION to the device's Python"):
+        packaged(install, tmp_path / "image", **device)
 
 
 @pytest.mark.timeout(BUILD_SECONDS)

@@ -8,9 +8,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from handler.crypto.certificates import build_csr
+from handler.crypto.csr import build_csr
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from tests import journal as journals
+from tests.authority import read
 from tests.independent_est import EstClients, running_libest
 from tests.invariants import broken_files, broken_invariants
 from tests.simulators.factory import running_factory
@@ -202,7 +203,7 @@ def for_libest(standard):
 def new_csr(factory, clients):
     """Write the program's CSR for a new key of the device, and give that key's public half."""
     key = ec.generate_private_key(ec.SECP256R1())
-    clients.write("csr.der", build_csr(factory.device.certificate, key))
+    clients.write("csr.der", build_csr(read(factory.device.certificate), key))
     return spki_pem(key.public_key())
 
 

@@ -14,9 +14,9 @@ _SIGNED_DATA = bytes.fromhex("06092a864886f70d010702")
 _DATA = bytes.fromhex("06092a864886f70d010701")
 
 
-def certs_only(certificates: Sequence[x509.Certificate]) -> bytes:
+def certs_only(certificates: Sequence[x509.Certificate | bytes]) -> bytes:
     """Give the DER-like encoding of a bag of certificates, which may be empty."""
-    bag = b"".join(each.public_bytes(Encoding.DER) for each in certificates)
+    bag = b"".join(each if isinstance(each, bytes) else each.public_bytes(Encoding.DER) for each in certificates)
     fields = [_VERSION_1, _element(_SET), _element(_SEQUENCE, _DATA), _element(_CONTEXT_0, bag)]
     fields += [_element(_CONTEXT_1), _element(_SET)]
     return _element(_SEQUENCE, _SIGNED_DATA + _element(_CONTEXT_0, _element(_SEQUENCE, b"".join(fields))))

@@ -20,7 +20,7 @@ import base64
 import binascii
 import re
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -29,6 +29,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+
+from hsm import der
+from hsm.certificate import Certificate
 
 from .certs_only import certs_only
 from .https_server import Answer, HttpsServer, RecordedRequest, ServerState
@@ -62,10 +65,12 @@ class EstState(ServerState):
     """Take other usages and signature algorithms in a CSR than the reference does."""
     misissue: str | Misissue | None = None
     """A name of `issuing.MISISSUED`, or a function that changes the draft."""
-    before: list[x509.Certificate] = field(default_factory=list)
-    after: list[x509.Certificate] = field(default_factory=list)
+    before: list[x509.Certificate | bytes] = field(default_factory=list)
+    after: list[x509.Certificate | bytes] = field(default_factory=list)
     """What the answer holds before and after the issued certificate."""
     leave_out_issued: bool = False
+    odd: Callable[[ec.EllipticCurvePublicKey], list[bytes]] | None = None
+    """Issues what goes out in the place of the certificate (DER)."""
     raw_answer: bytes | None = None
     """A body to send in the place of the certificates (which are issued all the same)."""
     cacerts: list[x509.Certificate] | None = None
@@ -119,9 +124,13 @@ class EstState(ServerState):
         return bool(self.csrs) and answered[-1:] == [202]
 
     def _issue(self, csr: x509.CertificateSigningRequest) -> Answer:
-        certificate = issued_for(csr, self.pki, self.validity, self.misissue)
-        self.issued.append(certificate)
-        bag = [*self.before, *([] if self.leave_out_issued else [certificate]), *self.after]
+        issued: list[x509.Certificate | bytes]
+        if self.odd is None:
+            self.issued.append(issued_for(csr, self.pki, self.validity, self.misissue))
+            issued = [] if self.leave_out_issued else self.issued[-1:]
+        else:
+            issued = self.odd(csr.public_key())
+        bag = [*self.before, *issued, *self.after]
         body = self._encoded(bag) if self.raw_answer is None else self.raw_answer
         return Answer(self.status, body, {"Content-Type": self.content_type, **self.headers})
 
@@ -138,7 +147,7 @@ class EstState(ServerState):
             return Answer(204)
         return Answer(200, base64.b64encode(self.csrattrs), {"Content-Type": "application/csrattrs"})
 
-    def _encoded(self, certificates: Sequence[x509.Certificate]) -> bytes:
+    def _encoded(self, certificates: Sequence[x509.Certificate | bytes]) -> bytes:
         bag = certs_only(certificates)
         if self.pem_armour:
             return b"-----BEGIN PKCS7-----\n" + base64.encodebytes(bag) + b"-----END PKCS7-----\n"
@@ -175,12 +184,12 @@ def _read_csr(body: bytes) -> x509.CertificateSigningRequest:
     text = body.replace(b"\r", b"").replace(b"\n", b"")
     stranger = re.search(rb"[^A-Za-z0-9+/=]", text)
     try:
-        der = base64.b64decode(text, validate=True)
+        encoded = base64.b64decode(text, validate=True)
     except binascii.Error as error:
         at = stranger.start() if stranger else len(text)
         raise _RefusedError(f"The CSR payload is not base64 encoded: illegal base64 data at input byte {at}") from error
     try:
-        csr = x509.load_der_x509_csr(der)
+        csr = x509.load_der_x509_csr(encoded)
         good = csr.is_signature_valid
     except (ValueError, InvalidSignature) as error:
         raise _RefusedError(f"The CSR could not be decoded: {error}") from error
@@ -190,11 +199,11 @@ def _read_csr(body: bytes) -> x509.CertificateSigningRequest:
 
 
 def _check_names(csr: x509.CertificateSigningRequest, current: x509.Certificate) -> None:
-    if csr.subject.public_bytes() != current.subject.public_bytes():
+    subject = der.one(csr.tbs_certrequest_bytes).items[1].encoded
+    if subject != Certificate.read(current.public_bytes(Encoding.DER)).subject:
         raise _RefusedError("Subject field of CSR must match the current client certificate")
-    if _extension(csr.extensions, x509.SubjectAlternativeName) != _extension(
-        current.extensions, x509.SubjectAlternativeName
-    ):
+    names = Certificate.read(current.public_bytes(Encoding.DER)).extension("2.5.29.17")
+    if _extension(csr.extensions, x509.SubjectAlternativeName) != (names and names.value):
         raise _RefusedError("SubjectAltName field of CSR must match the current client certificate")
 
 

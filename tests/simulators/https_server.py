@@ -10,6 +10,7 @@ import socket
 import ssl
 import struct
 import threading
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
@@ -165,7 +166,7 @@ class HttpsServer(Listener):
         """Answer one request, or spoil it."""
         with self.state.lock:
             self.state.requests.append(request)
-        fault = self.state.faults.for_request(request.method, request.path) or Fault(request.method, request.path)
+        fault = self.fault_for(request) or Fault(request.method, request.path)
         self.stopping.wait(fault.delay)
         answer = Answer(500)
         if fault.does_work:
@@ -182,6 +183,10 @@ class HttpsServer(Listener):
             answer = Answer(answer.status, answer.body, {**answer.headers, **fault.headers})
         request.status = answer.status
         conversation.send(answer, cut=fault.cut)
+
+    def fault_for(self, request: RecordedRequest) -> Fault | None:
+        """Give the misbehaviour for this request, if there is any."""
+        return self.state.faults.for_request(request.method, request.path)
 
     def _spoil_connection(self, fault: Fault, connection: socket.socket) -> None:
         self.stopping.wait(fault.delay)
@@ -207,7 +212,9 @@ class _Conversation(BaseHTTPRequestHandler):
         self._number = number
         self._chain = connection._sslobj.get_unverified_chain() or []
         der = connection.getpeercert(binary_form=True) if self._chain else None
-        self._certificate = x509.load_der_x509_certificate(der) if der else None
+        with warnings.catch_warnings():  # of serial numbers that are none
+            warnings.simplefilter("ignore")
+            self._certificate = x509.load_der_x509_certificate(der) if der else None
         self._https = server
         super().__init__(connection, client, server)
 

@@ -8,19 +8,22 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from handler.crypto import ecies
+from handler.crypto.names import shown
 from handler.device.config_encrypted import LocalConfig
 from handler.device.configuration.configuration import CA_FILE, FILE, KEYS_OF_IDENTITY, TOKEN, Configuration, Value
-from handler.device.key_files import FileKeyStore
+from handler.device.key_files import REGISTER, FileKeyStore, refusal_by_openssl
 from handler.device.keystore import IdentityNames, KeyStore
 from handler.device.storage import FOLDER
 from handler.errors import RequestRefusedError
 from handler.inspection.effective_request import EffectiveRequest
-from handler.inspection.identity import read_identity
+from handler.inspection.identity import read_identity, token_of
 from handler.inspection.pin_safety import why_no_login
 from handler.journal.snapshot import Snapshot
 from handler.rotation.phases.enrolment import curve_of
 from handler.rotation.phases.preflight import CLOCK_TOLERANCE
 from hsm.curves import is_pair, shown_curve
+from hsm.errors import UnsupportedError
 
 from .result import OK, WARNING, Result, ok, problem, skipped, warning
 
@@ -43,7 +46,7 @@ class DeviceChecks:
         self.configured = configured
         self.asked = asked
         self.view = view
-        self.identity = read_identity(configured)
+        self.identity = read_identity(configured, log_in=True)
         self.store: KeyStore | None = None
         self.no_store = "the key in use cannot be used"
         """Why there is no store."""
@@ -56,6 +59,8 @@ class DeviceChecks:
         """Log out."""
         if self.store is not None:
             self.store.close()
+        elif self.identity.opened is not None:
+            self.identity.opened.close()
 
     @property
     def names(self) -> IdentityNames | None:
@@ -64,9 +69,9 @@ class DeviceChecks:
 
     def configuration(self) -> Iterator[Result]:
         """Say which file each value comes from, and where the new names would be written."""
-        for text in self.configured.problems:
-            yield problem("configuration", text)
-        yield from map(_value_finding, self.configured.values())
+        yield from (problem("configuration", str(each)) for each in self.configured.unsure())
+        yield from (warning("configuration", text) for text in self.configured.odd)
+        yield from (_value_finding(each) for each in self.configured.values() if not each.unread)
         if self.configured.sources_differ:
             yield problem("configuration", self.configured.sources_differ)
         if self.store_keys:
@@ -105,7 +110,7 @@ class DeviceChecks:
     def certificate(self) -> Iterator[Result]:
         """Look at the certificate in use."""
         identity = self.identity
-        if identity.problem and (identity.names is None or self.configured.problems):
+        if identity.problem and identity.names is None:
             yield skipped("certificate", "the configuration does not say which one is in use")
         elif identity.problem and identity.source == TOKEN and identity.pin is None:
             yield skipped("certificate", "the token cannot be looked at")
@@ -115,9 +120,14 @@ class DeviceChecks:
             return
         certificate, name = identity.certificate, identity.names.certificate
         curve = shown_curve(curve_of(certificate))
-        end = certificate.not_valid_after_utc
-        said = f"{name}: {certificate.subject.rfc4514_string()}, {curve}, valid until {end:%Y-%m-%d %H:%M} UTC"
-        left = end - datetime.now(UTC)
+        said = f"{name}: {shown(certificate.subject)}, {curve}, valid until {certificate.shown_end}"
+        if refusal := refusal_by_openssl(certificate):
+            yield problem("certificate", f"{said}: it {refusal}; {REGISTER}")
+            return
+        if certificate.end is None:
+            yield warning("certificate", f"{said}: nobody can say when to rotate; do it soon")
+            return
+        left = certificate.end - datetime.now(UTC)
         if left <= timedelta():
             yield problem("certificate", f"{said}: it has ended, servers refuse it; register the device anew")
         elif left < SOON:
@@ -129,11 +139,9 @@ class DeviceChecks:
         """Look whether the certificate is valid already."""
         now = datetime.now(UTC)
         certificate = self.identity.certificate
-        if certificate is not None and now < certificate.not_valid_before_utc - CLOCK_TOLERANCE:
-            begin = certificate.not_valid_before_utc
-            yield problem(
-                "clock", f"shows {now:%Y-%m-%d %H:%M} UTC, but the certificate begins {begin:%Y-%m-%d %H:%M}: set it"
-            )
+        if certificate is not None and certificate.begins_after(now + CLOCK_TOLERANCE):
+            begin = certificate.shown_begin
+            yield problem("clock", f"shows {now:%Y-%m-%d %H:%M} UTC, but the certificate begins {begin}: set it")
         else:
             yield ok("clock", f"shows {now:%Y-%m-%d %H:%M} UTC")
 
@@ -146,20 +154,21 @@ class DeviceChecks:
         if self.configured.source != TOKEN or config is None:
             self.no_store = "the configuration does not say where the key is"
             return
-        from handler.device.refused_pin import RefusedPin  # noqa: PLC0415
         from hsm.inventory import Inventory  # noqa: PLC0415 - only where a token is used
         from hsm.keystore import TokenKeyStore  # noqa: PLC0415
         from hsm.slots import ObjectId  # noqa: PLC0415
-        from hsm.token import Token  # noqa: PLC0415
 
         self.no_store = "the token is not open"
         Inventory(config.module, config.label).pin_state()
         yield ok("token", f"{config.label} is there (module {config.module})")
-        unsafe = why_no_login(config, storage)
+        if self.identity.refusal is not None:
+            raise self.identity.refusal
+        unsafe = None if self.identity.opened else why_no_login(config, storage)
         if unsafe is not None:
             yield (problem if unsafe.hopeless else warning)("token", unsafe.reason)
             return
-        token = Token(config.module, config.label, config.pin, None if storage is None else RefusedPin(storage))
+        # What the configuration lacks may have kept the look at the identity from the token.
+        token = self.identity.opened or token_of(config, storage)
         token.open()
         ids = [[ObjectId.parse(each) for each in part] for part in (self.asked.key_ids, self.asked.certificate_ids)]
         self.store, self.no_store = TokenKeyStore(token, *ids), UNUSABLE
@@ -202,17 +211,22 @@ class DeviceChecks:
         local = LocalConfig(storage / "config.encrypted", storage / FOLDER / "config.encrypted")
         local.check_replaceable()
         encrypted = local.has_encrypted_values()
-        if self.store.can_derive(self.names.key):
-            there = "its values are readable with this key" if encrypted else "nothing in it is encrypted"
-            if self.view.rotation is None:
+        there = "its values are readable with this key" if encrypted else "nothing in it is encrypted"
+        try:
+            if encrypted and self.view.rotation is None:
                 local.check_readable(key)
+            elif not ecies.is_usable(key):
+                yield problem("key", "it does not decrypt what was encrypted to it: register the device again")
+                return
             elif encrypted:  # in the middle of one it may be for the other key, and is seen to by that
                 there = "not looked at while a rotation is pending"
             yield ok("key", f"derives; config.encrypted: {there}")
-        elif encrypted:
-            yield problem("key", "this token cannot derive keys (ECDH), and config.encrypted holds encrypted values")
-        else:
-            yield warning("key", "this token cannot derive keys (ECDH): nothing may be encrypted to this device")
+        except UnsupportedError:
+            if encrypted:
+                said = "this token cannot derive keys (ECDH), and config.encrypted holds encrypted values"
+                yield problem("key", said)
+            else:
+                yield warning("key", "this token cannot derive keys (ECDH): nothing may be encrypted to this device")
 
     def rotation(self) -> Iterator[Result]:
         """Say what is pending."""
@@ -251,13 +265,15 @@ def _ca_finding(configured: Configuration) -> Result:
     if path is None:
         return skipped("CA file", f"{CA_FILE} is not set")
     try:
-        anchors = configured.anchors()
+        anchors, notes = configured.anchors()
     except RequestRefusedError as error:
         return problem("CA file", str(error))
-    ended = [each for each in anchors if each.not_valid_after_utc <= datetime.now(UTC)]
+    ended = [each for each in anchors if each.has_ended(datetime.now(UTC))]
     if ended:
         said = f"{path}: {len(ended)} of {len(anchors)} certificates have ended; put the new ones of the factory there"
         return (problem if len(ended) == len(anchors) else warning)("CA file", said)
+    if notes:
+        return warning("CA file", f"{path}: {len(anchors)} trusted; {'; '.join(notes)}; put them there again")
     return ok("CA file", f"{path}: {len(anchors)} trusted")
 
 

@@ -2,17 +2,15 @@
 
 import base64
 import logging
-import secrets
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import PublicKeyAlgorithmOID
 
 from handler.crypto import certificates, ecies
-from handler.crypto.certificates import NOTHING, CsrAttributes, spki_pem
+from handler.crypto.bag import certificates_in_pem
+from handler.crypto.csr import NOTHING, CsrAttributes, build_csr, spki_pem
+from handler.device.key_files import refusal_by_openssl
 from handler.errors import (
     AnswerError,
     CertificateRefusedError,
@@ -25,6 +23,8 @@ from handler.errors import (
 from handler.journal.rotation_state import RotationState
 from handler.rotation.context import Context
 from handler.servers.est import CSR_REFUSALS, EstClient
+from hsm.certificate import Certificate
+from hsm.errors import UnsupportedError
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +40,9 @@ def enrol(context: Context, state: RotationState) -> RotationState:
     state, key = _new_key(context, state, current)
     if state.certificate is None:
         state = _issued(context, state, current, key)
-    issued = x509.load_pem_x509_certificate((state.certificate or "").encode())
+    issued = Certificate.of_pem((state.certificate or "").encode())
     now = datetime.now(UTC)
-    if now < issued.not_valid_before_utc - certificates.CLOCK_SKEW:  # it was not when it was issued
+    if issued.begins_after(now + certificates.CLOCK_SKEW):  # it was not when it was issued
         raise ClockError(
             f"the clock shows {now:%Y-%m-%d %H:%M} UTC, before the certificate begins that was issued: it was set "
             "back; set it, or wait for network time"
@@ -53,24 +53,24 @@ def enrol(context: Context, state: RotationState) -> RotationState:
 
 
 def has_ended(state: RotationState) -> bool:
-    """Tell whether the new certificate ended before it was used: then the same key gets another."""
+    """Tell whether the new certificate ended, or is about to, before it was used: then the same key gets another."""
     if state.certificate is None:
         return False
-    return x509.load_pem_x509_certificate(state.certificate.encode()).not_valid_after_utc <= datetime.now(UTC)
+    return Certificate.of_pem(state.certificate.encode()).has_ended(datetime.now(UTC) + certificates.LEAST_LIFE)
 
 
 def _without_what_has_ended(context: Context, state: RotationState) -> RotationState:
     if not has_ended(state):
         return state
-    ended = x509.load_pem_x509_certificate((state.certificate or "").encode()).not_valid_after_utc
-    log.warning("the new certificate ended %s UTC, before it was used: another is asked for", f"{ended:%Y-%m-%d %H:%M}")
+    ended = Certificate.of_pem((state.certificate or "").encode())
+    log.warning("the new certificate ended %s, before it was used: another is asked for", ended.shown_end)
     state = replace(state, certificate=None, chain=())
     context.journal.record(state)
     return state
 
 
 def _new_key(
-    context: Context, state: RotationState, current: x509.Certificate
+    context: Context, state: RotationState, current: Certificate
 ) -> tuple[RotationState, ec.EllipticCurvePrivateKey]:
     """Make the new key and its CSR, or find those that this rotation has made already."""
     store = context.device.store
@@ -88,7 +88,7 @@ def _new_key(
 
 
 def _issued(
-    context: Context, state: RotationState, current: x509.Certificate, key: ec.EllipticCurvePrivateKey
+    context: Context, state: RotationState, current: Certificate, key: ec.EllipticCurvePrivateKey
 ) -> RotationState:
     with context.connections.est(state.request.est_server, state.old) as est:
         if state.csr is None:
@@ -104,16 +104,21 @@ def _issued(
             except ServerRefusedError as unable:
                 raise ServerRefusedError(f"{error}; beside that, {unable}", error.status) from error
             answer = _reenroll(context, state, est)
-    issued = certificates.pick_issued(answer, key.public_key())
-    certificates.check_clock(issued, now=datetime.now(UTC), server_time=est.server_time)
+    now = datetime.now(UTC)
+    issued = certificates.pick_issued(answer, key.public_key(), now, est.server_time or now)
+    certificates.check_clock(issued, now=now, server_time=est.server_time)
+    if problem := refusal_by_openssl(issued):
+        raise CertificateRefusedError(
+            f"the issued certificate {problem}; have the EST server's CA use SHA-256 or better"
+        )
     # Its issuer is looked for in the CA file only with /cacerts beside it: a CA may have got a new key.
-    certificates.check_issued(issued, current, key.public_key(), issuers=answer, now=datetime.now(UTC), tried=True)
-    state = replace(state, certificate=_pem(issued), chain=tuple(_pem(each) for each in answer if each != issued))
+    certificates.check_issued(issued, current, key.public_key(), issuers=answer, now=now, tried=True)
+    state = replace(state, certificate=issued.pem, chain=tuple(each.pem for each in answer if each != issued))
     context.journal.record(state)
     return state
 
 
-def _reenroll(context: Context, state: RotationState, est: EstClient) -> list[x509.Certificate]:
+def _reenroll(context: Context, state: RotationState, est: EstClient) -> list[Certificate]:
     """Send the CSR. An answer that cannot be read has cost a certificate: another is not asked for at once."""
     try:
         return est.reenroll(base64.b64decode(state.csr or ""))
@@ -140,55 +145,52 @@ def _record_csr(context: Context, state: RotationState, csr: str) -> RotationSta
 def _try(
     context: Context,
     state: RotationState,
-    current: x509.Certificate,
-    issued: x509.Certificate,
+    current: Certificate,
+    issued: Certificate,
     key: ec.EllipticCurvePrivateKey,
 ) -> None:
     """Try the new identity where that commits to nothing: ECIES here, TLS at the EST server. Never at the gateway.
 
     The same connection brings the CA certificates that the issuer is looked for in.
     """
-    if context.device.store.can_derive(state.new.key):
-        secret = secrets.token_bytes(16)
-        if ecies.decrypt(key, ecies.encrypt(key.public_key(), secret)) != secret:
+    try:
+        if not ecies.is_usable(key):
             raise CertificateRefusedError("the new key does not decrypt what was encrypted to it: it is not used")
+    except UnsupportedError as error:
+        log.info("%s", error)
     with context.connections.est(state.request.est_server, state.new) as est:
         try:
             authorities = est.cacerts()
         except ServerRefusedError as error:
-            begin = issued.not_valid_before_utc
-            if begin > datetime.now(UTC):
+            begin = issued.begin
+            if begin is not None and begin > datetime.now(UTC):
                 raise PendingError(f"the issued certificate is valid from {begin:%H:%M:%S} UTC", begin) from error
             raise CertificateRefusedError(f"the EST server does not take the certificate it issued: {error}") from error
         tried = est.certificate_requested is True
         if est.certificate_requested is False:
             log.warning("the EST server did not ask for a client certificate: the new one is not proved by it")
-    chain = [x509.load_pem_x509_certificate(text.encode()) for text in state.chain]
-    anchors = x509.load_pem_x509_certificates(context.device.config.ca_file.read_bytes())
+    chain = [Certificate.of_pem(text.encode()) for text in state.chain]
+    anchors, notes = certificates_in_pem(context.device.config.ca_file.read_bytes())
+    for note in notes:
+        log.warning("%s: %s", context.device.config.ca_file, note)
     issuers = [*chain, *(authorities or []), *anchors]
     now = datetime.now(UTC)
     for warning in certificates.check_issued(issued, current, key.public_key(), issuers=issuers, now=now, tried=tried):
         log.warning("%s", warning)
 
 
-def curve_of(certificate: x509.Certificate) -> ec.EllipticCurve:
+def curve_of(certificate: Certificate) -> ec.EllipticCurve:
     """Give the curve of the current key: the new one has the same. Raises RequestRefusedError."""
-    public_key = certificates.ec_key_of(certificate)
+    public_key = certificate.ec_key()
     if public_key is not None and isinstance(public_key.curve, (ec.SECP256R1, ec.SECP384R1)):
         return public_key.curve
-    kind = certificate.public_key_algorithm_oid
-    other = "RSA" if kind == PublicKeyAlgorithmOID.RSAES_PKCS1_v1_5 else kind.dotted_string
-    found = other if public_key is None else public_key.curve.name
+    found = certificate.kind_of_key if public_key is None else public_key.curve.name
     raise RequestRefusedError(
         f"the current certificate holds a key of another kind ({found}): expected P-256 or P-384; "
         "configuration values of this device cannot be encrypted to it, so it has to be registered anew"
     )
 
 
-def _csr(current: x509.Certificate, key: ec.EllipticCurvePrivateKey, wanted: CsrAttributes = NOTHING) -> str:
+def _csr(current: Certificate, key: ec.EllipticCurvePrivateKey, wanted: CsrAttributes = NOTHING) -> str:
     """Give the CSR as the journal keeps it."""
-    return base64.b64encode(certificates.build_csr(current, key, wanted)).decode()
-
-
-def _pem(certificate: x509.Certificate) -> str:
-    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+    return base64.b64encode(build_csr(current, key, wanted)).decode()

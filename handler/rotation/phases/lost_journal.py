@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from handler.crypto.certificates import holds_key
 from handler.crypto.encrypted_values import ConfigEntries, check_readable
+from handler.crypto.names import same
 from handler.device.keystore import IdentityNames
 from handler.device.storage import remove_whatever
 from handler.errors import FORESEEABLE, RefusedError, ServerRefusedError, describe, is_final
@@ -159,5 +159,5 @@ class LostJournal:
             key, certificate = store.find_key(spare.key), store.certificate(spare.certificate)
         except FORESEEABLE:
             return False
-        mine = certificate.subject == store.certificate(used.certificate).subject
-        return mine and key is not None and holds_key(certificate, key.public_key())
+        mine = same(certificate.subject, store.certificate(used.certificate).subject)
+        return mine and key is not None and certificate.holds(key.public_key())

@@ -1,17 +1,23 @@
 """Everything that can be refused before anything changes, on the device or on a server."""
 
+import contextlib
+import logging
 import os
 from datetime import UTC, datetime, timedelta
 
 from handler.crypto.encrypted_values import has_encrypted_values
 from handler.device.config_encrypted import LocalConfig
 from handler.device.device import Device
+from handler.device.key_files import REGISTER, refusal_by_openssl
 from handler.device.keystore import IdentityNames
 from handler.device.storage import FOLDER
 from handler.errors import PendingError, RequestRefusedError
 from handler.servers.connections import Connections
+from hsm.errors import UnsupportedError
 
 from .enrolment import curve_of
+
+log = logging.getLogger(__name__)
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
 
@@ -27,22 +33,28 @@ def check_before_anything_changes(device: Device, local_config: LocalConfig, con
     local_config.check_replaceable()
     key, certificate = device.identity(names)
     curve_of(certificate)
+    if problem := refusal_by_openssl(certificate):
+        raise RequestRefusedError(f"certificate {names.certificate} {problem}; {REGISTER}")
     now = datetime.now(UTC)
-    if now < certificate.not_valid_before_utc - CLOCK_TOLERANCE:
+    if certificate.begins_after(now + CLOCK_TOLERANCE):
         raise PendingError(
             f"the clock shows {now:%Y-%m-%d %H:%M} UTC, but the current certificate is valid from "
-            f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC: expected the right time, so this waits "
+            f"{certificate.shown_begin}: expected the right time, so this waits "
             "for the clock to be set",
-            certificate.not_valid_before_utc,
+            certificate.begin,
         )
     new = device.store.unused(names)
-    if device.store.can_derive(names.key):
+    with contextlib.suppress(UnsupportedError):  # a value that it decrypts shows that it can derive
         local_config.check_readable(key)
-    elif local_config.has_encrypted_values() or has_encrypted_values(connections.gateway(names).device_config()):
+    if device.store.can_derive(names.key):
+        return new
+    if local_config.has_encrypted_values() or has_encrypted_values(connections.gateway(names).device_config()):
         raise RequestRefusedError(
             "this token cannot derive keys (ECDH, CKM_ECDH1_DERIVE), and this device's configuration holds encrypted "
             "values: expected a token that can, or a configuration with nothing encrypted; nothing was changed"
         )
+    for odd in (*device.sota.problems, *device.sota.odd):
+        log.warning("%s", odd)
     return new
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from handler.crypto import encrypted_values
-from handler.crypto.certificates import spki_pem
+from handler.crypto.csr import spki_pem
 from handler.device.keystore import IdentityNames
 from handler.errors import FORESEEABLE, OfflineError, ServerRefusedError, describe, is_final, until
 from handler.journal.pending import COMPLETED
@@ -95,7 +95,7 @@ def _is_over(context: Context, names: IdentityNames, error: ServerRefusedError) 
     """Tell whether a refusal says that the certificate of these names is no longer taken: revoked, or ended."""
     if error.status is None:
         return True
-    ended = context.device.store.certificate(names.certificate).not_valid_after_utc <= datetime.now(UTC)
+    ended = context.device.store.certificate(names.certificate).has_ended(datetime.now(UTC))
     return ended and error.status in CERTIFICATE_REFUSALS
 
 
@@ -141,6 +141,7 @@ def switch(context: Context, state: RotationState) -> None:
     device = context.device
     if device.names_in_use(state.new) != state.new:
         device.identity(state.new)
+        device.store.check(state.new)
         device.switch(state.new)
     settle(context, state)
 

@@ -22,13 +22,12 @@ import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from handler.crypto import bounded_json
-from handler.crypto.certificates import holds_key, spki_pem
+from handler.crypto.csr import spki_pem
 from handler.device.device import Device
 from handler.device.keystore import IdentityNames
 from handler.device.request import RotationRequest, checked_request
@@ -39,6 +38,7 @@ from handler.journal.journal import Journal
 from handler.journal.pending import LOCKED
 from handler.journal.rotation_state import SWITCHED, RotationState
 from handler.rotation.context import Context
+from hsm.certificate import Certificate
 from hsm.errors import ObjectConflictError, ObjectMissingError, UnsupportedError
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,6 @@ UNUSABLE = (
     ValueError,
     TypeError,
     UnsupportedAlgorithm,
-    x509.InvalidVersion,
 )
 """What says that a key or certificate that fioconfig left cannot be gone on with."""
 
@@ -196,12 +195,12 @@ def _state(device: Device, left: Left) -> RotationState | None:
         new = device.store.canonical(IdentityNames(left.new_key, left.new_certificate))
         certificate = device.store.certificate(new.certificate)
     else:
-        certificate = x509.load_pem_x509_certificate(left.new_certificate.encode())
+        certificate = Certificate.of_pem(left.new_certificate.encode())
         new = current
         if not _is_in_use(device, current, certificate):
             new = device.store.canonical(_store_files(device.storage, left, certificate))
     key = device.store.find_key(new.key)
-    if key is None or not holds_key(certificate, key.public_key()):
+    if key is None or not certificate.holds(key.public_key()):
         return None
     switched = current == new
     return RotationState(
@@ -211,7 +210,7 @@ def _state(device: Device, left: Left) -> RotationState | None:
         step=SWITCHED if switched and left.step >= SWITCHED else min(left.step, LOCKED),
         announced=left.step > 0,  # the next step may have been cut off
         public_key=spki_pem(key.public_key()),
-        certificate=certificate.public_bytes(serialization.Encoding.PEM).decode(),
+        certificate=certificate.pem,
     )
 
 
@@ -225,17 +224,17 @@ def _other(device: Device, left: Left, new: IdentityNames) -> IdentityNames:
     return next(each for each in candidates if each.key != new.key and each.certificate != new.certificate)
 
 
-def _is_in_use(device: Device, current: IdentityNames, certificate: x509.Certificate) -> bool:
+def _is_in_use(device: Device, current: IdentityNames, certificate: Certificate) -> bool:
     """Tell whether fioconfig has pointed sota.toml at the new identity already, under file names of its own."""
     return device.store.certificate(current.certificate) == certificate
 
 
-def _store_files(storage: Path, left: Left, certificate: x509.Certificate) -> IdentityNames:
+def _store_files(storage: Path, left: Left, certificate: Certificate) -> IdentityNames:
     """Give the new key and certificate their files, 0600. Raises RefusedError where they do not belong together."""
     key = serialization.load_pem_private_key(left.new_key.encode(), None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise RefusedError(f"{NAME} holds a new key that is not an EC key")
-    if not holds_key(certificate, key.public_key()):
+    if not certificate.holds(key.public_key()):
         raise RefusedError(f"{NAME} holds a new certificate that is for another key than the new one")
     number = hashlib.sha256(spki_pem(key.public_key()).encode()).hexdigest()[:10]
     names = IdentityNames(str(storage / f"pkey.{number}.pem"), str(storage / f"client.{number}.pem"))

@@ -9,14 +9,18 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key, pkcs7
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
-from handler.crypto.certificates import build_csr, check_issued, holds_key, pick_issued, spki_der, spki_pem
+from handler.crypto import certificates, csr
+from handler.crypto.bag import certificates_in
+from handler.crypto.csr import spki_der, spki_pem
 from handler.errors import CertificateRefusedError, PendingError, RequestRefusedError
 from handler.rotation.phases.enrolment import curve_of
-from tests.authority import DAY, Authority, device_name, key_usage
+from hsm.certificate import Certificate
+from tests.authority import DAY, Authority, device_name, key_usage, read
+from tests.odd_certificates import with_field
 
 EST = json.loads((Path(__file__).parents[2] / "data" / "est.json").read_text())
 WIRE = json.loads((Path(__file__).parents[2] / "data" / "wire.json").read_text())
@@ -28,11 +32,26 @@ CURRENT = CA.issue(ec.generate_private_key(ec.SECP256R1()).public_key())
 
 
 def check(issued, current=CURRENT, issuers=(CA.certificate,), now=NOW):
-    return check_issued(issued, current, KEY.public_key(), issuers=issuers, now=now)
+    issuers = [read(each) for each in issuers]
+    return certificates.check_issued(read(issued), read(current), KEY.public_key(), issuers=issuers, now=now)
+
+
+def build_csr(current, key):
+    return csr.build_csr(read(current), key)
+
+
+def pick(bag, now=NOW):
+    return certificates.pick_issued([read(each) for each in bag], KEY.public_key(), now)
 
 
 def issue(**arguments):
     return CA.issue(KEY.public_key(), **arguments)
+
+
+def with_times(validity):
+    """Give an issued certificate with other times, and a signature that does not fit them."""
+    good = read(issue())
+    return Certificate.read(with_field(good.der, "validity", validity))
 
 
 # The CSR
@@ -61,8 +80,8 @@ def test_subject_is_repeated_byte_for_byte(kind):
             x509.NameAttribute(NameOID.DOMAIN_COMPONENT, "example"),
         ]
     )
-    csr = x509.load_der_x509_csr(build_csr(issue(subject=name), KEY))
-    assert csr.subject.public_bytes() == name.public_bytes()
+    request = x509.load_der_x509_csr(build_csr(issue(subject=name), KEY))
+    assert request.subject.public_bytes() == name.public_bytes()
 
 
 @pytest.mark.parametrize("critical", [False, True])
@@ -75,17 +94,17 @@ def test_alternative_names_are_repeated_with_their_criticality(critical):
             x509.OtherName(ObjectIdentifier("1.2.3"), b"\x0c\x01x"),
         ]
     )
-    csr = x509.load_der_x509_csr(build_csr(issue(extensions=[(san, critical)]), KEY))
-    extension = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    request = x509.load_der_x509_csr(build_csr(issue(extensions=[(san, critical)]), KEY))
+    extension = request.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     assert extension.value.public_bytes() == san.public_bytes()
     assert extension.critical is critical
 
 
 def test_csr_of_a_p384_key_is_signed_with_sha256_as_the_est_server_asks():
     key = ec.generate_private_key(ec.SECP384R1())
-    csr = x509.load_der_x509_csr(build_csr(CURRENT, key))
-    assert isinstance(csr.signature_hash_algorithm, hashes.SHA256)
-    assert csr.is_signature_valid
+    request = x509.load_der_x509_csr(build_csr(CURRENT, key))
+    assert isinstance(request.signature_hash_algorithm, hashes.SHA256)
+    assert request.is_signature_valid
 
 
 def test_key_on_another_curve_gets_no_csr():
@@ -97,29 +116,29 @@ def test_key_on_another_curve_gets_no_csr():
     ("known", "unheard_of", "named"),
     [
         ("06072a8648ce3d0201", "06072a8648ce3d0209", "1.2.840.10045.2.9"),
-        ("06082a8648ce3d030107", "06082a8648ce3d030177", "1.2.840.10045.2.1"),
+        ("06082a8648ce3d030107", "06082a8648ce3d030177", "1.2.840.10045.3.1.119"),
     ],
     ids=["kind", "curve"],
 )
 def test_a_certificate_of_a_key_that_nobody_knows_is_refused_by_name(known, unheard_of, named):
     der = CURRENT.public_bytes(Encoding.DER)
-    strange = x509.load_der_x509_certificate(der.replace(bytes.fromhex(known), bytes.fromhex(unheard_of)))
-    assert not holds_key(strange, KEY.public_key())
+    strange = Certificate.read(der.replace(bytes.fromhex(known), bytes.fromhex(unheard_of)))
+    assert not strange.holds(KEY.public_key())
     with pytest.raises(RequestRefusedError, match=named):
         curve_of(strange)
 
 
-def test_alternative_name_that_cannot_be_read_is_refused():
+def test_alternative_name_that_cannot_be_read_is_repeated_byte_for_byte():
     broken = x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, b"\x30\x03\x82\x05x")
-    with pytest.raises(RequestRefusedError, match="register the device anew"):
-        build_csr(issue(extensions=[(broken, False)]), KEY)
+    request = build_csr(issue(extensions=[(broken, False)]), KEY)
+    assert b"\x06\x03\x55\x1d\x11\x04\x05" + broken.value in request
 
 
-def test_subject_that_cannot_be_read_is_refused():
+def test_subject_that_cannot_be_read_is_repeated_byte_for_byte():
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "device-1", _type=_ASN1Type.T61String)])
     der = issue(subject=name).public_bytes(Encoding.DER).replace(b"device-1", b"\xe4evice-1")
-    with pytest.raises(RequestRefusedError, match="register the device anew"):
-        build_csr(x509.load_der_x509_certificate(der), KEY)
+    current = Certificate.read(der)
+    assert name.public_bytes().replace(b"device-1", b"\xe4evice-1") in csr.build_csr(current, KEY)
 
 
 # Public keys
@@ -140,40 +159,53 @@ def test_issued_certificate_is_picked_by_its_key_in_any_order():
     bag = [CA.certificate, issued, CURRENT]
     for _ in bag:
         bag.append(bag.pop(0))
-        assert pick_issued(bag, KEY.public_key()) == issued
+        assert pick(bag) == read(issued)
 
 
-def test_latest_of_several_for_the_same_key_is_picked():
-    older, newer = issue(start=NOW - 10 * DAY), issue(start=NOW - DAY)
-    assert pick_issued([newer, older], KEY.public_key()) == newer
-    assert pick_issued([older, newer], KEY.public_key()) == newer
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [(30 * DAY, 400 * DAY), (-40 * DAY, -DAY), (-DAY, 30 * MINUTE), (-10 * DAY, 20 * DAY), (3 * MINUTE, 400 * DAY)],
+    ids=["next month's", "an ended one", "one that ends soon", "an older one", "one of a clock ahead"],
+)
+def test_of_several_for_the_same_key_the_one_that_is_valid_now_is_picked(start, end):
+    good, other = issue(start=NOW - 2 * DAY, end=NOW + 90 * DAY), issue(start=NOW + start, end=NOW + end)
+    assert pick([good, other]) == pick([other, good]) == read(good)
+    assert check(good) == [
+        f"the issued certificate ends on {NOW + 90 * DAY:%Y-%m-%d} already, before the current one does"
+    ]
+
+
+def test_of_several_the_one_with_times_that_can_be_held_is_picked():
+    good, other = issue(), with_times(b"0\x22\x18\x0f00000101000000Z\x18\x0f20991231235959Z")
+    assert certificates.pick_issued([other, read(good)], KEY.public_key(), NOW) == read(good)
 
 
 @pytest.mark.parametrize("bag", [[], [CA.certificate, CURRENT]])
 def test_answer_without_a_certificate_for_the_key_is_refused(bag):
     with pytest.raises(CertificateRefusedError, match=f"none of the {len(bag)}"):
-        pick_issued(bag, KEY.public_key())
+        pick(bag)
 
 
 def test_certificate_of_another_kind_of_key_is_passed_over():
     other = CA.issue(rsa.generate_private_key(65537, 2048).public_key())
-    assert not holds_key(other, KEY.public_key())
-    assert pick_issued([other, issue()], KEY.public_key())
+    assert not read(other).holds(KEY.public_key())
+    assert pick([other, issue()])
 
 
 # What is refused
 
 
 def test_answer_of_the_reference_server_passes():
-    current = x509.load_pem_x509_certificate(EST["current_certificate_pem"].encode())
+    current, authority, root = (
+        Certificate.of_pem(EST[name].encode())
+        for name in ("current_certificate_pem", "device_ca_pem", "factory_root_pem")
+    )
     key = load_pem_private_key(EST["new_key_pem"].encode(), None).public_key()
-    answer = pkcs7.load_der_pkcs7_certificates(base64.b64decode(EST["simplereenroll"]["body"]))
-    issued = pick_issued(answer, key)
-    authority = x509.load_pem_x509_certificate(EST["device_ca_pem"].encode())
-    root = x509.load_pem_x509_certificate(EST["factory_root_pem"].encode())
-    now = issued.not_valid_before_utc + MINUTE
-    assert check_issued(issued, current, key, issuers=[root, authority], now=now) == []
-    (warning,) = check_issued(issued, current, key, issuers=[root], now=now)
+    answer, notes = certificates_in(base64.b64decode(EST["simplereenroll"]["body"]))
+    issued = certificates.pick_issued(answer, key, NOW)
+    now = issued.begin + MINUTE
+    assert certificates.check_issued(issued, current, key, issuers=[root, authority], now=now) == notes == []
+    (warning,) = certificates.check_issued(issued, current, key, issuers=[root], now=now)
     assert "no certificate of the issuer" in warning
 
 
@@ -192,11 +224,9 @@ def test_certificate_for_another_key_is_refused():
         device_name(uuid="another-device"),
         device_name(factory="another"),
         x509.Name(list(device_name())[::-1]),
-        x509.Name(
-            [x509.NameAttribute(each.oid, each.value, _type=_ASN1Type.PrintableString) for each in device_name()]
-        ),
+        x509.Name([*device_name(), *device_name()]),
     ],
-    ids=["other device", "other factory", "other order", "other string type"],
+    ids=["other device", "other factory", "other order", "twice"],
 )
 def test_certificate_for_another_subject_is_refused(subject):
     with pytest.raises(CertificateRefusedError, match="Subject"):
@@ -295,7 +325,6 @@ def test_unknown_issuer_is_warned_of():
 @pytest.mark.parametrize(
     "oid",
     [
-        x509.SubjectAlternativeName.oid,
         x509.KeyUsage.oid,
         x509.ExtendedKeyUsage.oid,
         x509.BasicConstraints.oid,
@@ -310,9 +339,17 @@ def test_malformed_extension_is_refused(oid):
         check(issue(extensions=[(broken, False)], **arguments))
 
 
+def test_alternative_name_that_nobody_needs_is_warned_of_where_it_cannot_be_read():
+    broken = x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, b"\x30\x7fgarbage")
+    (warning,) = check(issue(extensions=[(broken, False)]))
+    assert "subjectAltName of the issued certificate cannot be read" in warning
+    with pytest.raises(CertificateRefusedError, match="another subjectAltName"):
+        check(issue(extensions=[(broken, False)]), CA.issue(CURRENT.public_key(), san=[x509.DNSName("a")]))
+
+
 def test_extension_that_is_there_twice_is_refused():
     placeholder = x509.UnrecognizedExtension(ObjectIdentifier("2.5.29.99"), b"\x05\x00")
     der = issue(extensions=[(placeholder, False)]).public_bytes(Encoding.DER)
     twice = x509.load_der_x509_certificate(der.replace(b"\x55\x1d\x63", b"\x55\x1d\x0f"))
-    with pytest.raises(CertificateRefusedError, match="malformed"):
+    with pytest.raises(CertificateRefusedError, match=r"keyUsage of the issued certificate is malformed .*twice"):
         check(twice)

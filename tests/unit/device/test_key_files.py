@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 from handler.device.key_files import FileKeyStore
 from handler.device.keystore import IdentityNames
 from handler.errors import RequestRefusedError
-from tests.authority import Authority
+from tests.authority import Authority, read
 
 CA = Authority()
 P256 = ec.SECP256R1()
@@ -53,7 +53,7 @@ def rotated(store, current=IdentityNames("a", "b")):  # noqa: B008 - immutable
     names = store.unused(current)
     key = store.generate(names.key, P256)
     certificate = CA.issue(key.public_key())
-    store.store_certificate(names.certificate, certificate)
+    store.store_certificate(names.certificate, read(certificate))
     return names, key, certificate
 
 
@@ -138,8 +138,8 @@ def test_new_key_is_private_and_comes_back(store, curve):
 
 def test_stored_certificate_is_private_and_comes_back(store):
     names, _, certificate = rotated(store)
-    store.store_certificate(names.certificate, certificate)
-    assert store.certificate(names.certificate) == certificate
+    store.store_certificate(names.certificate, read(certificate))
+    assert store.certificate(names.certificate) == read(certificate)
     assert stat.S_IMODE(Path(names.certificate).stat().st_mode) == 0o600
 
 
@@ -183,7 +183,7 @@ def test_missing_files_are_refused_by_their_names(store, tmp_path):
 
 def test_first_certificate_of_a_file_counts(store, tmp_path):
     names, _, certificate = provisioned(tmp_path, chain=[CA.certificate])
-    assert store.certificate(names.certificate) == certificate
+    assert store.certificate(names.certificate) == read(certificate)
 
 
 @pytest.mark.parametrize("content", [b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
@@ -207,7 +207,7 @@ def test_provisioned_files_are_kept(store, tmp_path, end):
     names, key, certificate = provisioned(tmp_path)
     getattr(store, end)(names)
     assert store.key(names.key).private_numbers() == key.private_numbers()
-    assert store.certificate(names.certificate) == certificate
+    assert store.certificate(names.certificate) == read(certificate)
 
 
 def test_files_outside_of_the_storage_folder_are_kept(store, tmp_path):
@@ -231,9 +231,9 @@ def test_provisioned_files_are_never_overwritten(store, tmp_path):
     with pytest.raises(ValueError, match="not overwritten"):
         store.generate(names.key, P256)
     with pytest.raises(ValueError, match="not overwritten"):
-        store.store_certificate(names.certificate, CA.certificate)
+        store.store_certificate(names.certificate, read(CA.certificate))
     assert store.key(names.key).private_numbers() == key.private_numbers()
-    assert store.certificate(names.certificate) == certificate
+    assert store.certificate(names.certificate) == read(certificate)
 
 
 def test_keys_in_files_can_derive(store):
@@ -265,7 +265,7 @@ def test_authenticating_leaves_no_descriptor_open(store, tmp_path):
 
 def test_key_of_another_certificate_is_refused_with_both_names(store):
     names, _, _ = rotated(store)
-    store.store_certificate(names.certificate, CA.certificate)
+    store.store_certificate(names.certificate, read(CA.certificate))
     with pytest.raises(RequestRefusedError, match="do not belong together") as caught:
         store.authenticate(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), names)
     assert names.key in str(caught.value)

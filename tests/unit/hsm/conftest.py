@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hsm.keystore import TokenKeyStore
 from hsm.slots import parse_ids
 from hsm.token import Token
+from tests.authority import read
 from tests.softhsm import make_token, remove_token
 
 from .handshakes import Authority, Server, SoftwareKey, client_context
@@ -56,7 +57,7 @@ def device(authority):
     store = TokenKeyStore(Token(token.module, token.label, token.pin), parse_ids("01,07", "P"), parse_ids("03,09", "C"))
     for key_id, certificate_id, curve in (("01", "03", ec.SECP256R1()), ("07", "09", ec.SECP384R1())):
         public = store.generate(key_id, curve).public_key()
-        store.store_certificate(certificate_id, authority.issue(f"device {key_id}", "intermediate", public))
+        store.store_certificate(certificate_id, read(authority.issue(f"device {key_id}", "intermediate", public)))
     yield store
     store.close()
     remove_token(token)

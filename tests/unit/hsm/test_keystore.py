@@ -20,6 +20,7 @@ from hsm.errors import ObjectConflictError, ObjectMissingError, TokenError, Unsu
 from hsm.keystore import TokenKeyStore
 from hsm.slots import parse_ids
 from hsm.token import Token
+from tests.authority import read
 from tests.softhsm import (
     TokenFixture,
     add_certificate,
@@ -85,7 +86,7 @@ def rotate(store, current):
     """Do what a rotation does with its store."""
     names = store.unused(current)
     key = store.generate(names.key, store.key(current.key).curve)
-    store.store_certificate(names.certificate, issue(key.public_key()))
+    store.store_certificate(names.certificate, read(issue(key.public_key())))
     store.retire(current)
     return names
 
@@ -201,7 +202,7 @@ def test_what_is_not_ours_is_not_destroyed_without_asking_either(device, strange
     refusals = 0
     for act in (
         lambda: device.store.generate("07", P256),
-        lambda: device.store.store_certificate("09", _some_certificate()),
+        lambda: device.store.store_certificate("09", read(_some_certificate())),
     ):
         try:
             act()
@@ -234,7 +235,7 @@ def test_one_list_for_both_kinds_of_ids_is_worked_with(device):
     store = device.with_ids("01,03", "03,01")
     assert store.unused(CURRENT) == IdentityNames("03", "01")
     store.generate("03", P256)
-    store.store_certificate("01", _some_certificate())
+    store.store_certificate("01", read(_some_certificate()))
     assert device.ids("CERTIFICATE") == [("01", "client"), ("03", "client")]
     assert device.ids("PRIVATE_KEY") == [("01", "tls"), ("03", "tls")]
 
@@ -287,24 +288,24 @@ def test_no_pair_is_no_key(device):
 
 def test_a_certificate_can_be_stored_again(device):
     certificate = _some_certificate()
-    device.store.store_certificate("09", certificate)
+    device.store.store_certificate("09", read(certificate))
     before = objects(device.token)
-    device.store.store_certificate("09", certificate)
+    device.store.store_certificate("09", read(certificate))
     assert objects(device.token) == before
-    assert device.store.certificate("09") == certificate
+    assert device.store.certificate("09") == read(certificate)
 
 
 def test_a_certificate_of_an_earlier_rotation_is_replaced(device):
     add_certificate(device.token, 9, _some_certificate())
     add_certificate(device.token, 9, _some_certificate())
     certificate = _some_certificate()
-    device.store.store_certificate("09", certificate)
-    assert device.store.certificate("09") == certificate
+    device.store.store_certificate("09", read(certificate))
+    assert device.store.certificate("09") == read(certificate)
 
 
 def test_a_stored_certificate_has_subject_issuer_and_serial_number(device):
     certificate = _some_certificate()
-    device.store.store_certificate("09", certificate)
+    device.store.store_certificate("09", read(certificate))
     with opened(device.token) as session:
         (item,) = session.get_objects({Attribute.CLASS: ObjectClass.CERTIFICATE, Attribute.ID: b"\x09"})
         assert item[Attribute.SUBJECT] == certificate.subject.public_bytes()
@@ -351,7 +352,7 @@ def test_the_identity_in_use_cannot_be_destroyed(device, name):
         lambda: store.generate(name, P256),
         lambda: store.discard(IdentityNames(name, "09")),
         lambda: store.discard(IdentityNames("07", "03")),
-        lambda: store.store_certificate("03", _some_certificate()),
+        lambda: store.store_certificate("03", read(_some_certificate())),
     ):
         with pytest.raises(ObjectConflictError, match="in use"):
             act()

@@ -16,6 +16,7 @@ from hsm.keystore import TokenKeyStore
 from hsm.slots import parse_ids
 from hsm.tls import TlsBindingError, on_certificate_request, present_leaf_only, signing_error, use_private_key
 from hsm.token import Token
+from tests.authority import read
 from tests.softhsm import make_token, remove_token
 
 from .handshakes import SoftwareKey, client_context, connect
@@ -151,7 +152,7 @@ def test_a_token_error_inside_a_handshake_names_the_operation(authority, server,
     fixture = make_token()
     store = TokenKeyStore(Token(fixture.module, fixture.label, fixture.pin), parse_ids("01,07", "P"), ())
     public = store.generate("01", ec.SECP256R1()).public_key()
-    store.store_certificate("03", authority.issue("short-lived", "intermediate", public))
+    store.store_certificate("03", read(authority.issue("short-lived", "intermediate", public)))
     store.authenticate(context, IdentityNames("01", "03"))
     store.discard(IdentityNames("01", "03"))
     with pytest.raises(ssl.SSLError):
@@ -169,7 +170,7 @@ def test_a_certificate_of_another_key_is_refused(context, certificate):
 
 
 def test_a_certificate_that_is_none_is_refused(context, key):
-    with pytest.raises(ValueError, match=r"(?i)parse"):
+    with pytest.raises(ValueError, match="cut off"):
         use_private_key(context, b"nonsense", key)
 
 

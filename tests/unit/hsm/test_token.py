@@ -173,6 +173,7 @@ def test_an_error_names_operation_token_and_what_to_do(token):
         (pkcs11.exceptions.MechanismInvalid(), UnsupportedError),
         (pkcs11.exceptions.FunctionNotSupported(), UnsupportedError),
         (pkcs11.exceptions.MultipleObjectsReturned(), ObjectConflictError),
+        (pkcs11.PKCS11Error("Unmapped error code 0x1b"), ObjectConflictError),
         (pkcs11.PKCS11Error("Unmapped error code 0x68"), UnsupportedError),
         (pkcs11.PKCS11Error("Unmapped error code 0x80000001"), TokenError),
         (pkcs11.exceptions.GeneralError(), TokenError),

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handler.crypto.certificates import build_csr, spki_pem
+from handler.crypto.csr import build_csr, spki_pem
 from handler.device.keystore import IdentityNames
 from handler.device.request import RotationRequest
 from handler.errors import PendingError
@@ -25,6 +25,7 @@ from handler.journal.records import replace_all
 from handler.journal.rotation_state import Content, RotationState
 from handler.journal.snapshot import Snapshot
 from tests import journal as journals
+from tests.authority import read
 from tests.simulators.device import REPOSITORY
 from tests.simulators.pki import FactoryPki, certificate_pem
 
@@ -47,7 +48,7 @@ def rotation():
         new=IdentityNames("07", "09"),
         step=2,
         public_key=spki_pem(key.public_key()),
-        csr=base64.b64encode(build_csr(certificate, key)).decode(),
+        csr=base64.b64encode(build_csr(read(certificate), key)).decode(),
         certificate=certificate_pem(certificate).decode(),
         chain=(certificate_pem(certificate).decode(),),
     )

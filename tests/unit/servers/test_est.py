@@ -13,7 +13,7 @@ from handler.crypto.certificates import check_issued, pick_issued
 from handler.errors import AnswerError, CertificateRefusedError, PendingError
 from handler.servers.est import certificates_of
 from handler.servers.response import Answer
-from tests.authority import Authority
+from tests.authority import Authority, read
 from tests.simulators.certs_only import certs_only
 
 TYPE = {"Content-Type": "application/pkcs7-mime"}
@@ -53,7 +53,7 @@ def test_certificates_are_read_in_their_order_with_blanks_and_armour_anywhere(ba
     text = "".join(pieces)
     if armour:
         text = f"-----BEGIN PKCS7-----\n{text}\n-----END PKCS7-----\n"
-    assert certificates_of(answer(text.encode(), content_type)) == bag
+    assert certificates_of(answer(text.encode(), content_type)) == [read(each) for each in bag]
 
 
 @settings(deadline=None, database=None, max_examples=200)
@@ -77,13 +77,15 @@ def test_a_spoilt_certificate_is_refused_or_as_it_was(place, byte):
     with contextlib.suppress(AnswerError, CertificateRefusedError, PendingError):
         issued = pick_issued(certificates_of(answer(base64.b64encode(bytes(bag)))), KEY)
         # A name of another issuer is only warned of: nobody's key is at hand to check it.
-        warned = check_issued(issued, ISSUED, KEY, issuers=[CA.certificate], now=CA.now)
-        assert warned or issued.tbs_certificate_bytes == ISSUED.tbs_certificate_bytes
+        warned = check_issued(issued, read(ISSUED), KEY, issuers=[read(CA.certificate)], now=CA.now)
+        assert warned or issued.tbs == ISSUED.tbs_certificate_bytes
 
 
 @pytest.mark.parametrize("content_type", ["", "text/html", "application/pkcs10", "application/pkcs7"])
 def test_certificates_are_what_they_are_whatever_their_content_type(content_type):
-    assert certificates_of(answer(base64.b64encode(certs_only(CERTIFICATES)), content_type)) == CERTIFICATES
+    assert certificates_of(answer(base64.b64encode(certs_only(CERTIFICATES)), content_type)) == [
+        read(each) for each in CERTIFICATES
+    ]
 
 
 def test_a_bag_without_certificates_is_refused():

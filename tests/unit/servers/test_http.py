@@ -18,8 +18,9 @@ from handler.errors import (
     ServerRefusedError,
 )
 from handler.servers import http
+from handler.servers.deadline import Deadline
 from handler.servers.http import HttpClient, Limits
-from handler.servers.transport import Deadline
+from hsm.stopwatch import TOKENS
 from tests.simulators import https_server
 from tests.simulators.pki import load_identity
 
@@ -44,6 +45,20 @@ def test_deadline_counts_down_to_nothing():
     assert deadline.remaining <= 60
     assert Deadline(0).remaining == 0
     assert Deadline(-1).remaining == 0
+
+
+def test_what_a_token_takes_does_not_count_against_the_time_for_the_network():
+    deadline = Deadline(60)
+    TOKENS.start()
+    begun, before = time.monotonic(), deadline.remaining
+    while time.monotonic() < begun + 0.05:
+        pass
+    assert abs(before - deadline.remaining) < 0.01
+    TOKENS.stop()
+    left, begun = deadline.remaining, time.monotonic()
+    while time.monotonic() < begun + 0.05:
+        pass
+    assert deadline.remaining <= left - 0.05
 
 
 # What is sent

@@ -1,0 +1,169 @@
+"""Names of certificates (RFC 5280 §4.1.2.4, §4.2.1.6): compared by value, shown to people, never re-encoded.
+
+Two Names are equal by value if the same attributes stand in the same RDNs in the same order (RFC 5280 §7.1). Texts are
+compared whatever their string type, after Unicode's NFKC, without regard to letter case and to white space at the ends,
+and with white space in between as one blank (RFC 4518 §2; what that document prohibits is not looked for).
+What is no text is compared byte for byte.
+"""
+
+import ipaddress
+import unicodedata
+from dataclasses import dataclass
+
+from hsm import der
+
+_LATIN = "latin-1"  # T61String as OpenSSL takes it; the others are ASCII, and hold Latin-1 where they are wrong
+_ENCODINGS = {12: "utf-8", 28: "utf-32-be", 30: "utf-16-be"} | dict.fromkeys((18, 19, 20, 22, 26, 27), _LATIN)
+"""Tags of UTF8String, UniversalString and BMPString; Numeric-, Printable-, T61-, IA5-, Visible- and GeneralString."""
+_SHOWN_TYPES = {
+    "2.5.4.3": "CN",
+    "2.5.4.6": "C",
+    "2.5.4.7": "L",
+    "2.5.4.8": "ST",
+    "2.5.4.9": "STREET",
+    "2.5.4.10": "O",
+    "2.5.4.11": "OU",
+    "0.9.2342.19200300.100.1.1": "UID",
+    "0.9.2342.19200300.100.1.25": "DC",
+}
+_ESCAPED = '\\"+,;<>'
+_COMMON_NAME = der.oid("2.5.4.3")
+_EMAIL, _DNS, _DIRECTORY, _URI, _ADDRESS = 0x81, 0x82, 0xA4, 0x86, 0x87
+MAX_SHOWN = 400
+"""Characters of a name that are shown."""
+
+
+def same(one: bytes, other: bytes) -> bool:
+    """Tell whether two Names (DER) are equal by value. A Name that cannot be read is equal to the same bytes alone."""
+    if one == other:
+        return True
+    try:
+        return _value(one) == _value(other)
+    except ValueError:
+        return False
+
+
+def shown(name: bytes) -> str:
+    """Give a Name as RFC 4514 has it; what no console should show, or what is no text of its type, is replaced."""
+    try:
+        parts = [
+            "+".join(_shown_attribute(attribute) for attribute in rdn.items)
+            for rdn in reversed(der.one(name, der.SEQUENCE).items)
+        ]
+    except ValueError:
+        return f"(unreadable, {len(name)} bytes)"
+    return _cut(",".join(parts))
+
+
+def common_name(name: bytes) -> str:
+    """Give the first common name of a Name; empty where it has none."""
+    try:
+        for rdn in der.one(name, der.SEQUENCE).items:
+            for attribute in rdn.items:
+                kind, value = _pair(attribute)
+                if kind.encoded == _COMMON_NAME:
+                    return _cut(_printable(value))
+    except ValueError:
+        pass
+    return ""
+
+
+@dataclass(frozen=True)
+class AlternativeName:
+    """One name of a subjectAltName: equal by value, and shown to people."""
+
+    value: object
+    encoded: bytes
+
+    @property
+    def shown(self) -> str:
+        """The name itself, where it is a text, a Name or an address; else its bytes."""
+        found = der.first(self.encoded)
+        if found.tag in (_EMAIL, _DNS, _URI):
+            return _cut(_safe(found.content.decode("ascii", "replace")))
+        if found.tag == _DIRECTORY:
+            return shown(found.content)
+        if found.tag == _ADDRESS and len(found.content) in (4, 16):
+            return str(ipaddress.ip_address(found.content))
+        return _cut(self.encoded.hex())
+
+
+def alternative_names(value: bytes) -> list[AlternativeName]:
+    """Read the value of a subjectAltName (DER); names of hosts are equal whatever their letters' case (§7.2, §7.5).
+
+    Raises ValueError.
+    """
+    return [AlternativeName(_general(each), each.encoded) for each in der.one(value, der.SEQUENCE).items]
+
+
+def _general(name: der.Element) -> object:
+    if name.tag == _DNS:
+        return name.tag, name.content.lower()
+    if name.tag == _EMAIL:
+        local, at, host = name.content.rpartition(b"@")
+        return name.tag, local + at + host.lower()
+    if name.tag == _DIRECTORY:
+        try:
+            return name.tag, _value(name.content)
+        except ValueError:
+            pass
+    return name.encoded
+
+
+def _value(name: bytes) -> tuple[tuple[object, ...], ...]:
+    """Give what is compared of a Name. An RDN is a SET, whatever order its attributes are written in."""
+    return tuple(
+        tuple(sorted(_attribute_value(attribute) for attribute in rdn.items))
+        for rdn in der.one(name, der.SEQUENCE).items
+    )
+
+
+def _attribute_value(attribute: der.Element) -> tuple[bytes, bool, str]:
+    kind, value = _pair(attribute)
+    encoding = _ENCODINGS.get(value.tag)
+    try:
+        text = None if encoding is None else value.content.decode(encoding)
+    except UnicodeDecodeError:
+        text = None
+    return kind.encoded, text is not None, value.encoded.hex() if text is None else _folded(text)
+
+
+def _pair(attribute: der.Element) -> tuple[der.Element, der.Element]:
+    kind, value, *more = [*attribute.items, None, None]
+    if kind is None or value is None or more != [None, None]:
+        raise ValueError("no type and value")
+    return kind, value
+
+
+def _folded(text: str) -> str:
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(unicodedata.normalize("NFKC", plain).split())
+
+
+def _shown_attribute(attribute: der.Element) -> str:
+    kind, value = _pair(attribute)
+    oid = der.dotted(kind.content)
+    if value.tag not in _ENCODINGS:
+        return f"{oid}={_printable(value)}"
+    text = "".join(f"\\{each}" if each in _ESCAPED else each for each in _printable(value))
+    if text[:1] in {"#", " "}:
+        text = f"\\{text}"
+    if text[-1:] == " ":
+        text = f"{text[:-1]}\\ "
+    return f"{_SHOWN_TYPES.get(oid, oid)}={text}"
+
+
+def _printable(value: der.Element) -> str:
+    encoding = _ENCODINGS.get(value.tag)
+    if encoding is None:
+        return f"#{value.encoded.hex()}"
+    # Which characters those of T61String beyond ASCII are, depends on who wrote them.
+    return _safe(value.content.decode("ascii" if encoding == _LATIN else encoding, "replace"))
+
+
+def _safe(text: str) -> str:
+    return "".join(each if each.isprintable() else "\ufffd" for each in text)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."

@@ -1,0 +1,110 @@
+"""Making a key pair in a token: room first, then the pair, then the sight of it; or all that was made goes again."""
+
+import logging
+import time
+from collections.abc import Callable
+
+import pkcs11
+from cryptography.hazmat.primitives.asymmetric import ec
+from pkcs11 import Attribute, ObjectClass
+from pkcs11 import exceptions as p11
+
+from hsm.errors import MixedHandlesError, ObjectConflictError, ObjectMissingError, TokenError
+from hsm.keys import TokenPrivateKey, load_private_key
+from hsm.objects import Found, found_anew, objects_under
+from hsm.ownership import destroy_ours, refuse_strangers
+from hsm.slots import ObjectId
+from hsm.templates import KEY_LABEL, generate_pair
+from hsm.token import Token
+
+PAIR = (ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY)
+
+_log = logging.getLogger(__name__)
+
+
+def make_pair(
+    token: Token, object_id: ObjectId, curve: ec.EllipticCurve, check_not_in_use: Callable[[], None]
+) -> TokenPrivateKey:
+    """Make a key pair in the place of ours. `check_not_in_use` raises where the id is one in use; asked each time.
+
+    Raises ObjectConflictError for somebody else's object, TokenError.
+    """
+    # One hold of the lock, from the look at what is there to the sight of what was made.
+    with token.session(f"look at the place of key {object_id}") as session:
+        refuse_strangers(token, object_id, objects_under(token, session, object_id), KEY_LABEL)
+        try:
+            with token.session(f"make room for key {object_id}") as inner:
+                destroy_ours(token, inner, object_id, PAIR, check_not_in_use)
+            with token.session(f"generate key {object_id}") as inner:
+                made = _made(token, inner, object_id, curve, check_not_in_use)
+            found_after_making(token, object_id, made)
+        except TokenError:
+            _clean_up(token, object_id, check_not_in_use)
+            raise
+    # The token's word is not enough: have exactly one of each.
+    try:
+        return load_private_key(token, object_id)
+    except TokenError as error:
+        _clean_up(token, object_id, check_not_in_use)
+        if isinstance(error, (ObjectMissingError, ObjectConflictError)):
+            raise TokenError(f"generated key {object_id}, but {error}") from error
+        raise
+
+
+def found_after_making(token: Token, object_id: ObjectId, made: Found) -> list[Found]:
+    """Look what is under the id by now; again in a module started anew where it mixed up its objects."""
+
+    def look(known: Found | None) -> list[Found]:
+        with token.session(f"look at what was made under id {object_id}") as session:
+            return found_anew(token, session, object_id, known)
+
+    try:
+        return look(made)
+    except MixedHandlesError as error:
+        _log.info("%s", error)
+        return look(None)
+
+
+def _made(
+    token: Token,
+    session: pkcs11.Session,
+    object_id: ObjectId,
+    curve: ec.EllipticCurve,
+    check_not_in_use: Callable[[], None],
+) -> Found:
+    """Make the pair where nothing of its kind is by now; by the second template after the one error that asks for it.
+
+    Gives the private key; nothing is read of it.
+    """
+    for is_explicit in (False, True):
+        check_not_in_use()
+        found = found_anew(token, session, object_id)
+        refuse_strangers(token, object_id, found, KEY_LABEL)
+        if any(each.kind in PAIR for each in found):
+            raise TokenError(f"key {object_id} of token {token.label!r} is still there: it was not removed")
+        try:
+            began = time.monotonic()
+            private = generate_pair(session, object_id, curve, is_explicit=is_explicit)
+        except p11.TemplateInconsistent:
+            if is_explicit:
+                raise
+        else:
+            token.took("make a key", began)
+            break
+    values = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.ID: object_id.cka_id, Attribute.LABEL: KEY_LABEL}
+    return Found(private, values)
+
+
+def _clean_up(token: Token, object_id: ObjectId, check_not_in_use: Callable[[], None]) -> None:
+    """Remove what a failed generation left; a failure reported by the token can have made a key."""
+    for attempt in range(2):
+        try:
+            if attempt:
+                token.reinitialize()
+            with token.session(f"clean up key {object_id}") as session:
+                found_anew(token, session, object_id)
+                destroy_ours(token, session, object_id, PAIR, check_not_in_use)
+        except TokenError as error:
+            _log.warning("%s", error)
+        else:
+            return

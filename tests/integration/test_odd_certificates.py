@@ -1,0 +1,249 @@
+"""Certificates as real authorities write them: what nobody needs of them stops nothing, whatever it holds."""
+
+import base64
+import datetime as dt
+import json
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from handler.commands.slots import list_slots
+from handler.commands.status import lines
+from handler.commands.status_json import as_json
+from handler.crypto.csr import build_csr
+from handler.device.configuration.configuration import Configuration
+from handler.device.device import Device
+from handler.errors import RenewalError
+from handler.exit_status import DONE, REFUSED, SWITCHED
+from handler.inspection.status import read_status
+from hsm import der
+from hsm.certificate import Certificate
+from tests.odd_certificates import (
+    CLIENT,
+    CONSTRAINTS,
+    POLICIES,
+    SHA1,
+    OddAuthority,
+    device_name,
+    extension,
+    seq,
+    tlv,
+    utc,
+    with_field,
+)
+from tests.simulators.factory import running_factory
+
+from .in_process import Outcome, call
+from .looking import look
+
+ID = "certs-odd"
+AUTHORITY = OddAuthority()
+
+
+@pytest.fixture
+def factory(tmp_path):
+    with running_factory(tmp_path / "device", "file") as running:
+        running.device.write_request(ID)
+        yield running
+
+
+def certificate_file(device):
+    return Path(device.sota()["import"]["tls_clientcert_path"])
+
+
+def device_ca_file(device):
+    return Path(device.sota()["import"]["tls_cacert_path"])
+
+
+def put(device, encoded):
+    """Put another certificate in the place of the one in use."""
+    pem = Certificate.read(encoded).pem
+    certificate_file(device).write_text(pem)
+
+
+def key_of(device):
+    return load_pem_private_key(Path(device.sota()["import"]["tls_pkey_path"]).read_bytes(), None).public_key()
+
+
+def of_the_factory(factory):
+    """Give the factory's CA for devices, which writes what a test wants."""
+    authority = factory.pki.device_ca
+    return OddAuthority(authority.name.public_bytes(), authority.key)
+
+
+def register(factory, **fields):
+    """Give the device a certificate with odd fields, signed by the factory."""
+    device = factory.device
+    put(device, of_the_factory(factory).issue(key_of(device), **fields))
+
+
+def subject_of(factory):
+    return Certificate.of_pem(certificate_file(factory.device).read_bytes()).subject
+
+
+def rotates(factory):
+    assert call(factory.device) == Outcome(SWITCHED)
+    assert call(factory.device).status == DONE
+
+
+# The current certificate
+
+ODD_SUBJECT = device_name(organization=(0x14, b"M\xfcller"))
+
+
+def test_a_subject_in_latin_1_is_repeated_as_it_is_and_shown(factory):
+    register(factory, subject=ODD_SUBJECT)
+    factory.est.odd = lambda key: [of_the_factory(factory).issue(key, subject=ODD_SUBJECT)]
+    assert look(factory, "status").returncode == DONE
+    assert "O=M\ufffdller" in json.loads(look(factory, "status", "--json").stdout)["identity"]["subject"]
+    rotates(factory)
+    assert subject_of(factory) == ODD_SUBJECT
+
+
+ODD_CURRENT = {
+    "20 KB": {"extensions": (*CLIENT, extension("1.2.3.4", bytes(20_000)))},
+    "year 0": {"validity": seq(tlv(0x18, b"00000101000000Z"), tlv(0x18, b"99991231235959Z"))},
+    "year 1": {"validity": seq(tlv(0x18, b"00010101000000Z"), tlv(0x18, b"99991231235959Z"))},
+    "a negative serial number": {"serial": tlv(2, b"\xff\x12")},
+    "a serial number of 21 bytes": {"serial": tlv(2, b"\x7f" * 21)},
+    "a serial number of 300 bytes": {"serial": tlv(2, b"\x7f" * 300)},
+    "cA FALSE written out": {"extensions": (*CLIENT, extension(CONSTRAINTS, bytes.fromhex("3003010100")))},
+}
+
+
+@pytest.mark.parametrize("kind", ODD_CURRENT)
+def test_an_odd_current_certificate_is_renewed(factory, kind):
+    register(factory, subject=factory.device.certificate.subject.public_bytes(), **ODD_CURRENT[kind])
+    rotates(factory)
+
+
+@pytest.mark.parametrize("command", ["status", "status --json", "check", "slots", "rotate --dry-run"])
+@pytest.mark.parametrize("field", ["serial_number", "algorithm", "issuer", "validity", "subject", "spki"])
+def test_no_field_of_the_current_certificate_raises_in_any_command(factory, field, command):
+    device = factory.device
+    good = factory.device.certificate.public_bytes(Encoding.DER)
+    for content in (b"\xff\x1b[31m\xfc", b""):
+        put(device, with_field(good, field, tlv(0x30, tlv(0x31, tlv(0x30, tlv(6, b"\x55\x04\x03"), tlv(20, content))))))
+        done = device.run(*command.split())
+        assert "Traceback" not in done.stdout + done.stderr
+        assert done.returncode != 1 or command == "check"
+        assert "\x1b[31m" not in done.stdout + done.stderr
+
+
+@settings(deadline=None, database=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0), st.integers(0, 255))
+def test_no_byte_of_the_current_certificate_raises_in_any_call(factory, place, byte):
+    device = factory.device
+    spoilt = bytearray(factory.device.certificate.public_bytes(Encoding.DER))
+    spoilt[place % len(spoilt)] = byte
+    pem = base64.encodebytes(bytes(spoilt)).decode()
+    certificate_file(device).write_text(f"-----BEGIN CERTIFICATE-----\n{pem}-----END CERTIFICATE-----\n")
+    paths = [Path(each) for each in device.environment()["SOTA_DIR"].split(",")]
+    configured = Configuration(paths, device.storage)
+    status = read_status(configured, device.request_file, named=True)
+    assert all(line.isprintable() for line in lines(status, None))
+    assert as_json(status).isascii()
+    assert list_slots(configured).rows
+    used = Device(paths, device.storage)
+    try:
+        _, certificate = used.identity(used.names_in_use())
+        assert build_csr(certificate, ec.generate_private_key(ec.SECP256R1()))
+    except RenewalError as error:
+        assert str(error).isprintable()  # noqa: PT017
+
+
+def test_a_certificate_that_openssl_refuses_is_refused_by_name(factory):
+    device = factory.device
+    put(device, AUTHORITY.issue(key_of(device), algorithm=SHA1))
+    before = device.snapshot()
+    outcome = call(device)
+    assert outcome.status == REFUSED
+    assert str(certificate_file(device)) in outcome.said
+    assert "signed with" in outcome.said
+    assert device.snapshot() == before
+
+
+# The issued certificate
+
+UNSORTED = seq(
+    tlv(0x31, *(seq(der.oid(oid), tlv(12, value)) for oid, value in (("2.5.4.11", b"z"), ("2.5.4.3", b"a"))))
+)
+ODD_EXTENSIONS = {
+    "cA FALSE written out": extension(CONSTRAINTS, bytes.fromhex("3003010100"), b"\xff"),
+    "a policy notice in Latin-1": extension(
+        POLICIES, seq(seq(der.oid("1.2.3"), seq(seq(der.oid("1.3.6.1.5.5.7.2.2"), seq(tlv(0x0C, b"M\xfcller"))))))
+    ),
+    "a private extension that is none": extension("1.2.3.4", b"\x30\x7f"),
+}
+ODD_AUTHORITIES = {
+    "critical FALSE written out": {"extensions": (extension("2.5.29.14", tlv(4, b"id"), b"\0"),)},
+    "an unsorted RDN": {"subject": UNSORTED},
+    "a Subject that is none": {"subject": tlv(0x30, b"\x31\x7f")},
+    "a time that is none": {"validity": seq(tlv(0x17, b"x"), tlv(0x17, b"y"))},
+    "60 KB": {"extensions": (extension("1.2.3.4", bytes(60_000)),)},
+    "not readable": None,
+}
+
+
+@pytest.mark.parametrize("kind", ODD_EXTENSIONS)
+def test_an_issued_certificate_with_an_odd_field_is_used(factory, kind):
+    subject = subject_of(factory)
+    extensions = (*CLIENT, ODD_EXTENSIONS[kind])
+    factory.est.odd = lambda key: [of_the_factory(factory).issue(key, subject=subject, extensions=extensions)]
+    rotates(factory)
+
+
+@pytest.mark.parametrize("kind", ODD_AUTHORITIES)
+def test_an_odd_ca_certificate_beside_it_spoils_nothing(factory, kind):
+    fields = ODD_AUTHORITIES[kind]
+    other = seq(b"\x02\x01\x05") if fields is None else AUTHORITY.issue(AUTHORITY.key.public_key(), **fields)
+    factory.est.before = [other]
+    factory.est.cacerts = [other, factory.pki.root.certificate]
+    bundle = device_ca_file(factory.device)
+    if fields is not None:
+        bundle.write_text(Certificate.read(other).pem + bundle.read_text())
+    rotates(factory)
+
+
+def test_the_same_subject_in_another_encoding_is_used_and_repeated(factory):
+    other = tlv(0x30, subject_of(factory)[2:].replace(b"\x0c", b"\x13"))
+    factory.est.odd = lambda key: [of_the_factory(factory).issue(key, subject=other)]
+    rotates(factory)
+    assert subject_of(factory) == other
+    factory.device.write_request("certs-next")
+    rotates(factory)
+
+
+REFUSED_ISSUED = {
+    "has 20": {"extensions": (*CLIENT, extension("1.2.3.4", bytes(20_000)))},
+    "has 70": {"extensions": (*CLIENT, extension("1.2.3.4", bytes(70_000)))},
+    "notBefore of the issued certificate is '00000101000000Z'": ODD_CURRENT["year 0"],
+    "notBefore of the issued certificate is '00010101000000Z'": ODD_CURRENT["year 1"],
+    "is signed with ECDSA with sha1": {"algorithm": SHA1},
+}
+
+
+@pytest.mark.parametrize("said", REFUSED_ISSUED)
+def test_an_issued_certificate_that_cannot_be_used_is_refused_by_name(factory, said):
+    subject = subject_of(factory)
+    factory.est.odd = lambda key: [of_the_factory(factory).issue(key, subject=subject, **REFUSED_ISSUED[said])]
+    outcome = call(factory.device)
+    assert outcome.status == REFUSED
+    assert said in outcome.said
+    assert subject_of(factory) == subject
+    factory.est.odd = None
+    rotates(factory)
+
+
+def test_of_two_certificates_the_one_that_is_valid_now_is_used(factory):
+    now, day = AUTHORITY.now, dt.timedelta(days=1)
+    subject = subject_of(factory)
+    authority = of_the_factory(factory)
+    times = [seq(utc(now + each * day), utc(now + (each + 60) * day)) for each in (-1, 30)]
+    factory.est.odd = lambda key: [authority.issue(key, subject=subject, validity=each) for each in times]
+    rotates(factory)
+    assert Certificate.of_pem(certificate_file(factory.device).read_bytes()).begin == now - day
