@@ -4,6 +4,7 @@ Prints how many inputs each was fed, and what is found, made as small as possibl
 """
 
 import argparse
+import contextlib
 import sys
 import tempfile
 import time
@@ -17,6 +18,7 @@ from .targets import Target, targets
 
 EXAMPLES = 5000
 """Between two looks at the clock."""
+SHOWN = 2000
 
 
 def main() -> int:
@@ -28,32 +30,49 @@ def main() -> int:
     findings = 0
     with tempfile.TemporaryDirectory() as folder, targets(Path(folder)) as found:
         for name in options.target or found:
-            count, finding = fed(found[name], options.minutes * 60)
-            findings += finding is not None
-            print(f"{name:20} {count:9,} inputs, {'1 finding' if finding else 'no finding'}", flush=True)
-            if finding is not None:
-                traceback.print_exception(finding)
+            feeder = Feeder(found[name], options.minutes * 60)
+            feeder.run()
+            findings += feeder.finding is not None
+            print(f"{name:20} {feeder.count:9,} inputs, {'a finding' if feeder.finding else 'no finding'}", flush=True)
+            if feeder.finding is not None:
+                traceback.print_exception(feeder.finding)
+                print(f"input ({len(feeder.smallest)} bytes): {feeder.smallest[:SHOWN]!r}")
     return 1 if findings else 0
 
 
-def fed(target: Target, seconds: float) -> tuple[int, Exception | None]:
-    """Feed one target for so long; give how many inputs it was fed, and what was found."""
-    count, end = 0, time.monotonic() + seconds
+class Feeder:
+    """Feeds one target for so many seconds, or up to a finding, which it makes small."""
 
-    @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(spoilt(target.seeds))
-    def run(data: bytes) -> None:
-        nonlocal count
-        if time.monotonic() < end:
-            count += 1
-            target.feed(data)
+    def __init__(self, target: Target, seconds: float) -> None:
+        self._target = target
+        self._end = time.monotonic() + seconds
+        self.count = 0
+        self.finding: Exception | None = None
+        self.smallest = b""
+        """The input that it was found with."""
 
-    try:
-        while time.monotonic() < end:
-            run()
-    except Exception as error:
-        return count, error
-    return count, None
+    def run(self) -> None:
+        """Feed it."""
+
+        @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @given(spoilt(self._target.seeds))
+        def examples(data: bytes) -> None:
+            if self.finding is not None or time.monotonic() < self._end:
+                self._feed(data)
+
+        # What hypothesis raises says it in other words.
+        with contextlib.suppress(Exception):
+            while self.finding is None and time.monotonic() < self._end:
+                examples()
+
+    def _feed(self, data: bytes) -> None:
+        self.count += 1
+        try:
+            self._target.feed(data)
+        except Exception as error:
+            if self.finding is None or len(data) < len(self.smallest):
+                self.finding, self.smallest = error, data
+            raise
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ have been done. Its events up to there have gone out under the same correlation 
 """
 
 import json
+import os
 import re
 
 import pytest
@@ -237,6 +238,34 @@ def test_a_certificate_of_another_key_means_to_begin_again(in_files):
 )
 def test_a_file_that_is_no_state_is_removed(in_files, content):
     (in_files.device.storage / "cert-rotation.state").write_text(content)
+    finish(in_files)
+    assert broken_invariants(in_files.factory, ID, completed=True) == []
+
+
+def _fifo(path):
+    os.mkfifo(path)
+
+
+def _link(path):
+    path.symlink_to(path.with_name("sota.toml"))
+
+
+def _loop(path):
+    path.symlink_to(path)
+
+
+def _folder(path):
+    (path / "in").mkdir(parents=True)
+
+
+def _long(path):
+    with path.open("wb") as file:
+        file.truncate(10**9)
+
+
+@pytest.mark.parametrize("make", [_fifo, _link, _loop, _folder, _long])
+def test_what_is_no_file_of_fioconfigs_is_neither_waited_for_nor_followed(in_files, make):
+    make(in_files.device.storage / "cert-rotation.state")
     finish(in_files)
     assert broken_invariants(in_files.factory, ID, completed=True) == []
 

@@ -12,10 +12,13 @@ server's files, 5 sota.toml and config.encrypted. Steps 3 and 4 are simply done 
 missing.
 """
 
+import errno
 import hashlib
 import itertools
 import json
 import logging
+import os
+import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +31,7 @@ from handler.crypto.csr import spki_pem
 from handler.device.device import Device
 from handler.device.keystore import IdentityNames
 from handler.device.request import RotationRequest, checked_request
-from handler.device.storage import atomic_write, make_folder, put_in_place, remove
+from handler.device.storage import atomic_write, make_folder, put_in_place, remove, remove_whatever
 from handler.errors import RefusedError, RequestRefusedError
 from handler.journal.decoding import read
 from handler.journal.journal import Journal
@@ -41,6 +44,8 @@ from hsm.errors import ObjectConflictError, ObjectMissingError, UnsupportedError
 log = logging.getLogger(__name__)
 
 NAME = "cert-rotation.state"
+MAX_BYTES = 8 * 1024 * 1024
+"""Of the file, which holds a copy of config.encrypted."""
 NOWHERE = IdentityNames("", "")
 """The old identity where fioconfig has overwritten its names: nothing of it is touched any more."""
 
@@ -114,7 +119,7 @@ def take_over(context: Context) -> None:
     device, journal = context.device, context.journal
     path = device.storage / NAME
     try:
-        left = Left.parse(path.read_bytes(), token=device.config.token is not None)
+        left = Left.parse(_content(path), token=device.config.token is not None)
     except FileNotFoundError:
         return
     except (ValueError, RequestRefusedError) as error:
@@ -142,11 +147,37 @@ def take_over(context: Context) -> None:
     remove(path)
 
 
+def _content(path: Path) -> bytes:
+    """Read the file, if it is one: who may write the folder may have put anything there. Raises ValueError, OSError."""
+    try:
+        with open(path, "rb", opener=_at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ValueError("it is no regular file")
+            if status.st_size > MAX_BYTES:
+                raise ValueError(f"it is longer than {MAX_BYTES} bytes")
+            return file.read()
+    except OSError as error:
+        if error.errno not in {errno.ELOOP, errno.EISDIR, errno.ENXIO}:  # a link, a folder, a socket
+            raise
+        raise ValueError("it is no regular file") from error
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open without following a link or waiting for a FIFO."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _holds_key(path: Path) -> bool:
+    with path.open("rb") as file:
+        return b"PRIVATE KEY" in file.read(MAX_BYTES)
+
+
 def _put_away(path: Path, journal: Journal, why: str) -> None:
     """Remove the file; one with a private key goes into the journal's folder, for its owner only. Raises OSError."""
-    if b"PRIVATE KEY" not in path.read_bytes():
+    if path.is_symlink() or not path.is_file() or not _holds_key(path):
         log.warning("%s is removed: %s", path, why)
-        remove(path)
+        remove_whatever(path)
         return
     target = journal.folder / NAME
     log.warning("%s holds a private key, and is set aside as %s: %s", path, target, why)
