@@ -18,7 +18,7 @@ TOOLS := $(TOKEN) opensc:/usr/bin/pkcs11-tool strace:/usr/bin/strace \
     man-db:/usr/bin/man strongswan-pki:/usr/bin/pki \
     libstrongswan-standard-plugins:/usr/lib/ipsec/plugins/libstrongswan-openssl.so
 
-.PHONY: bench fleet fuzz plot soak tokens install uninstall deb demo layer test test-oldest test-crash test-model test-distribution test-systemd check lint types format token tools libest clean
+.PHONY: bench fleet fuzz plot soak tokens install uninstall deb demo layer test test-oldest test-crash test-architecture test-model test-distribution test-systemd check lint types format token tools libest clean
 
 demo: $(INSTALLED) $(if $(filter token,$(KEYS)),token)
 	@$(BIN)/python -m tests.demo --keys $(KEYS)
@@ -118,6 +118,13 @@ deb: $(BUILDER)/.made
 test-systemd: $(INSTALLED) $(BUILDER)/.made tools
 	package=$$($(INSTALLATION) packaging/deb.sh) && $(BIN)/python -m tests.systemd "$$package"
 
+# Three rotations in each key mode with what `make install` installs for another architecture, under qemu-user, in that
+# architecture's Debian in a folder (as root): ARCH=arm64, or armhf with WHEELS=FOLDER. A quarter of an hour.
+ARCH ?= arm64
+test-architecture: $(INSTALLED) $(BUILDER)/.made token
+	@$(call packages,debootstrap:/usr/sbin/debootstrap qemu-user-static:/usr/bin/qemu-arm-static llvm:/usr/bin/llvm-strip)
+	tests/architecture.sh $(ARCH) $(BIN)/python
+
 check: lint types
 
 lint: $(INSTALLED)
@@ -152,7 +159,7 @@ $(OLDEST)/.installed: pyproject.toml packaging/requirements.txt tests/oldest.txt
 
 # $(call packages,PACKAGE:FILE ...): installs what is missing when root; otherwise one line says what, and how.
 define packages
-	@missing=; for each in $(1); do [ -e "$${each#*:}" ] || missing="$$missing $${each%%:*}"; done; \
+	missing=; for each in $(1); do [ -e "$${each#*:}" ] || missing="$$missing $${each%%:*}"; done; \
 	[ -z "$$missing" ] && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "installing$$missing"; \
@@ -164,10 +171,10 @@ define packages
 endef
 
 token:
-	$(call packages,$(TOKEN))
+	@$(call packages,$(TOKEN))
 
 tools:
-	$(call packages,$(TOOLS))
+	@$(call packages,$(TOOLS))
 
 # An EST server and client that nobody here wrote, installed or kept in build/libest.
 libest:

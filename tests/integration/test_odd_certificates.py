@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_publ
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from handler.commands.formats.status_json import status_json
 from handler.commands.slots import list_slots
 from handler.commands.status import lines
 from handler.crypto.csr import build_csr
@@ -169,7 +170,7 @@ def test_no_byte_of_the_current_certificate_raises_in_any_call(factory, place, b
     configured = Configuration(paths, device.storage)
     status = read_status(configured, device.request_file, named=True)
     assert all(line.isprintable() for line in lines(status, None))
-    assert as_json(status).isascii()
+    assert status_json(status).isascii()
     assert list_slots(configured).rows
     used = Device(paths, device.storage)
     try:
