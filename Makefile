@@ -6,8 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# Debian packages and a file that each brings: real tokens, and what the tests look through.
-TOOLS := softhsm2:/usr/bin/softhsm2-util opensc:/usr/bin/pkcs11-tool strace:/usr/bin/strace \
+# Debian packages and a file that each brings: what a token needs, and what the tests need.
+TOKEN := softhsm2:/usr/bin/softhsm2-util
+TOOLS := $(TOKEN) opensc:/usr/bin/pkcs11-tool strace:/usr/bin/strace \
     faketime:/usr/bin/faketime gcc:/usr/bin/cc umockdev:/usr/bin/umockdev-run \
     p11-kit:/usr/bin/p11-kit swtpm:/usr/bin/swtpm libtss2-tcti-swtpm0:/usr/share/doc/libtss2-tcti-swtpm0/copyright \
     libtpm2-pkcs11-1:/usr/share/p11-kit/modules/tpm2_pkcs11.module tpm2-abrmd:/usr/sbin/tpm2-abrmd \
@@ -17,13 +18,25 @@ TOOLS := softhsm2:/usr/bin/softhsm2-util opensc:/usr/bin/pkcs11-tool strace:/usr
     man-db:/usr/bin/man strongswan-pki:/usr/bin/pki \
     libstrongswan-standard-plugins:/usr/lib/ipsec/plugins/libstrongswan-openssl.so
 
-.PHONY: bench fleet plot soak tokens install uninstall deb demo test test-crash test-model test-distribution test-systemd check lint types format tools libest clean
+.PHONY: bench fleet fuzz plot soak tokens install uninstall deb demo layer test test-oldest test-crash test-model test-distribution test-systemd check lint types format token tools libest clean
 
-demo: $(INSTALLED) tools
-	$(BIN)/python -m tests.demo --keys $(KEYS)
+demo: $(INSTALLED) $(if $(filter token,$(KEYS)),token)
+	@$(BIN)/python -m tests.demo --keys $(KEYS)
 
 test: $(INSTALLED) tools libest
 	$(BIN)/python -m pytest -n 3 --dist worksteal tests
+
+# Unit and integration tests with the oldest libraries that the program works with, tests/oldest.txt.
+OLDEST := build/oldest
+test-oldest: $(OLDEST)/.installed tools libest
+	$(OLDEST)/bin/python -m pytest -n 3 --dist worksteal tests/unit tests/integration
+
+# The Yocto layer: its recipes checked; with OE_CORE, META_OE and BITBAKE (and META_LMP), checkouts of a release, parsed
+# and resolved by bitbake too. packaging/yocto/bitbake.sh
+LAYER := packaging/yocto/meta-renew-client-cert
+layer: $(INSTALLED)
+	$(BIN)/oelint-adv --quiet $(LAYER)/conf/layer.conf $(shell find $(LAYER) -name '*.bb' -o -name '*.bbappend')
+	@[ -z "$$OE_CORE$$META_OE$$BITBAKE" ] || packaging/yocto/bitbake.sh
 
 # Cuts a rotation off everywhere, fails every system call and every PKCS#11 call, starts everybody at once a hundred
 # times; in both key modes, with three kinds of gateway. 45 minutes on 2 free cores. EXPLORE="--every 10": a tenth.
@@ -41,6 +54,12 @@ test-model: $(INSTALLED)
 SOAK ?=
 soak: $(INSTALLED) tools
 	$(BIN)/python -m tests.soak $(SOAK)
+
+# Spoilt input for everything that reads what others send: ten minutes for each of eleven targets.
+# FUZZ="--minutes 1", FUZZ="csrattrs TOML".
+FUZZ ?=
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.fuzz $(FUZZ)
 
 # What every kind of token can do: runs their suite and writes the table in docs/tokens.md. Some minutes.
 tokens: $(INSTALLED) tools
@@ -65,13 +84,19 @@ BENCH ?=
 bench: $(INSTALLED) tools plot
 	$(BIN)/python -m tests.bench $(BENCH)
 
-# Installs below DESTDIR, e.g. in an image: the private environment in PREFIX/lib/renew-client-cert, for INSTALL_PYTHON.
-# For another architecture: PIP_OPTIONS="--platform manylinux2014_aarch64". docs/installation.md
+# Installs below DESTDIR, e.g. in an image: the private environment in PREFIX/lib/renew-client-cert. TARGET_PYTHON is the
+# interpreter on the device, TARGET_PYTHON_VERSION its version (3.12; else what that interpreter says on this machine),
+# TARGET_STRIP the strip for its architecture, PIP_OPTIONS="--platform manylinux2014_aarch64" the architecture itself.
+# PYTHON builds. docs/installation.md
 DESTDIR ?=
 PREFIX ?= /usr
-INSTALL_PYTHON ?= /usr/bin/python3
+TARGET_PYTHON ?= /usr/bin/python3
+TARGET_PYTHON_VERSION ?=
+TARGET_STRIP ?= strip
 PIP_OPTIONS ?=
-INSTALLATION = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" INSTALL_PYTHON="$(INSTALL_PYTHON)" PIP_OPTIONS="$(PIP_OPTIONS)" \
+SITE_PACKAGES ?=
+INSTALLATION = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" TARGET_PYTHON="$(TARGET_PYTHON)" TARGET_STRIP="$(TARGET_STRIP)" \
+    TARGET_PYTHON_VERSION="$(TARGET_PYTHON_VERSION)" PIP_OPTIONS="$(PIP_OPTIONS)" SITE_PACKAGES="$(SITE_PACKAGES)" \
     BUILD_PYTHON="$(abspath $(BUILDER))/bin/python"
 # What builds the package, the manual and the completion: nothing that the program needs, nothing that tests need.
 BUILDER ?= build/environment
@@ -81,13 +106,13 @@ $(BUILDER)/.made: packaging/requirements.txt
 	@touch $@
 
 install: $(BUILDER)/.made
-	$(INSTALLATION) packaging/install.sh
+	@$(INSTALLATION) packaging/install.sh
 
 uninstall:
-	$(INSTALLATION) packaging/uninstall.sh
+	@$(INSTALLATION) packaging/uninstall.sh
 
 deb: $(BUILDER)/.made
-	$(INSTALLATION) packaging/deb.sh
+	@$(INSTALLATION) packaging/deb.sh
 
 # The package on a device that boots: a real systemd in namespaces of its own. Three minutes, as root.
 test-systemd: $(INSTALLED) $(BUILDER)/.made tools
@@ -108,24 +133,41 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(INSTALLED): pyproject.toml packaging/requirements.txt
+# $(call environment,FOLDER,EXTRAS,OPTIONS OF PIP): makes a virtual environment with the program and what is needed to
+# build and test it.
+comma := ,
+define environment
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "Python 3.11 or later is needed; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]' -r packaging/requirements.txt
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[$(2)]' -r packaging/requirements.txt $(3)
 	@touch $@
+endef
 
-# Installs what is missing when root; otherwise says what to install.
-tools:
-	@missing=; for tool in $(TOOLS); do [ -e "$${tool#*:}" ] || missing="$$missing $${tool%%:*}"; done; \
+$(INSTALLED): pyproject.toml packaging/requirements.txt
+	$(call environment,$(VENV),lint$(comma)test)
+
+$(OLDEST)/.installed: pyproject.toml packaging/requirements.txt tests/oldest.txt
+	$(call environment,$(OLDEST),test,-c tests/oldest.txt)
+
+# $(call packages,PACKAGE:FILE ...): installs what is missing when root; otherwise one line says what, and how.
+define packages
+	@missing=; for each in $(1); do [ -e "$${each#*:}" ] || missing="$$missing $${each%%:*}"; done; \
 	[ -z "$$missing" ] && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "installing$$missing"; \
 	    export DEBIAN_FRONTEND=noninteractive; \
 	    apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	else \
-	    echo "these Debian packages are needed; install them first:$$missing" >&2; exit 1; \
+	    echo "missing:$$missing; install with: sudo apt-get install --no-install-recommends$$missing" >&2; exit 1; \
 	fi
+endef
+
+token:
+	$(call packages,$(TOKEN))
+
+tools:
+	$(call packages,$(TOOLS))
 
 # An EST server and client that nobody here wrote, installed or kept in build/libest.
 libest:

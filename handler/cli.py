@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from handler.commands.outcome import explain, what_next
 from handler.console.arguments import make_parser
 from handler.console.output import OutputError, flush, say, set_up, set_up_messages, silence
+from handler.console.secrecy import keep_memory_private
 from handler.console.settings import Settings
 from handler.console.signals import end_in_order
 
@@ -68,6 +69,7 @@ def _called(options: argparse.Namespace, *, shows: bool) -> int:
     """Do what is asked; say how it ended, and give the exit status. Raises OutputError."""
     settings = None
     try:
+        keep_memory_private()
         settings = Settings.of(options, os.environ)
         if options.command not in LOOKS:
             end_in_order()

@@ -68,6 +68,14 @@ class ServerBusyError(PendingError):
     """A server answered that it cannot do it now (429, 5xx): it is there, and has taken our certificate."""
 
 
+class ConnectionLostError(PendingError):
+    """A connection was there, and broke: a reset, the end before an answer, or an alert about nothing of ours."""
+
+
+class AnswerError(PendingError):
+    """What a server sent is no answer to what it was asked."""
+
+
 class BusyError(PendingError):
     """Another process rotates on this device."""
 
@@ -89,8 +97,19 @@ def until(error: Exception) -> str | None:
 
 def describe(error: Exception) -> str:
     """Say for a person what an error says; for an OSError, what failed, on which file, and what to do."""
+    said = str(error)
     if isinstance(error, OSError) and error.strerror:
         said = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
         advice = _ADVICE.get(error.errno or 0)
-        return f"{said} ({advice})" if advice else said
-    return str(error)
+        said = f"{said} ({advice})" if advice else said
+    return harmless(said)
+
+
+def harmless(text: str) -> str:
+    r"""Give a text as one line that a terminal shows and never obeys.
+
+    Servers, certificates, files and tokens choose part of what is said. Whatever is said passes here on its way to a
+    console, the log, an event or systemd: what does not print (control characters, line ends, changes of direction,
+    half a character) is escaped (`\x1b`).
+    """
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)

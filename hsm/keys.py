@@ -239,7 +239,8 @@ def _wrapped(point: bytes) -> bytes:
 
 
 def _digest(data: bytes, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
-    if not isinstance(signature_algorithm, ec.ECDSA) or signature_algorithm.deterministic_signing:
+    # cryptography 42 knows no deterministic signatures.
+    if not isinstance(signature_algorithm, ec.ECDSA) or getattr(signature_algorithm, "deterministic_signing", False):
         raise UnsupportedAlgorithm("a key in a token signs with plain ECDSA only")
     algorithm = signature_algorithm.algorithm
     if isinstance(algorithm, utils.Prehashed):

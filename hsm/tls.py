@@ -5,17 +5,16 @@ in the very libssl that the ssl module uses:
 
 - The `SSL_CTX *` is the first word after the object header of an SSLContext. It is taken for one only after its
   options, read through OpenSSL, follow a change made through Python.
-- An EC_KEY is made of the public key and given an EC_KEY_METHOD whose `sign` calls Python. The method goes in before
-  the EC_KEY goes into an EVP_PKEY: OpenSSL 3 decides there whether the key is foreign to its providers.
-- A connection keeps its SSL_CTX and so the EVP_PKEY alive after the Python context is gone. The method and its C
-  callbacks are therefore made once and never freed, and the Python key is let go when OpenSSL frees the EC_KEY.
-- No exception crosses into C: signing fails there, and `signing_error` tells why.
+- The key goes in as an EVP_PKEY of the provider in hsm.provider, whose signatures are Python's.
+- A connection keeps its SSL_CTX and so the EVP_PKEY alive after the Python context is gone. C callbacks are therefore
+  made once and never freed, and the Python key is let go when OpenSSL frees the EVP_PKEY.
 
-OpenSSL 1.1.1 and 3.x with these functions; anything else is a TlsBindingError, before anything is called.
+OpenSSL 3.0 or later with these functions; anything else is a TlsBindingError, before anything is called.
 """
 
 import _ssl
 import ctypes
+import functools
 import itertools
 import logging
 import ssl
@@ -23,78 +22,70 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_long, c_size_t, c_uint, c_ulong, c_void_p
+from ctypes import CFUNCTYPE, c_char_p, c_int, c_long, c_size_t, c_uint64, c_ulong, c_void_p
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, utils
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from hsm.errors import FinalTokenError
+from .provider import InstalledKey, Provider, TlsBindingError, kept
+
+__all__ = ["TlsBindingError", "on_certificate_request", "present_leaf_only", "signing_error", "use_private_key"]
 
 _SSL_CTRL_MODE = 33
 _SSL_MODE_NO_AUTO_CHAIN = 0x8
-_OPENSSL_1_1_1 = 0x10101000
 _OPENSSL_3 = 0x30000000
-_HASHES = {h.digest_size: h for h in (hashes.SHA256(), hashes.SHA384(), hashes.SHA512())}
 
 _log = logging.getLogger(__name__)
 
-
-class TlsBindingError(FinalTokenError):
-    """This Python or OpenSSL lacks what a key outside of files needs, or refuses the key."""
-
-
-_Sign = CFUNCTYPE(c_int, c_int, c_void_p, c_int, c_void_p, c_void_p, c_void_p, c_void_p, c_void_p)
-_Finish = CFUNCTYPE(None, c_void_p)
-_Copy = CFUNCTYPE(c_int, c_void_p, c_void_p)
 _CertificateCallback = CFUNCTYPE(c_int, c_void_p, c_void_p)
 
-# Result and arguments, from ssl.h, ec.h, evp.h, err.h and crypto.h. SSL_CTX_get_options depends on the version.
+# Result and arguments, from ssl.h, crypto.h, err.h, provider.h, params.h, evp.h and stack.h.
 _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "OpenSSL_version_num": (c_ulong, ()),
     "ERR_clear_error": (None, ()),
     "ERR_get_error": (c_ulong, ()),
     "ERR_error_string_n": (None, (c_ulong, c_char_p, c_size_t)),
-    "EC_KEY_OpenSSL": (c_void_p, ()),
-    "EC_KEY_METHOD_new": (c_void_p, (c_void_p,)),
-    "EC_KEY_METHOD_set_init": (None, (c_void_p, c_void_p, _Finish, _Copy, c_void_p, c_void_p, c_void_p)),
-    "EC_KEY_METHOD_set_sign": (None, (c_void_p, _Sign, c_void_p, c_void_p)),
-    "EC_KEY_free": (None, (c_void_p,)),
-    "EC_KEY_set_method": (c_int, (c_void_p, c_void_p)),
-    "d2i_EC_PUBKEY": (c_void_p, (c_void_p, POINTER(c_char_p), c_long)),
-    "EVP_PKEY_new": (c_void_p, ()),
-    "EVP_PKEY_free": (None, (c_void_p,)),
-    "EVP_PKEY_set1_EC_KEY": (c_int, (c_void_p, c_void_p)),
+    "SSL_CTX_get_options": (c_uint64, (c_void_p,)),
     "SSL_CTX_use_certificate_ASN1": (c_int, (c_void_p, c_int, c_char_p)),
     "SSL_CTX_use_PrivateKey": (c_int, (c_void_p, c_void_p)),
     "SSL_CTX_ctrl": (c_long, (c_void_p, c_int, c_long, c_void_p)),
     "SSL_CTX_set_cert_cb": (None, (c_void_p, _CertificateCallback, c_void_p)),
+    "OPENSSL_sk_new_null": (c_void_p, ()),
+    "OPENSSL_sk_push": (c_int, (c_void_p, c_void_p)),
+    "OPENSSL_sk_value": (c_void_p, (c_void_p, c_int)),
+    "OSSL_PROVIDER_add_builtin": (c_int, (c_void_p, c_char_p, c_void_p)),
+    "OSSL_PROVIDER_try_load": (c_void_p, (c_void_p, c_char_p, c_int)),
+    "OSSL_PROVIDER_unload": (c_int, (c_void_p,)),
+    "OSSL_PARAM_set_int": (c_int, (c_void_p, c_int)),
+    "OSSL_PARAM_set_utf8_string": (c_int, (c_void_p, c_char_p)),
+    "EVP_KEYMGMT_fetch": (c_void_p, (c_void_p, c_char_p, c_char_p)),
+    "EVP_KEYMGMT_get0_provider": (c_void_p, (c_void_p,)),
+    "EVP_KEYMGMT_free": (None, (c_void_p,)),
+    "EVP_SIGNATURE_fetch": (c_void_p, (c_void_p, c_char_p, c_char_p)),
+    "EVP_SIGNATURE_get0_provider": (c_void_p, (c_void_p,)),
+    "EVP_SIGNATURE_free": (None, (c_void_p,)),
+    "EVP_PKEY_CTX_new_from_name": (c_void_p, (c_void_p, c_char_p, c_char_p)),
+    "EVP_PKEY_CTX_free": (None, (c_void_p,)),
+    "EVP_PKEY_fromdata_init": (c_int, (c_void_p,)),
+    "EVP_PKEY_fromdata": (c_int, (c_void_p, c_void_p, c_int, c_void_p)),
+    "EVP_PKEY_digestsign_supports_digest": (c_int, (c_void_p, c_void_p, c_char_p, c_char_p)),
+    "EVP_PKEY_free": (None, (c_void_p,)),
 }
 
 
-class _Installed:
-    """A key in a context, and the error that it raised last."""
-
-    def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
-        self.key = key
-        self.error: BaseException | None = None
-
-
 class _OpenSsl:
-    """The libraries behind the ssl module as `c`, and this process's one EC_KEY_METHOD. Raises TlsBindingError."""
+    """The libraries behind the ssl module as `c`. Raises TlsBindingError."""
 
     def __init__(self) -> None:
         version = ssl.OPENSSL_VERSION_NUMBER
         if sys.implementation.name != "cpython":
             raise TlsBindingError(f"a key in a token needs CPython, this is {sys.implementation.name}")
-        if not ssl.OPENSSL_VERSION.startswith("OpenSSL ") or version < _OPENSSL_1_1_1:
-            raise TlsBindingError(f"a key in a token needs OpenSSL 1.1.1 or newer, this is {ssl.OPENSSL_VERSION}")
+        if not ssl.OPENSSL_VERSION.startswith("OpenSSL ") or version < _OPENSSL_3:
+            raise TlsBindingError(f"a key in a token needs OpenSSL 3.0 or newer, this is {ssl.OPENSSL_VERSION}")
         # Symbols are looked up in that file and what it links, or in the program where ssl is built in.
         self.c = ctypes.CDLL(getattr(_ssl, "__file__", None))
-        options = ctypes.c_uint64 if version >= _OPENSSL_3 else c_ulong
-        for name, (result, arguments) in {**_FUNCTIONS, "SSL_CTX_get_options": (options, (c_void_p,))}.items():
+        for name, (result, arguments) in _FUNCTIONS.items():
             try:
                 function = getattr(self.c, name)
             except AttributeError as error:
@@ -105,18 +96,15 @@ class _OpenSsl:
             function.argtypes = arguments
         if self.c.OpenSSL_version_num() != version:
             raise TlsBindingError(f"expected the functions of {ssl.OPENSSL_VERSION}, found those of another OpenSSL")
-        self.installed: dict[int, _Installed] = {}
+        self.installed: dict[int, InstalledKey] = {}
         self.requested: dict[int, Callable[[], None]] = {}
         self.numbers = itertools.count(1)
-        sign, finish, copy, self.on_request = _callbacks(self.installed, self.requested)
-        for callback in (sign, finish, copy, self.on_request):
-            # OpenSSL may call them until the process ends, later than Python clears this module.
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(callback))
-        self.method = self.c.EC_KEY_METHOD_new(self.c.EC_KEY_OpenSSL())
-        if not self.method:
-            raise TlsBindingError(f"OpenSSL makes no EC_KEY_METHOD: {self.error()}")
-        self.c.EC_KEY_METHOD_set_init(self.method, None, finish, copy, None, None, None)
-        self.c.EC_KEY_METHOD_set_sign(self.method, sign, None, None)
+        self.on_request = kept(_CertificateCallback(self._on_request))
+
+    @functools.cached_property
+    def provider(self) -> Provider:
+        """The provider, loaded when it is first needed: never for keys in files."""
+        return Provider(self.c, self.error, self.installed)
 
     def error(self) -> str:
         """Take OpenSSL's errors from its queue, and give the last one in its words."""
@@ -147,36 +135,8 @@ class _OpenSsl:
             context.options = before
         return address
 
-
-def _callbacks(installed: dict[int, _Installed], requested: dict[int, Callable[[], None]]) -> tuple[Any, ...]:
-    """Make the C callbacks. `finish` uses no global name: keys are freed while Python ends, when those are gone."""
-
-    def sign(
-        _kind: int, digest: int, length: int, signature: int, size: int, _inverse: int, _r: int, address: int
-    ) -> int:
-        entry = installed.get(address)
-        if entry is None:
-            return 0
-        try:
-            der = _signature(entry.key, ctypes.string_at(digest, length))
-            ctypes.memmove(signature, der, len(der))
-            c_uint.from_address(size).value = len(der)
-        except BaseException as error:  # noqa: BLE001 - C cannot take it; signing_error() gives it
-            entry.error = error
-            return 0
-        entry.error = None
-        return 1
-
-    def finish(address: int) -> None:
-        installed.pop(address, None)
-
-    def copy(to: int, source: int) -> int:
-        if source in installed:
-            installed[to] = installed[source]
-        return 1
-
-    def on_request(_connection: int, number: int) -> int:
-        callback = requested.get(number)
+    def _on_request(self, _connection: int, number: int) -> int:
+        callback = self.requested.get(number)
         try:
             if callback is not None:
                 callback()
@@ -184,26 +144,14 @@ def _callbacks(installed: dict[int, _Installed], requested: dict[int, Callable[[
             _log.exception("A certificate request could not be noted")
         return 1
 
-    return _Sign(sign), _Finish(finish), _Copy(copy), _CertificateCallback(on_request)
-
-
-def _signature(key: ec.EllipticCurvePrivateKey, digest: bytes) -> bytes:
-    """Sign a digest; the DER form is at most 8 bytes longer than r and s (X9.62, and what OpenSSL has room for)."""
-    if len(digest) not in _HASHES:
-        raise TlsBindingError(f"expected a digest of SHA-256, SHA-384 or SHA-512 to sign, not of {len(digest)} bytes")
-    der = key.sign(digest, ec.ECDSA(utils.Prehashed(_HASHES[len(digest)])))
-    if len(der) > 2 * ((key.key_size + 7) // 8 + 1) + 7:
-        raise TlsBindingError(f"the key gave a signature of {len(der)} bytes")
-    return der
-
 
 _lock = threading.Lock()
 _library: _OpenSsl | None = None
-_by_context: "weakref.WeakKeyDictionary[ssl.SSLContext, _Installed]" = weakref.WeakKeyDictionary()
+_by_context: "weakref.WeakKeyDictionary[ssl.SSLContext, InstalledKey]" = weakref.WeakKeyDictionary()
 
 
 def _openssl() -> _OpenSsl:
-    """Bind OpenSSL when it is first needed; one EC_KEY_METHOD must do for the process, as none can be freed."""
+    """Bind OpenSSL when it is first needed, once for the process."""
     global _library  # noqa: PLW0603 - C code refers to it until the process ends
     with _lock:
         if _library is None:
@@ -220,29 +168,23 @@ def use_private_key(context: ssl.SSLContext, certificate_der: bytes, key: ec.Ell
     public = x509.load_der_x509_certificate(certificate_der).public_key()
     if public != key.public_key():
         raise TlsBindingError("the certificate is for another key than the one to be used with it")
-    spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     openssl = _openssl()
     address = openssl.context(context)
-    entry = _Installed(key)
+    entry = InstalledKey(key)
+    with _lock:
+        provider = openssl.provider
     openssl.c.ERR_clear_error()
-    ec_key = openssl.c.d2i_EC_PUBKEY(None, ctypes.byref(c_char_p(spki)), len(spki))
-    evp_key = openssl.c.EVP_PKEY_new()
+    evp_key = provider.evp_key(entry)
     try:
-        if not ec_key or not evp_key or not openssl.c.EC_KEY_set_method(ec_key, openssl.method):
-            raise TlsBindingError(f"OpenSSL does not take the public key: {openssl.error()}")
-        # From here on `finish` removes the entry when the last reference to the EC_KEY goes.
-        openssl.installed[ec_key] = entry
         if (
-            not openssl.c.EVP_PKEY_set1_EC_KEY(evp_key, ec_key)
-            or not openssl.c.SSL_CTX_use_certificate_ASN1(address, len(certificate_der), certificate_der)
-            or not openssl.c.SSL_CTX_use_PrivateKey(address, evp_key)
+            openssl.c.SSL_CTX_use_certificate_ASN1(address, len(certificate_der), certificate_der) != 1
+            or openssl.c.SSL_CTX_use_PrivateKey(address, evp_key) != 1
         ):
             raise TlsBindingError(f"OpenSSL does not take the certificate or its key: {openssl.error()}")
         _by_context[context] = entry
     finally:
-        # The context holds references of its own.
+        # The context holds a reference of its own.
         openssl.c.EVP_PKEY_free(evp_key)
-        openssl.c.EC_KEY_free(ec_key)
 
 
 def present_leaf_only(context: ssl.SSLContext) -> None:

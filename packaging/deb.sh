@@ -1,23 +1,19 @@
 #!/bin/sh
 # Builds build/renew-client-cert_VERSION_ARCHITECTURE.deb: what `make install` installs, with the scripts beside.
 set -eu
-: "${INSTALL_PYTHON=/usr/bin/python3}" "${BUILD_PYTHON=python3}"
+: "${TARGET_PYTHON_VERSION:=$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')}"
+: "${BUILD_PYTHON=python3}"
+export TARGET_PYTHON_VERSION BUILD_PYTHON
 cd "$(dirname "$0")/.."
 root=build/deb
 rm -rf "$root"
 mkdir -p "$root/DEBIAN"
-DESTDIR=$PWD/$root PREFIX=/usr INSTALL_PYTHON=$INSTALL_PYTHON BUILD_PYTHON=$BUILD_PYTHON packaging/install.sh
+# Below /lib, where this Debian looks for units and rules.
+DESTDIR=$PWD/$root PREFIX=/usr TARGET_PYTHON=/usr/bin/python3 UNITS=/lib/systemd UDEV=/lib/udev packaging/install.sh >/dev/null
 version=$(PYTHONPATH=. "$BUILD_PYTHON" -c 'import handler; print(handler.__version__.replace(".dev", "~dev"))')
 architecture=$(dpkg --print-architecture)
 # The wheels are for one minor version of Python.
-python=$("$INSTALL_PYTHON" -c 'import sys; print("python3 (>= %d.%d), python3 (<< %d.%d)" % (
-    *sys.version_info[:2], sys.version_info[0], sys.version_info[1] + 1))')
-
-# Below /lib, where this Debian looks for units and rules.
-mkdir -p "$root/lib/systemd" "$root/lib/udev"
-mv "$root/usr/lib/systemd/system" "$root/lib/systemd/system"
-mv "$root/usr/lib/udev/rules.d" "$root/lib/udev/rules.d"
-rmdir "$root/usr/lib/udev"
+python="python3 (>= $TARGET_PYTHON_VERSION), python3 (<< 3.$((${TARGET_PYTHON_VERSION#3.} + 1)))"
 find "$root" -name __pycache__ -prune -exec rm -rf {} +  # made by postinst
 find "$root/usr/lib/renew-client-cert" -type f ! -perm -u+x -exec chmod 644 {} +
 find "$root/usr/lib/renew-client-cert" -name '*.so' -exec chmod 644 {} +

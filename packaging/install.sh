@@ -1,21 +1,22 @@
 #!/bin/sh
-# Installs the program below DESTDIR: called by `make install`, which says what the variables mean.
+# Installs the program below DESTDIR, and says what it installed: called by `make install`, which explains the variables.
 set -eu
-: "${DESTDIR=}" "${PREFIX=/usr}" "${INSTALL_PYTHON=/usr/bin/python3}" "${BUILD_PYTHON=python3}" "${PIP_OPTIONS=}"
+: "${DESTDIR=}" "${PREFIX=/usr}" "${BUILD_PYTHON=python3}" "${PIP_OPTIONS=}" "${SITE_PACKAGES=}"
+: "${TARGET_PYTHON=/usr/bin/python3}" "${TARGET_PYTHON_VERSION=}" "${TARGET_STRIP=strip}"
+export TARGET_PYTHON SITE_PACKAGES
 cd "$(dirname "$0")/.."
 library=$PREFIX/lib/renew-client-cert
-handlers=$DESTDIR$PREFIX/share/fioconfig/handlers
-handler=$handlers/renew-client-cert
-units=$DESTDIR$PREFIX/lib/systemd
-doc=$DESTDIR$PREFIX/share/doc/renew-client-cert
+handler=$DESTDIR$PREFIX/share/fioconfig/handlers/renew-client-cert
 
 ours() { grep -q 'Starts renew-client-cert from its private environment' "$1" 2>/dev/null; }
 
 before=
-if [ -e "$units/system/renew-client-cert.path" ]; then
+if [ -e "$DESTDIR$PREFIX/lib/systemd/system/renew-client-cert.path" ]; then
     before=same
 fi
-version=$("$INSTALL_PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
+version=${TARGET_PYTHON_VERSION:-$(version_of "$TARGET_PYTHON")} ||
+    { echo "$TARGET_PYTHON does not run here: set TARGET_PYTHON_VERSION to the device's Python, such as 3.12" >&2; exit 1; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/source"  # where no build before has left anything
@@ -31,24 +32,35 @@ install -d "$new"
 "$BUILD_PYTHON" -m pip install --quiet --disable-pip-version-check --no-compile --only-binary :all: \
     --python-version "$version" $PIP_OPTIONS --target "$new" "$work"/*.whl 2>"$work/said" ||
     { cat "$work/said" >&2; rm -rf "$new"; exit 1; }
+# What a program never loads: sources and headers for compilers, types for checkers, tests.
 rm -rf "$new/bin"
-"$INSTALL_PYTHON" -m compileall -q --invalidation-mode unchecked-hash -s "$new" -p "$library" "$new"
+find "$new" \( -name '*.h' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -type d -name tests \) -prune -exec rm -rf {} +
+stripped="not stripped: neither $TARGET_STRIP nor llvm-strip takes them; name another with TARGET_STRIP"
+find "$new" -name '*.so*' -type f >"$work/modules"
+for tool in "$TARGET_STRIP" llvm-strip; do
+    # shellcheck disable=SC2046 # the names of modules have no blanks
+    if $tool --strip-unneeded $(cat "$work/modules") 2>/dev/null; then
+        stripped="stripped with $tool"
+        break
+    fi
+done
+[ -s "$work/modules" ] || stripped="none"
+code="none: no Python $version is here to compile for the device, which does so at every start"
+for python in "$TARGET_PYTHON" "python$version" "$BUILD_PYTHON"; do
+    if [ "$(version_of "$python")" = "$version" ]; then
+        "$python" -m compileall -q --invalidation-mode unchecked-hash -s "$new" -p "$library" "$new"
+        code="for Python $version"
+        break
+    fi
+done
 rm -rf "$DESTDIR$library"
 mv "$new" "$DESTDIR$library"
 
-sed -e "s|@PYTHON@|$INSTALL_PYTHON|" -e "s|@LIBRARY@|$library|" packaging/launcher.py.in >"$work/launcher"
 if [ -e "$handler" ] && ! ours "$handler"; then
     mv "$handler" "$handler.fioconfig"  # the stock one, for `make uninstall`
 fi
-install -D -m 755 "$work/launcher" "$handler"
-install -D -m 755 "$work/launcher" "$DESTDIR$PREFIX/sbin/renew-client-cert"
+packaging/files.sh
 
-for unit in systemd/*.service systemd/*.path systemd/*.timer; do
-    sed "s|/usr/\(sbin\|share/doc\)/renew-client-cert|$PREFIX/\1/renew-client-cert|" "$unit" >"$work/unit"
-    install -D -m 644 "$work/unit" "$units/system/$(basename "$unit")"
-done
-install -D -m 644 systemd/80-renew-client-cert.preset "$units/system-preset/80-renew-client-cert.preset"
-install -D -m 644 systemd/80-renew-client-cert.rules "$DESTDIR$PREFIX/lib/udev/rules.d/80-renew-client-cert.rules"
 sed "s|/usr/share|$PREFIX/share|" packaging/manual.inc >"$work/manual.inc"
 PYTHONPATH=. "$BUILD_PYTHON" -c 'import argparse_manpage.cli as a, sys; sys.exit(a.main())' \
     --module handler.console.arguments --function make_parser --project-name renew-client-cert --manual-section 8 \
@@ -59,9 +71,18 @@ install -D -m 644 "$work/man" "$DESTDIR$PREFIX/share/man/man8/renew-client-cert.
 PYTHONPATH=. "$BUILD_PYTHON" -m shtab --shell=bash -u handler.console.arguments.make_parser |
     sed 's|^complete -o bashdefault |&-o default |' >"$work/completion"
 install -D -m 644 "$work/completion" "$DESTDIR$PREFIX/share/bash-completion/completions/renew-client-cert"
-install -d "$doc/docs"
-install -m 644 README.md CHANGELOG.md SECURITY.md LICENSE "$doc/"
-install -m 644 docs/*.md docs/*.png "$doc/docs/"
 if [ -z "$DESTDIR" ]; then
     . packaging/activate.sh
+fi
+program=$(PYTHONPATH=. "$BUILD_PYTHON" -c 'import handler; print(handler.__version__)')
+echo "renew-client-cert $program installed below ${DESTDIR:-/}"
+echo "  program            $library, $(du -sm "$DESTDIR$library" | cut -f1) MB, started with $TARGET_PYTHON"
+echo "  extension modules  $stripped"
+echo "  byte code          $code"
+if [ -n "$DESTDIR" ]; then
+    echo "next, unless the image presets its units: systemctl --root=$DESTDIR preset \\"
+    echo "  renew-client-cert.path renew-client-cert-offline.service renew-client-cert-if-due.timer"
+    echo "then, on the device: renew-client-cert check"
+else
+    echo "next: renew-client-cert check"
 fi

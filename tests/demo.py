@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ from tests.simulators.pki import spki_pem
 FIOCONFIG_EXITS = 123
 CONNECTIONS_AT_MOST = 5
 MINUTES = "%Y-%m-%d %H:%M UTC"
+WIDTH = 80
+WITHOUT_SYSTEMD = "warning: systemd does not run here: "
+"""What the handler says of a demo's device: no failure, as no service there has to be restarted."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,8 +77,8 @@ class Demo:
     def run(self) -> list[str]:
         """Show everything; give what was not as expected."""
         first = self._device.current_identity()
-        where = "in a PKCS#11 token (SoftHSM)" if self._device.token else "in files"
-        self._title(f"A device with its keys {where}, its gateway and its EST server, all on loopback")
+        where = "a SoftHSM token" if self._device.token else "files"
+        self._title(f"A device with keys in {where}, its gateway and EST server, on loopback")
         self._name(first, "first")
         self._facts(
             ("gateway", self._factory.gateway_server.url),
@@ -94,14 +98,14 @@ class Demo:
 
     def _rotate(self, rotation_id: str, name: str) -> Identity:
         before = self._before()
-        self._title(f"Rotation {rotation_id}: fioconfig has fetched fio-rotate-certs and calls the handler")
+        self._title(f"Rotation {rotation_id}: fioconfig calls the handler")
         for line in self._device.write_request(rotation_id).read_text().splitlines():
             print(f"  {line}")
         print()
         status, seconds = self._call_handler()
         after = self._device.current_identity()
         self._name(after, name)
-        print(f"\n  exit status {status} after {seconds:.1f} s (123: fioconfig exits and starts anew)")
+        print(f"\n  exit status {status} after {seconds:.1f} s (123: fioconfig restarts)")
 
         self._show_events(rotation_id)
         self._show_requests(before)
@@ -126,8 +130,13 @@ class Demo:
             errors="replace",
         ) as handler:
             for line in handler.stdout:
-                print(f"  | {line.rstrip()}")
+                self._show(self._as_on_a_device(line.rstrip()), "  | ", "  |   ")
         return handler.returncode, time.monotonic() - started
+
+    def _as_on_a_device(self, line: str) -> str:
+        if line.startswith(WITHOUT_SYSTEMD):
+            return "(on a device, aktualizr-lite is restarted now; here is none)"
+        return line.replace(str(self._device.folder), "")
 
     def _before(self) -> Before:
         gateway, est = self._factory.gateway, self._factory.est
@@ -235,13 +244,13 @@ class Demo:
         mine = [each for each in self._factory.gateway.events if each["event"]["correlationId"] == rotation_id]
         rows = [
             (
-                each["deviceTime"],
+                each["deviceTime"].partition("T")[2],
                 "ok" if each["event"]["success"] else "FAILED",
                 each["eventType"]["id"] + (f": {each['event']['details']}" if "details" in each["event"] else ""),
             )
             for each in mine
         ]
-        self._table(("device time", "result", "event"), rows)
+        self._table(("time", "", "event"), rows)
 
     def _show_requests(self, before: Before) -> None:
         gateway, est = self._factory.gateway, self._factory.est
@@ -249,7 +258,7 @@ class Demo:
         self._heading(f"Requests, over {connections[0]} TLS connections to the gateway and {connections[1]} to EST")
         new = [("gateway", each) for each in gateway.requests[before.requests :]]
         new += [("EST", each) for each in est.requests[before.est_requests :]]
-        self._table(("server", "connection", "request", "status", "certificate"), map(self._request_row, new))
+        self._table(("server", "TLS", "request", "status", "certificate"), map(self._request_row, new))
 
     def _request_row(self, entry: tuple[str, RecordedRequest]) -> tuple[str, ...]:
         server, request = entry
@@ -261,23 +270,24 @@ class Demo:
         self._title("In short")
         if self._problems:
             for problem in self._problems:
-                print(f"  NOT AS EXPECTED: {problem}")
+                self._show(f"NOT AS EXPECTED: {problem}", "  ", "    ")
             return self._problems
         keys = " -> ".join(self._short(each.key) for each in identities)
         certificates = " -> ".join(self._short(each.certificate_name) for each in identities)
         self._facts(("key", keys), ("certificate", certificates))
         until = identities[-1].certificate.not_valid_after_utc
-        print(
-            f"\n  Two rotations, {len(gateway.unique_events())} events, "
+        print()
+        self._show(
+            f"Two rotations, {len(gateway.unique_events())} events, "
             f"{gateway.connections + self._factory.est.connections} TLS connections; "
-            f"{self._checks} checks, all as expected.\n  The device works, until {until:{MINUTES}}."
+            f"{self._checks} checks, all as expected. The device works, until {until:{MINUTES}}."
         )
         return []
 
     # Small parts
 
     def _name(self, identity: Identity, name: str) -> None:
-        self._names.setdefault(spki_pem(identity.certificate.public_key()), f"the {name} one")
+        self._names.setdefault(spki_pem(identity.certificate.public_key()), name)
 
     def _check(self, good: bool, what: str) -> None:
         self._checks += 1
@@ -295,7 +305,10 @@ class Demo:
 
     def _facts(self, *facts: tuple[str, str]) -> None:
         for name, value in facts:
-            print(f"  {name:<14} {value}")
+            self._show(value, f"  {name:<14} ", " " * 17)
+
+    def _show(self, text: str, first: str = "  ", then: str = "  ") -> None:
+        print(textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=then, break_on_hyphens=False))
 
     def _table(self, header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
         lines = [header, *rows]

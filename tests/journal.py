@@ -16,6 +16,18 @@ def read(storage):
     return pending.load(storage)
 
 
+def kept(storage):
+    """Give the rotation that was rolled back and is kept, None where there is none."""
+    content = read(storage)
+    return None if content is None or content.get("kept") is None else content["kept"]["rotation"]
+
+
+def is_idle(storage):
+    """Tell whether nothing is pending, whatever is kept."""
+    content = read(storage)
+    return content is None or not (content["rotation"] or content["requested"] or content["events"])
+
+
 def write(storage, content):
     """Have it say that, in one record."""
     changed = {name: value for name, value in content.items() if name != "events"}

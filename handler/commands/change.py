@@ -11,7 +11,8 @@ from handler.console.progress import make_progress
 from handler.console.settings import Settings
 from handler.console.terminal import Console
 from handler.device.device import Device
-from handler.device.storage import DeviceLock, remove_leftovers
+from handler.device.lock import DeviceLock
+from handler.device.storage import remove_leftovers
 from handler.errors import FORESEEABLE
 from handler.exit_status import DONE, PENDING, SWITCHED
 from handler.journal.journal import Journal
@@ -42,21 +43,32 @@ def change(
             remove_leftovers(folder)
         progress = make_progress(sys.stdout, Console.of(sys.stdout, os.environ).width)
         rotator = Rotator(device, progress, called_by_fioconfig=by_fioconfig, limits=limits)
-        before = read_pending(device.storage)
         try:
-            if said := work(rotator):
-                tell(said)
-            status = DONE
-        except FORESEEABLE as error:
-            status = explain(error, what_next(settings))
-        except KeyboardInterrupt:  # here, because fioconfig has to be told even then that the key was switched
-            say("interrupted" + what_next(settings))
-            status = PENDING
-        finally:
-            rotator.close()
-        if status == DONE and not (by_fioconfig or offline):
-            status = _undelivered(device.storage, before)
+            status = _done(device, settings, rotator, work, tell_of_events=not (by_fioconfig or offline))
+        except BaseException:
+            # Whatever it is: fioconfig has to be ended, or it stores a configuration for the key that is gone.
+            if not (by_fioconfig and rotator.switched):
+                raise
+            log.critical("a fault of this program; the key was switched before", exc_info=True)
         return SWITCHED if by_fioconfig and rotator.switched else status
+
+
+def _done(
+    device: Device, settings: Settings, rotator: Rotator, work: Callable[[Rotator], str], *, tell_of_events: bool
+) -> int:
+    before = read_pending(device.storage)
+    try:
+        if said := work(rotator):
+            tell(said)
+        status = DONE
+    except FORESEEABLE as error:
+        status = explain(error, what_next(settings))
+    except KeyboardInterrupt:  # here, because fioconfig has to be told even then that the key was switched
+        say("interrupted" + what_next(settings))
+        status = PENDING
+    finally:
+        rotator.close()
+    return _undelivered(device.storage, before) if status == DONE and tell_of_events else status
 
 
 def _undelivered(storage: Path, before: Pending | None) -> int:

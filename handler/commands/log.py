@@ -9,10 +9,10 @@ from typing import Any
 
 from handler.console.output import print_line, tell
 from handler.console.settings import Settings
-from handler.console.table import folded, hanging, printable
+from handler.console.table import folded, hanging
 from handler.console.terminal import Console
 from handler.device.storage import FOLDER
-from handler.errors import RequestRefusedError
+from handler.errors import RequestRefusedError, harmless
 from handler.exit_status import DONE
 from handler.journal.decoding import MalformedError
 from handler.journal.history import Entry, History, told_apart
@@ -68,8 +68,8 @@ def timeline(entries: Sequence[Entry], width: int | None = None) -> Iterator[str
         if entry.rotation_id != rotation_id:
             rotation_id = entry.rotation_id
             yield from hanging("rotation ", rotation_id, width)
-        first, *rest = folded(printable(entry.event), name_width)
-        yield _line(printable(entry.time.replace("T", " ").removesuffix("Z")), f"{first:{name_width}}", _end(entry))
+        first, *rest = folded(harmless(entry.event), name_width)
+        yield _line(harmless(entry.time.replace("T", " ").removesuffix("Z")), f"{first:{name_width}}", _end(entry))
         yield from (_line("", part).rstrip() for part in rest)
         if entry.details:
             yield from hanging(_line(""), entry.details, width)

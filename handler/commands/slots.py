@@ -55,17 +55,17 @@ def list_slots(configured: Configuration) -> Listing:
     """List the token's objects, or the files. Changes nothing. Raises RequestRefusedError, TokenError, OSError."""
     if configured.source == TOKEN:
         if configured.token is None:
-            raise RequestRefusedError("; ".join(configured.problems) or configured.sota.not_set("p11.module"))
+            raise RequestRefusedError("; ".join(configured.wrong()))
         return _token_listing(configured, configured.token)
     if configured.storage is None or configured.source is None:
-        raise RequestRefusedError("; ".join((*configured.problems, *configured.wrong())))
+        raise RequestRefusedError("; ".join(configured.wrong()))
     return _file_listing(configured, configured.storage)
 
 
 def _unsaid(configured: Configuration) -> list[str]:
     """Say what of the configuration is missing for telling what is in use."""
     unnamed = [] if configured.names else ["the configuration names no identity, so nothing is in use"]
-    return [*configured.problems, *unnamed]
+    return [*configured.odd, *unnamed]
 
 
 # A token

@@ -54,6 +54,8 @@ def _facts(status: Status) -> Iterator[tuple[str, str]]:
         yield from _certificate_facts(identity.certificate, status.now)
     if identity.problem:
         yield "problem", identity.problem
+    for text in status.odd:
+        yield "odd", text
     if identity.pin is not None:
         # The token's own count: whether p11.pass is the PIN shows only where it is tried.
         yield "PIN", "no attempt at it is lost" if identity.pin == "good" else identity.pin

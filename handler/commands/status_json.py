@@ -48,6 +48,7 @@ def as_json(status: Status) -> str:
         "journal_problem": view.problem,
         "undelivered_events": undelivered(view),
         "running": status.running,
+        "odd": "; ".join(status.odd) or None,
     }
     return json.dumps(content, indent=2)
 

@@ -6,14 +6,15 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
+from types import TracebackType
 from typing import TextIO
 
-from handler.errors import describe
+from handler.errors import describe, harmless
 from handler.exit_status import PENDING, UNREAD
 
 from .terminal import Console
 
-WAITING = ("handler.servers.est", "handler.servers.http", "handler.device.storage")
+WAITING = ("handler.servers.est", "handler.servers.http", "handler.device.lock")
 """Modules that say what they wait for: to a person at a terminal at once, not only in the end."""
 
 
@@ -44,6 +45,7 @@ def set_up_messages(level: int, *, waits: bool) -> None:
     to_console = logging.StreamHandler(sys.stderr)
     to_console.setFormatter(MessageFormatter())
     logging.basicConfig(handlers=[to_console], level=level)
+    sys.excepthook = _fault
     logging.addLevelName(logging.WARNING, "warning")
     logging.addLevelName(logging.INFO, "info")
     for noisy in ("urllib3", "pkcs11"):
@@ -51,6 +53,11 @@ def set_up_messages(level: int, *, waits: bool) -> None:
     if waits and sys.stderr.isatty():
         for waiting in WAITING:
             logging.getLogger(waiting).setLevel(logging.INFO)
+
+
+def _fault(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Say that this program has a bug (sys.excepthook): the interpreter would say what is quoted as it is."""
+    logging.getLogger("renew-client-cert").critical("a fault of this program", exc_info=(kind, error, traceback))
 
 
 def silence() -> None:
@@ -91,10 +98,11 @@ class MessageFormatter(logging.Formatter):
     """Messages of the log, folded on a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Give the message as lines."""
-        first, text = f"{record.levelname}: ", super().format(record)
-        # A traceback has lines of its own, and a bug to be read as it is.
-        return first + text if "\n" in text else "\n".join(_lines(sys.stderr, first, text))
+        """Give the message as lines; those of a traceback stand below it, and in from the margin."""
+        lines = [*_lines(sys.stderr, f"{record.levelname}: ", record.getMessage())]
+        if record.exc_info:
+            lines += ["  " + harmless(line) for line in self.formatException(record.exc_info).split("\n")]
+        return "\n".join(lines)
 
 
 def _open_closed_streams() -> None:

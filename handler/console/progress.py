@@ -10,6 +10,7 @@ from typing import TextIO
 from cryptography import x509
 
 from handler.device.keystore import IdentityNames
+from handler.errors import harmless
 
 from .table import hanging
 
@@ -48,18 +49,21 @@ class LogProgress:
 
     def step_done(self) -> None:
         """Say that the step is done."""
-        self._write(f"{self._step}: ok, {self._seconds()}\n")
+        self._say(f"{self._step}: ok, {self._seconds()}")
 
     def step_failed(self, reason: str) -> None:
         """Say why the step failed."""
-        self._write(f"{self._step}: failed, {self._seconds()}: {reason}\n")
+        self._say(f"{self._step}: failed, {self._seconds()}: {reason}")
 
     def completed(self, rotation_id: str, names: IdentityNames, certificate: x509.Certificate) -> None:
         """Say what is in use now and until when."""
-        self._write(f"rotation {rotation_id} complete\nin use now: {in_use(names, certificate)}\n")
+        self._say(f"rotation {rotation_id} complete", f"in use now: {in_use(names, certificate)}")
 
     def _seconds(self) -> str:
         return f"{time.monotonic() - self._started:.1f} s"
+
+    def _say(self, *lines: str) -> None:
+        self._write("".join(f"{harmless(line)}\n" for line in lines))
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError):  # a rotation goes on where nobody reads of it

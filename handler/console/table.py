@@ -1,20 +1,17 @@
 """Plain text in columns, for a console of any width.
 
-Everything here is ASCII but for what comes from outside, and that holds nothing that a terminal would obey: whoever
-may label an object of a token must not steer the console of who looks at it.
+Everything here is ASCII but for what comes from outside, and that is made harmless: whoever may label an object of a
+token must not steer the console of who looks at it.
 """
 
 import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 
+from handler.errors import harmless
+
 GAP = "  "
 _NARROWEST = 6
-
-
-def printable(text: str) -> str:
-    r"""Give the text with control and other invisible characters escaped (`\x1b`)."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> Iterator[str]:
@@ -22,7 +19,7 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | N
 
     `width` is in columns of the console; None: as wide as it gets.
     """
-    lines = [[printable(cell) for cell in line] for line in (header, *rows)]
+    lines = [[harmless(cell) for cell in line] for line in (header, *rows)]
     widths = [max(_columns_of(line[number]) for line in lines) for number in range(len(header))]
     if width is not None:
         _shrink(widths, width - len(GAP) * (len(widths) - 1))
@@ -35,7 +32,7 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | N
 
 def hanging(first: str, text: str, width: int | None = None) -> Iterator[str]:
     """Give `first` and the text behind it; what does not fit goes on below the text's beginning."""
-    text = printable(text)
+    text = harmless(text)
     room = None if width is None else width - _columns_of(first)
     if room is None or room < 2 * _NARROWEST or not text:
         yield first + text

@@ -6,13 +6,13 @@ values and nothing else: order, OnChanged (a list or null) and unknown fields st
 
 import json
 import logging
-from typing import Any, NoReturn
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from handler.errors import RefusedError
 
-from . import ecies
+from . import bounded_json, ecies
 
 log = logging.getLogger(__name__)
 
@@ -20,24 +20,36 @@ ConfigEntry = dict[str, Any]
 ConfigEntries = dict[str, ConfigEntry]
 
 _WIRE_NAMES = {"Value": "value", "Unencrypted": "unencrypted", "OnChanged": "on-changed"}
+_NAMES: dict[str, str] = {name.casefold(): name for name in _WIRE_NAMES}
+MAX_VALUES = 1000
+"""Encrypted values in one configuration: each costs an operation of the token, or two."""
 
 
 def parse_config(data: bytes, name: str) -> ConfigEntries:
-    """Read the JSON map; `name` says in messages where it comes from. Raises RefusedError for anything else."""
+    """Read the JSON map as Go's decoder does; `name` says in messages where it comes from.
+
+    null is no files; a field's name is told whatever its letters' case, the last one counts. Raises RefusedError for
+    anything else, and for more than MAX_VALUES encrypted values.
+    """
     try:
-        config = json.loads(data, parse_constant=_no_json)
+        config = bounded_json.loads(data)
     except (ValueError, RecursionError) as error:
         raise RefusedError(f"{name} ({len(data)} bytes) is not JSON: expected a map of configuration files") from error
+    if config is None:
+        return {}
     if not isinstance(config, dict):
         raise RefusedError(f"{name} holds no map of configuration files: found {_kind(config)}")
-    for file, entry in config.items():
-        _check_entry(entry, f"{name}: configuration file {file!r}")
-    return config
+    entries: ConfigEntries = {
+        file: _entry(entry, f"{name}: configuration file {file!r}") for file, entry in config.items()
+    }
+    if (count := sum(map(_is_encrypted, entries.values()))) > MAX_VALUES:
+        raise RefusedError(f"{name} holds {count} encrypted values: expected at most {MAX_VALUES}")
+    return entries
 
 
 def dump_config(config: ConfigEntries) -> bytes:
     """Write the map as compact JSON."""
-    return json.dumps(config, separators=(",", ":")).encode("ascii")
+    return json.dumps(config, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def has_encrypted_values(config: ConfigEntries) -> bool:
@@ -116,10 +128,13 @@ def _decrypted(entry: ConfigEntry, key: ec.EllipticCurvePrivateKey) -> bytes | N
         return None
 
 
-def _check_entry(entry: object, where: str) -> None:
-    """Refuse what Go's decoder would refuse too; a field that is missing or null counts as empty there."""
-    if not isinstance(entry, dict):
-        raise RefusedError(f"{where}: expected Value, Unencrypted and OnChanged, found {_kind(entry)}")
+def _entry(found: object, where: str) -> ConfigEntry:
+    """Read one file's entry. Refuses what Go's decoder would refuse too; a field that is missing or null is empty."""
+    if not isinstance(found, dict):
+        raise RefusedError(f"{where}: expected Value, Unencrypted and OnChanged, found {_kind(found)}")
+    entry: ConfigEntry = {_NAMES.get(name.casefold(), str(name)): value for name, value in found.items()}
+    if not entry.keys() & _WIRE_NAMES.keys():
+        raise RefusedError(f"{where}: expected Value, Unencrypted and OnChanged, found none of them")
     if not isinstance(entry.get("Value"), str | None):
         raise RefusedError(f"{where}: expected a text as Value, found {_kind(entry['Value'])}")
     if not isinstance(entry.get("Unencrypted"), bool | None):
@@ -127,13 +142,10 @@ def _check_entry(entry: object, where: str) -> None:
     commands = entry.get("OnChanged")
     if commands is not None and not (isinstance(commands, list) and all(isinstance(item, str) for item in commands)):
         raise RefusedError(f"{where}: expected a list of texts as OnChanged, found {_kind(commands)}")
+    return entry
 
 
 def _kind(value: object) -> str:
     """Name the kind of a JSON value; the value itself may be a secret."""
     kinds = {dict: "a map", list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
     return kinds.get(type(value), "null")
-
-
-def _no_json(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")

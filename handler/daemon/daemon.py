@@ -22,7 +22,8 @@ from pathlib import Path
 from types import FrameType
 
 from handler.backoff import TOKEN_LONGEST, Backoff
-from handler.device.storage import FOLDER, DeviceLock, remove
+from handler.device.lock import DeviceLock
+from handler.device.storage import FOLDER, remove
 from handler.errors import BusyError
 from handler.journal.pending import (
     JOURNAL,

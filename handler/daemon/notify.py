@@ -8,6 +8,8 @@ import os
 import socket
 from collections.abc import Mapping
 
+from handler.errors import harmless
+
 log = logging.getLogger(__name__)
 
 
@@ -27,10 +29,10 @@ class Notifier:
         """Send variables, such as READY=1, STATUS="..."."""
         if not self._address:
             return
-        text = "\n".join(f"{name}={value}".replace("\n", " ") for name, value in variables.items())
+        text = "\n".join(harmless(f"{name}={value}") for name, value in variables.items())
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as link:
                 link.connect(self._address)
-                link.sendall(text.encode(errors="replace"))
+                link.sendall(text.encode())
         except OSError as error:
             log.info("systemd was not told: %s", error)

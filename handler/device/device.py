@@ -69,7 +69,7 @@ class Device:
     @property
     def folders(self) -> set[Path]:
         """Where files of this device may be replaced: the storage folder and those of the TOML files."""
-        return {self.storage, *(file.path.resolve().parent for file in self.sota.files)}
+        return {self.storage, *(file.path.resolve().parent for file in self.sota.files if file.problem is None)}
 
     @property
     def config_encrypted(self) -> Path:

@@ -1,24 +1,18 @@
-"""Files that are whole or absent after a cut at any moment, and the lock that lets one rotation run at a time.
+"""Files that are whole or absent after a cut at any moment, and what is asked of the folders that they lie in.
 
 Order of an atomic write: unique temporary file in the same folder, write, mode and owner of what it replaces, fsync,
 rename, fsync of the folder. A temporary file that a cut left behind is known by its name.
 """
 
-import contextlib
 import errno
-import fcntl
 import logging
 import os
 import re
 import shutil
 import stat
-import threading
-import time
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from handler.errors import BusyError, RequestRefusedError
+from handler.errors import RequestRefusedError
 
 log = logging.getLogger(__name__)
 
@@ -167,85 +161,10 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-class DeviceLock:
-    """One rotation at a time on a device: flock(2) on the storage folder itself.
-
-    The lock needs no file, so that a refused request leaves the folder as it was, and it ends with its process. Use:
-    `with DeviceLock(folder).acquire(60.0): ...`
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._descriptor: int | None = None
-
-    def acquire(self, timeout: float) -> Self:
-        """Take the lock, waiting up to `timeout` seconds for whoever holds it.
-
-        Raises BusyError, which says who that is, and RequestRefusedError where the folder is missing or not writable.
-        """
-        if self._descriptor is not None:
-            return self
-        descriptor = _open_folder(self._folder)
-        end = time.monotonic() + timeout
-        pause = threading.Event()
-        told = False
-        try:
-            while not _try_lock(descriptor):
-                remaining = end - time.monotonic()
-                if remaining <= 0:
-                    raise BusyError(
-                        f"{holder(os.fstat(descriptor))} holds the lock on {self._folder}: waited {timeout:.0f} s for "
-                        "it; one rotation runs at a time, try again when that one is done"
-                    )
-                if not told:
-                    log.info("%s holds the lock on %s: waiting", holder(os.fstat(descriptor)), self._folder)
-                    told = True
-                pause.wait(min(POLL_SECONDS, remaining))
-        except BaseException:
-            os.close(descriptor)
-            raise
-        self._descriptor = descriptor
-        return self
-
-    def release(self) -> None:
-        """Let go of the lock. Can be run again."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.release()
-
-
-def holder(folder: os.stat_result) -> str:
-    """Say which process holds the flock on the folder, with its command line, as far as /proc tells (proc_locks(5))."""
-    inode = f"{os.major(folder.st_dev):02x}:{os.minor(folder.st_dev):02x}:{folder.st_ino}"
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/locks").read_text("ascii").splitlines():
-            # "1: FLOCK  ADVISORY  WRITE 1234 08:01:123456 0 EOF"; whoever waits has "->" before FLOCK
-            fields = line.split()
-            if fields[1] == "FLOCK" and fields[5] == inode and int(fields[4]) > 0:
-                return f"process {fields[4]}{_command(fields[4])}"
-    return "another process"
-
-
-def _command(pid: str) -> str:
+def check_folder(folder: Path) -> None:
+    """Raise RequestRefusedError for a storage folder that is not there, or cannot be written to."""
     try:
-        raw = Path("/proc", pid, "cmdline").read_bytes()
-    except OSError:  # it has ended, or /proc hides it
-        return ""
-    words = re.sub(r"[^ -~]", " ", raw.decode("ascii", "replace")).strip()
-    return f" ({words[:MAX_COMMAND]})" if words else ""
-
-
-def _open_folder(folder: Path) -> int:
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     except PermissionError as error:
         raise RequestRefusedError(f"{folder} cannot be opened: {error.strerror}; run this as root") from error
     except OSError as error:
@@ -254,26 +173,9 @@ def _open_folder(folder: Path) -> int:
             "look at storage.path of the configuration, or where STORAGE_DIR or --storage-dir name another"
         ) from error
     if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
-        os.close(descriptor)
         raise RequestRefusedError(f"the storage folder {folder} cannot be written by user {os.geteuid()}: {why_not()}")
-    return descriptor
 
 
 def why_not() -> str:
     """Say what to do about a folder that this process may not write to."""
     return "run this as root" if os.geteuid() else "its file system is mounted read-only; mount it writable"
-
-
-def check_folder(folder: Path) -> None:
-    """Raise RequestRefusedError for a storage folder that is not there, or cannot be written to."""
-    os.close(_open_folder(folder))
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno == errno.EWOULDBLOCK:
-            return False
-        raise
-    return True

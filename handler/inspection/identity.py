@@ -55,14 +55,12 @@ def read_identity(configured: Configuration, *, log_in: bool = False) -> Identit
     `log_in`: to a token too, where that risks nothing, as whoever goes on to use the key has to: one look is enough.
     """
     source, names = configured.source, configured.names
-    if configured.problems:
-        return Identity(source, names, configured.token, problem="; ".join(configured.problems))
     if source is None or names is None:
         return Identity(source, names, configured.token, problem="; ".join(configured.wrong()))
     if source == FILE:
         return _in_files(names)
     if configured.token is None:
-        return Identity(TOKEN, names, problem=configured.value("p11.module").problem)
+        return Identity(TOKEN, names, problem="; ".join(configured.wrong()))
     return _in_token(names, configured.token, configured.storage, log_in=log_in)
 
 

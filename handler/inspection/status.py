@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from handler.device import completed_rotations as completed
 from handler.device.configuration.configuration import TOKEN, Configuration
 from handler.device.keystore import IdentityNames
+from handler.device.lock import holder
 from handler.device.request import Overrides
-from handler.device.storage import FOLDER, holder
+from handler.device.storage import FOLDER
 from handler.inspection.effective_request import EffectiveRequest
 from handler.inspection.identity import Identity, read_identity
 from handler.journal.history import History
@@ -59,6 +60,8 @@ class Status:
     slots: tuple[Slot, ...]
     last: LastRotation | None
     view: Snapshot
+    odd: tuple[str, ...]
+    """What is odd about the configuration's files, though it hinders nothing."""
     running: str | None
     """Who holds the device's lock, where somebody does."""
 
@@ -77,7 +80,8 @@ def read_status(configured: Configuration, request_file: Path, *, named: bool) -
         slots=_slots(request_file, identity, view, named=named),
         last=None if storage is None else _last_rotation(storage, view),
         view=view,
-        running=None if storage is None else _running(storage),
+        odd=tuple(configured.odd),
+        running=None if storage is None else holder(storage),
     )
 
 
@@ -120,14 +124,6 @@ def _last_rotation(storage: Path, view: Snapshot) -> LastRotation | None:
         return LastRotation(last.rotation_id, last.time, last.success, last.details)
     names = completed.rotation_ids(storage)
     return LastRotation(names[0], None, success=True) if names else None
-
-
-def _running(storage: Path) -> str | None:
-    try:
-        found = holder(storage.stat())
-    except OSError:
-        return None
-    return found if found.startswith("process ") else None  # else nobody that /proc/locks knows
 
 
 def undelivered(view: Snapshot) -> int | None:

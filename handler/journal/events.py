@@ -4,6 +4,8 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
+from handler.errors import harmless
+
 from .pending import COMPLETED
 
 Event = dict[str, Any]
@@ -27,10 +29,10 @@ class EventFactory:
         event: Event = {
             "correlationId": self._rotation_id,
             "success": failure is None,
-            "targetName": self._target[0],
-            "version": self._target[1],
+            "targetName": harmless(self._target[0]),
+            "version": harmless(self._target[1]),
         }
-        details = failure or note
+        details = harmless(failure or note or "")
         if details:
             event["details"] = details if len(details) <= MAX_DETAILS else details[: MAX_DETAILS - 1] + "…"
         return {

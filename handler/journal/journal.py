@@ -16,11 +16,12 @@ import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 from handler.device.request import RotationRequest
 from handler.device.storage import FOLDER, atomic_write, make_folder, remove, remove_whatever
-from handler.errors import ClockError, OfflineError, PostponedError, describe, until
+from handler.errors import ClockError, OfflineError, PostponedError, describe, is_final, until
 from hsm.errors import TokenError
 
 from .decoding import MalformedError
@@ -31,6 +32,7 @@ from .pending import (
     CLOCK,
     EARLIER,
     EST,
+    EVENTS,
     GATEWAY,
     GUARD,
     JOURNAL,
@@ -44,10 +46,12 @@ from .pending import (
     VERSION,
     Waiting,
     is_due,
+    is_offered,
     is_there,
+    is_watched,
 )
 from .records import append, replace_all, whole_length
-from .rotation_state import Content, RotationState
+from .rotation_state import Content, Kept, RotationState
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +71,7 @@ class Journal:
         self._lock = threading.Lock()
         self._rotation: RotationState | None = None
         self._requested: RotationRequest | None = None
+        self._kept: Kept | None = None
         self._events: list[Event] = []
         self._waiting: Waiting | None = None
         self._length = 0  # bytes of the file that hold whole records
@@ -110,6 +115,11 @@ class Journal:
         return self._requested
 
     @property
+    def kept(self) -> Kept | None:
+        """The rotation that was rolled back and is kept, if any."""
+        return self._kept
+
+    @property
     def waiting(self) -> Waiting | None:
         """Why the last call could not go on, if it could not."""
         return self._waiting
@@ -117,12 +127,21 @@ class Journal:
     @property
     def due(self) -> bool:
         """Whether there is something that can be done without being asked."""
-        return self._is_due(self._rotation, self._requested, self._events)
+        return self._is_due(self._rotation, self._requested, self._kept, self._events)
 
     def _is_due(
-        self, rotation: RotationState | None, requested: RotationRequest | None, events: Sequence[Event]
+        self,
+        rotation: RotationState | None,
+        requested: RotationRequest | None,
+        kept: Kept | None,
+        events: Sequence[Event],
     ) -> bool:
-        due = is_due(rotation, requested=requested is not None, undelivered=bool(events))
+        due = is_due(
+            rotation,
+            requested=requested is not None,
+            undelivered=bool(events) and is_offered(self._waiting),
+            watched=kept is not None and is_watched(kept.since),
+        )
         return due or (rotation is None and self.broken.exists())
 
     def load(self) -> None:
@@ -145,26 +164,39 @@ class Journal:
         self.device = content.pending.device
         with self._lock:
             self._rotation, self._requested, self._events = content.rotation, content.requested, content.events
+            self._kept = content.kept
             self._waiting = content.pending.waiting
             self._written = self._content() if self._length else {}
             self._event_ids = {event["id"] for event in self._events} if self._length else set()
 
     def record(
-        self, rotation: RotationState | None, *events: Event, without: str | None = None, taken: bool = False
+        self,
+        rotation: RotationState | None,
+        *events: Event,
+        without: str | None = None,
+        taken: bool = False,
+        keep: Kept | EllipsisType | None = ...,
     ) -> None:
-        """Write the rotation as it is now (None: none is pending) and append events, in one atomic replacement.
+        """Write the rotation as it is now (None: none is pending) and append events, in one record.
 
         `without` names an event type of which an undelivered success of this rotation is withdrawn; `taken`: it is the
-        rotation that was requested. Raises OSError.
+        rotation that was requested; `keep`: what is kept of one that was rolled back, if that changes. Raises OSError.
         """
         with self._lock:
+            before = self._kept
+            if not isinstance(keep, EllipsisType):
+                self._kept = keep
             kept = [event for event in self._events if not self._is_withdrawn(event, without)]
             if rotation is None or self._rotation is None or rotation.step != self._rotation.step:
                 self._waiting = None  # it came further
             elif rotation.request.est_server != self._rotation.request.est_server:
                 self._waiting = None  # it was another server that asked to come back later
             new = [each for each in events if not (kept and says_the_same(each, kept[-1]))]
-            self._replace(rotation, None if taken else self._requested, limited([*kept, *new]))
+            try:
+                self._replace(rotation, None if taken else self._requested, limited([*kept, *new]))
+            except BaseException:
+                self._kept = before
+                raise
         self._history.append(events)
 
     def leave(self, rotation: RotationState) -> None:
@@ -186,7 +218,7 @@ class Journal:
     def wait(self, error: Exception) -> None:
         """Remember why this call could not go on, if there is something to go on with. Raises OSError."""
         with self._lock:
-            if self.due:
+            if self.due or self._events:
                 attempts = 1 + (self._waiting.attempts if self._waiting else 0)
                 reason = describe(error)[:MAX_REASON]
                 label = error.label if isinstance(error, TokenError) else None
@@ -198,6 +230,8 @@ class Journal:
         """Say what an error has us wait for."""
         if isinstance(error, TokenError):
             return TOKEN
+        if is_final(error):
+            return EVENTS
         if isinstance(error, OfflineError):
             return NETWORK
         if isinstance(error, PostponedError):  # only the first step asks the EST server, and nobody else
@@ -237,11 +271,11 @@ class Journal:
         *,
         durable: bool = True,
     ) -> None:
-        due = self._is_due(rotation, requested, events)
+        due = self._is_due(rotation, requested, self._kept, events)
         if due and not self._marker.exists():  # first: a marker too many wakes the daemon in vain, one too few never
             make_folder(self._folder)
             self._marker.touch(0o600)
-        if rotation is None and requested is None and not events:
+        if rotation is None and requested is None and self._kept is None and not events:
             self._waiting = None
             # First: where this fails half way, the next record is a whole new file.
             self._length, self._written, self._event_ids = 0, {}, set()
@@ -294,4 +328,5 @@ class Journal:
             "rotation": None if self._rotation is None else asdict(self._rotation),
             "requested": None if self._requested is None else asdict(self._requested),
             "waiting": None if self._waiting is None else asdict(self._waiting),
+            "kept": None if self._kept is None else asdict(self._kept),
         }

@@ -19,7 +19,7 @@ import json
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -51,6 +51,10 @@ LOCKED, LAST = 2, 7
 """The step by which the gateway knows the next key, and the last one there is (state.py)."""
 TOKEN, EST, GATEWAY, CLOCK, NETWORK = "token", "est", "gateway", "clock", "network"
 """What can be waited for (`Waiting.kind`): a server, where it asked for that."""
+EVENTS = "events"
+"""The `Waiting.kind` of events that the gateway refuses for good: no daemon offers them, but every other call."""
+WATCHED = 24 * 3600.0
+"""Seconds for which the daemon looks whether the gateway still takes the identity that was rolled back to."""
 MAX_REASON = 1000
 MAX_ATTEMPTS = 1_000_000
 
@@ -98,6 +102,8 @@ class Pending:
     refused: str | None = None
     waiting: Waiting | None = None
     undelivered: int = 0
+    kept: str | None = None
+    """The rotation that was rolled back, and whose key is kept as the gateway may have taken it after all."""
     due: bool = True
     """Whether there is something that can be done without being asked."""
     problem: str | None = None
@@ -125,6 +131,14 @@ class _Rotation:
         return self.step >= LOCKED or self.announced
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """The part of a kept rotation that is needed here."""
+
+    rotation: _Rotation
+    since: str
+
+
 def marker(storage: Path) -> Path:
     """Give the file that exists while the daemon has something to do."""
     return storage / FOLDER / MARKER
@@ -140,14 +154,25 @@ class Unfinished(Protocol):
     def refused(self) -> str | None: ...  # noqa: D102
 
 
-def is_due(rotation: Unfinished | None, *, requested: bool, undelivered: bool) -> bool:
+def is_due(rotation: Unfinished | None, *, requested: bool, undelivered: bool, watched: bool) -> bool:
     """Whether there is anything to do that nobody has to ask for.
 
     A refused rotation goes on only where it has to be cleaned up; behind one that does not, nothing is begun.
+    `undelivered`: events that the gateway does not refuse for good.
     """
     if rotation is None:
-        return requested or undelivered
+        return requested or undelivered or watched
     return rotation.refused is None or not rotation.locked or undelivered
+
+
+def is_offered(waiting: Waiting | None) -> bool:
+    """Whether events are offered to the gateway again without being asked."""
+    return waiting is None or waiting.kind != EVENTS
+
+
+def is_watched(since: str) -> bool:
+    """Whether a roll-back is not longer ago than a day, by a clock that may be wrong."""
+    return abs(datetime.now(UTC).timestamp() - datetime.fromisoformat(since).timestamp()) < WATCHED
 
 
 def read_pending(storage: Path) -> Pending | None:
@@ -218,17 +243,34 @@ def summary(data: Mapping[str, Any]) -> Pending:
     requested = None if data.get("requested") is None else read(_Asked, data["requested"], "requested")
     if rotation is not None and not 0 <= rotation.step <= LAST:
         raise MalformedError(f"rotation.step: expected 0 to {LAST}, found {rotation.step}")
-    undelivered = len(events_of(data))
+    kept = None if data.get("kept") is None else read(_Kept, data["kept"], "kept")
+    if kept is not None:
+        _check_time(kept.since, "kept.since")
+    undelivered, waiting = len(events_of(data)), waiting_of(data)
     asked = rotation.request if rotation else requested
     return Pending(
         device=device_of(data),
         rotation_id=asked.rotation_id if asked else None,
         step=rotation.step if rotation else 0,
         refused=rotation.refused if rotation else None,
-        waiting=waiting_of(data),
+        waiting=waiting,
         undelivered=undelivered,
-        due=is_due(rotation, requested=requested is not None, undelivered=undelivered > 0),
+        kept=kept.rotation.request.rotation_id if kept else None,
+        due=is_due(
+            rotation,
+            requested=requested is not None,
+            undelivered=undelivered > 0 and is_offered(waiting),
+            watched=kept is not None and is_watched(kept.since),
+        ),
     )
+
+
+def _check_time(text: str, where: str) -> None:
+    try:
+        if datetime.fromisoformat(text).tzinfo is None:
+            raise ValueError("it has no zone")
+    except ValueError as error:
+        raise MalformedError(f"{where}: expected a time, found {text[:40]!r}") from error
 
 
 def device_of(data: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from handler.device.storage import atomic_write
 
 from .decoding import MalformedError
 
-FIELDS = ("version", "device", "rotation", "requested", "waiting")
+FIELDS = ("version", "device", "rotation", "requested", "waiting", "kept")
 
 
 def parse(content: bytes) -> tuple[list[dict[str, Any]], int]:

@@ -35,6 +35,8 @@ class RotationState:
     """The issued certificate, PEM, once it passed the checks."""
     chain: tuple[str, ...] = ()
     """The other certificates of the EST answer, PEM: the issuer may be among them."""
+    unreadable: int = 0
+    """Answers of the EST server to the CSR that could not be read."""
     announced: bool = False
     """The gateway was asked to expect the new key, and may know it though its answer was lost."""
     config_digest: str | None = None
@@ -62,12 +64,24 @@ class RotationState:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """A rotation that was rolled back after the gateway may have seen its certificate: a replica may have taken it."""
+
+    rotation: RotationState
+    since: str
+    """When it was rolled back (RFC 3339)."""
+    refused: str | None = None
+    """Since when the gateway refuses the old certificate for good (RFC 3339), if it does."""
+
+
+@dataclass(frozen=True)
 class Content:
     """All that a journal says; `pending` is the same in short."""
 
     pending: Pending
     rotation: RotationState | None
     requested: RotationRequest | None
+    kept: Kept | None
     events: list[Event]
 
     @classmethod
@@ -82,9 +96,11 @@ class Content:
         pending = summary(data)
         rotation = None if data.get("rotation") is None else read(RotationState, data["rotation"], "rotation")
         requested = None if data.get("requested") is None else read(RotationRequest, data["requested"], "requested")
-        if rotation is not None:
-            _check_encoded(rotation)
-        return cls(pending, rotation, requested, events_of(data))
+        kept = None if data.get("kept") is None else read(Kept, data["kept"], "kept")
+        for each in (rotation, None if kept is None else kept.rotation):
+            if each is not None:
+                _check_encoded(each)
+        return cls(pending, rotation, requested, kept, events_of(data))
 
 
 def _check_encoded(rotation: RotationState) -> None:

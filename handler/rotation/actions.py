@@ -13,19 +13,20 @@ from handler.journal.events import STARTED, Event
 from handler.journal.pending import COMPLETED
 from handler.journal.rotation_state import SWITCHED, RotationState
 from handler.servers.connections import Connections
-from handler.servers.deadline import Deadline
 from handler.servers.http import Limits
+from handler.servers.transport import Deadline
 
 from .context import Context
 from .deliveries import Deliveries
+from .found import Call, Kept, Mark, Named, Way, Wish
 from .look import BY_HAND, SUPERSEDED, WITHDRAWN, mark_of, named_by_configuration, wanted
 from .memory import Memory
-from .phases import completion, endings
+from .phases import completion, endings, proof
 from .phases.lost_journal import LostJournal
 from .phases.preflight import check_before_anything_changes
 from .phases.steps import STEPS, run_step, settle, settle_back, switch
 from .phases.takeover import take_over
-from .rules import Action, Call, Mark, Named, Way, Wish
+from .rules import Action
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,15 @@ class Actions:
             Action.RETRY: lambda: self._journal.record(replace(context.rotation, refused=None)),
             Action.SWITCH_AGAIN: self._switch_again,
             **steps,
-            Action.PROVE: lambda: completion.prove(self._opened()),
+            Action.PROVE: lambda: proof.prove(self._opened(), memory),
+            Action.ASK_OLD: lambda: proof.ask_old(self._opened(), memory),
+            Action.RECORD_PROOF: lambda: proof.record(self._opened(), memory),
+            Action.TAKE_BACK: lambda: proof.take_back(context, memory),
+            Action.AGAIN: lambda: proof.again(context, memory),
+            Action.KEEP: partial(self._drop, keep=True),
+            Action.FORGET: self._forget,
+            Action.WATCH: lambda: proof.watch(context, memory),
+            Action.RESTORE: lambda: proof.restore(context, memory),
             Action.FOLLOW: lambda: completion.bring_files_along(self._opened()),
             Action.TELL: self._tell,
             Action.TIDY: lambda: completion.tidy(self._opened(), lost_journal),
@@ -71,8 +80,10 @@ class Actions:
 
     def _opened(self) -> Context:
         """Open the key store for the ids of the rotation that is pending."""
-        request = self._context.rotation.request
-        self._device.open_store(request.key_ids, request.certificate_ids)
+        request, new = self._context.rotation.request, self._context.rotation.new
+        kept = self._journal.kept
+        ids = () if kept is not None and kept.rotation.new == new else (request.key_ids, request.certificate_ids)
+        self._device.open_store(*ids)
         return self._context
 
     # What is wanted
@@ -121,7 +132,8 @@ class Actions:
             raise
         self._memory.request = None
         self._journal.device = device_id(self._device.store.certificate(old.certificate))
-        self._journal.record(RotationState(request, old, new), events.make(STARTED), taken=True)
+        state = proof.with_kept_key(self._context, RotationState(request, old, new))
+        self._journal.record(state, events.make(STARTED), taken=True)
 
     def _report_refusal(self, events: list[Event]) -> None:
         """Tell the operators, once and without a journal: a refused request changes nothing on the device."""
@@ -160,6 +172,13 @@ class Actions:
     def _deliver(self) -> None:
         self._memory.delivered = True
         self._deliveries.deliver_now()
+
+    # What was kept
+
+    def _forget(self) -> None:
+        self._device.open_store()
+        completion.forget(self._context, proof.kept(self._context).rotation.new)
+        self._journal.record(None, keep=None)
 
     # Back
 
@@ -213,13 +232,14 @@ class Actions:
             "`renew-client-cert resume` finishes it"
         )
 
-    def _drop(self) -> None:
+    def _drop(self, *, keep: bool = False) -> None:
         """End the rotation with the old identity in use; the journal has said before that it ends."""
         state = self._opened().rotation
         mark = mark_of(state)
         reason = f"rolled back, {state.rollback}" if state.locked else state.rollback or state.refused or ""
-        endings.drop(self._context, reason)
+        (endings.keep if keep else endings.drop)(self._context, reason)
         self._memory.delivered, self._memory.way, self._memory.refused_before = False, Way.UNKNOWN, None
+        self._memory.kept = Kept.NONE  # the gateway has just taken the old certificate
         if mark is Mark.TAKEN_BACK:
             raise ServerRefusedError(reason)
         if mark is Mark.BY_HAND and self._memory.wish is not Wish.ABORT:
@@ -238,12 +258,15 @@ class Actions:
     # Without a network, and without a journal
 
     def _make_whole(self) -> None:
+        self._memory.call = Call.ENDS
+        if self._journal.rotation is None:
+            self._memory.changed = proof.settle_kept(self._context)
+            return
         state = self._opened().rotation
         if named_by_configuration(self._context, state) is Named.NEW:
             settle(self._context, state)
         else:
             self._memory.changed = settle_back(self._context, state)
-        self._memory.call = Call.ENDS
 
     def _mend(self) -> None:
         self._memory.changed = self._lost_journal.mend(offline=self._memory.wish is Wish.OFFLINE)

@@ -8,11 +8,12 @@ from handler.journal.pending import EST, GATEWAY
 from handler.journal.rotation_state import ANNOUNCED, PROVED, SWITCHED, RotationState
 
 from .context import Context
+from .found import GOING_BACK, Before, Found, Kept, Mark, Named, Sight, Stage, Taken, Way, Wish
 from .memory import Memory
 from .phases.enrolment import has_ended
 from .phases.lost_journal import LostJournal
 from .phases.takeover import NAME
-from .rules import GOING_BACK, Action, Before, Found, Mark, Named, Stage, Way, Wish
+from .rules import Action
 
 BY_HAND = "given up by hand"
 SUPERSEDED = "superseded by "
@@ -30,14 +31,20 @@ def look(context: Context, memory: Memory, lost_journal: LostJournal) -> Found:
     way = memory.way if mark in GOING_BACK else Way.UNKNOWN
     if mark in GOING_BACK and named is Named.OLD and not known:
         way = Way.BACK
+    stage = _stage(state, named)
+    proving = stage is Stage.PROVE and mark is Mark.NONE
     return Found(
         wish=memory.wish,
         before=_before(context, memory),
-        stage=_stage(state, named),
+        stage=stage,
         named=named,
         known=known,
         mark=mark,
         way=way,
+        new=memory.new if proving else Sight.UNKNOWN,
+        old=memory.old if proving else Taken.UNKNOWN,
+        shown=is_shown(context),
+        kept=Kept.NONE if journal.kept is None or state is not None else memory.kept,
         wanted=wanted(context, memory) is not None,
         waits=context.by_fioconfig and (memory.told or context.switched),
         call=memory.call,
@@ -51,6 +58,14 @@ def wanted(context: Context, memory: Memory) -> RotationRequest | None:
     if memory.wish is Wish.ROTATE:
         return memory.request if memory.noted else None
     return context.journal.requested if memory.wish in {Wish.RESUME, Wish.UNATTENDED} else None
+
+
+def is_shown(context: Context) -> bool:
+    """Tell whether the gateway may have seen a certificate for the new key, in this rotation or an earlier one."""
+    state, kept = context.journal.rotation, context.journal.kept
+    if state is None:
+        return False
+    return state.reported or state.step >= PROVED or (kept is not None and kept.rotation.new == state.new)
 
 
 def named_by_configuration(context: Context, state: RotationState) -> Named:

@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field
 
 from handler.device.request import RotationRequest
+from handler.errors import RenewalError
 
-from .rules import Action, Call, Way, Wish
+from .found import Call, Kept, Sight, Taken, Way, Wish
+from .rules import Action
 
 
 @dataclass
@@ -23,6 +25,18 @@ class Memory:
     """Why a rotation was refused that goes back for another one."""
     way: Way = Way.UNKNOWN
     why_closed: str = ""
+    new: Sight = Sight.UNKNOWN
+    old: Taken = Taken.UNKNOWN
+    said: RenewalError | None = None
+    """What the gateway said to the new certificate."""
+    unreported: RenewalError | None = None
+    """Why the gateway did not take the events over it."""
+    breaks: int = 0
+    """Connections in a row that broke on the new certificate while the old one was taken."""
+    rounds: int = 0
+    """Rounds in which nothing became clear."""
+    kept: Kept = Kept.UNWATCHED
+    """What this call found of the identity that was kept."""
     noted: bool = False
     told: bool = False
     """The new key's users were told by this call."""

@@ -16,11 +16,12 @@ from handler.servers.http import Limits
 from .actions import Actions
 from .context import Context
 from .deliveries import Deliveries
+from .found import Call, Wish
 from .look import BY_HAND, look, why_early
 from .memory import Memory
 from .phases.lost_journal import LostJournal
 from .progress import Progress
-from .rules import Action, Call, Wish, next_action
+from .rules import Action, next_action
 
 log = logging.getLogger(__name__)
 

@@ -3,132 +3,42 @@
 `next_action` gives the action of the first row that matches what was found; the loop (`rotator.py`) looks, acts and
 asks again until the answer is DONE. No row does anything by itself, so the whole table can be tried against every
 state of the world: tests/unit/rotation/test_rules.py takes every combination, tests/model every history.
-docs/architecture.md shows the same table; `as_markdown` writes it.
+docs/architecture.md shows the same table.
 
 An action that fails ends the call (`Call.ENDS`), except for a refusal (`Call.REFUSED`): then what the refused rotation
 leaves behind is cleaned up first. What the rows rely on:
 
 * Nothing of the identity that the configuration names is ever destroyed; DROP stands only in rows for the old one,
   and the journal has said before that the rotation ends.
-* The gateway sees the new certificate in PROVE for the first time, and only there.
+* The gateway sees the new certificate in PROVE for the first time, and only there. Proof is a yes that only it can
+  give; everything else proves nothing. No events go out with the old certificate before the journal says "back".
 * The old key goes in TIDY, after the proof, and never while fioconfig waits for us and knows only that key.
+* A new identity that the gateway may have seen is kept when it is rolled back: a replica may have taken it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from enum import Enum, auto
+from dataclasses import dataclass
+from enum import Enum
 
-
-class Wish(Enum):
-    """What the call is for."""
-
-    ROTATE = auto()
-    """The handler called by fioconfig, `rotate`: the request asks for a rotation."""
-    RESUME = auto()
-    UNATTENDED = auto()
-    """`resume --unattended`: the daemon, so nobody has looked at what was refused."""
-    WITHDRAWN = auto()
-    """The handler called by fioconfig without a request file."""
-    ABORT = auto()
-    OFFLINE = auto()
-    """`resume --offline`, at boot."""
-
-
-class Before(Enum):
-    """What comes before anything else."""
-
-    READY = auto()
-    FOREIGN = auto()
-    """A rotation of fioconfig's own code lies there."""
-    UNNOTED = auto()
-    """The journal does not say yet what this call is for."""
-    EARLY = auto()
-    """A server asked not to come back yet, and no person asks."""
-
-
-class Stage(Enum):
-    """What comes next by the journal: a step of the rotation that is pending, or NONE without one."""
-
-    NONE = auto()
-    ENROL = auto()
-    ANNOUNCE = auto()
-    PREPARE = auto()
-    MOVE = auto()
-    SWITCH = auto()
-    PROVE = auto()
-    FOLLOW = auto()
-    """The files of this device on the server were left for the old key."""
-    TELL = auto()
-    TIDY = auto()
-
-
-class Named(Enum):
-    """Which identity the configuration names."""
-
-    OLD = auto()
-    NEW = auto()
-    OTHER = auto()
-
-
-class Mark(Enum):
-    """What the journal says beside the stage."""
-
-    NONE = auto()
-    REFUSED = auto()
-    """A step was refused for good."""
-    TAKEN_BACK = auto()
-    """Goes back: the gateway refused the new certificate."""
-    BY_HAND = auto()
-    """Goes back: `abort` asked for it."""
-    SUPERSEDED = auto()
-    """Goes back: another rotation is wanted, and this one is refused or has hardly begun."""
-    WITHDRAWN = auto()
-    """Goes back: the request is gone, and the gateway cannot know the new key."""
-
-
-class Way(Enum):
-    """How far the way back is, for a rotation that goes back."""
-
-    UNKNOWN = auto()
-    OPEN = auto()
-    """The gateway takes the old certificate."""
-    CLOSED = auto()
-    """It refuses that, or nobody knows which one it was."""
-    BACK = auto()
-    """The old identity is in use again, and nothing needs the new key."""
-
-
-class Call(Enum):
-    """How this call is doing."""
-
-    GOES_ON = auto()
-    REFUSED = auto()
-    """Something was refused for good in this call."""
-    ENDS = auto()
-    """It failed, or has done what it could."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """What was found, all that a decision depends on."""
-
-    wish: Wish
-    before: Before = Before.READY
-    stage: Stage = Stage.NONE
-    named: Named = Named.OLD
-    known: bool = False
-    """The gateway may know the new key."""
-    mark: Mark = Mark.NONE
-    way: Way = Way.UNKNOWN
-    wanted: bool = False
-    """Another rotation than the pending one is wanted, and not completed."""
-    waits: bool = False
-    """fioconfig waits for this call, which has changed the key: it knows only the old one."""
-    call: Call = Call.GOES_ON
-    events: bool = False
-    """Events wait that this call has not tried to deliver."""
-    lost: bool = False
-    """The journal of an earlier rotation was lost, and what it left is to be looked at by this call."""
+from .found import (
+    GOING_BACK,
+    PROVED,
+    REFUSALS,
+    ROTATION,
+    STEPS,
+    SWITCHED,
+    Before,
+    Call,
+    Found,
+    Kept,
+    Mark,
+    Named,
+    Sight,
+    Stage,
+    Taken,
+    Way,
+    Wish,
+)
 
 
 class Action(Enum):
@@ -154,19 +64,20 @@ class Action(Enum):
     PREPARE = "step 3: encrypt config.encrypted to the new key, aside"
     MOVE = "step 4: encrypt the files on the server to the new key"
     SWITCH = "step 5: sota.toml and config.encrypted"
-    PROVE = "report over the new certificate: the gateway's first sight of it"
+    PROVE = "show the gateway the new certificate: report over it, else ask for the files"
+    ASK_OLD = "ask the gateway as the old identity"
+    RECORD_PROOF = "record the proof"
+    TAKE_BACK = "mark it: the gateway refuses the new certificate"
+    AGAIN = "ask again later, pending; both keys are kept"
+    KEEP = "end it, report the end; keep the new identity"
+    FORGET = "destroy the identity that was kept"
+    WATCH = "ask the gateway whether it still takes the old certificate"
+    RESTORE = "go on with the kept identity if the gateway takes it"
     FOLLOW = "bring the device's files along"
     TELL = "restart its users, record the completion"
     TIDY = "remove the old key"
     BEGIN = "check everything, begin"
     DELIVER = "deliver the events"
-
-
-ROTATION = frozenset(Stage) - {Stage.NONE}
-STEPS = frozenset({Stage.ENROL, Stage.ANNOUNCE, Stage.PREPARE, Stage.MOVE, Stage.SWITCH})
-SWITCHED = ROTATION - STEPS
-PROVED = SWITCHED - {Stage.PROVE}
-GOING_BACK = frozenset(Mark) - {Mark.NONE, Mark.REFUSED}
 
 
 @dataclass(frozen=True)
@@ -199,9 +110,12 @@ TABLE: tuple[Row, ...] = (
     _row("offline; switched by the journal, or about to be, but the configuration names the old identity",
          Action.MAKE_WHOLE, wish=Wish.OFFLINE, call=Call.GOES_ON, stage=SWITCHED | {Stage.SWITCH}, named=Named.OLD),
     _row("offline; a journal was lost", Action.MEND, wish=Wish.OFFLINE, call=Call.GOES_ON, stage=Stage.NONE, lost=True),
+    _row("offline; an identity was kept", Action.MAKE_WHOLE, wish=Wish.OFFLINE, call=Call.GOES_ON, kept=Kept.UNWATCHED),
     _row("offline, otherwise", Action.DONE, wish=Wish.OFFLINE),
     # After a failure
     _row("the call ends", Action.DONE, call=Call.ENDS),
+    _row("a refused rotation with a key that was kept; the gateway was not told again; the old one is in use",
+         Action.KEEP, stage=ROTATION, mark=Mark.REFUSED, known=False, named=Named.OLD, shown=True),
     _row("a refused rotation; the gateway cannot know the new key; the old one is in use",
          Action.DROP, stage=ROTATION, mark=Mark.REFUSED, known=False, named=Named.OLD),
     _row("refused in this call; another rotation is wanted",
@@ -214,6 +128,8 @@ TABLE: tuple[Row, ...] = (
     # A rotation that ends without being finished
     _row("abort; proved", Action.REFUSE, wish=Wish.ABORT, stage=PROVED),
     _row("abort, otherwise", Action.MARK, wish=Wish.ABORT, stage=ROTATION, mark=frozenset(Mark) - {Mark.BY_HAND}),
+    _row("goes back, and is back; the gateway may have seen the new certificate",
+         Action.KEEP, stage=ROTATION, mark=GOING_BACK, way=Way.BACK, shown=True),
     _row("goes back, and is back; fioconfig waits, and knows only the new key", Action.DONE, way=Way.BACK, waits=True),
     _row("goes back, and is back", Action.DROP, stage=ROTATION, mark=GOING_BACK, way=Way.BACK),
     _row("withdrawn; the gateway cannot know the new key; the old one is in use",
@@ -240,13 +156,24 @@ TABLE: tuple[Row, ...] = (
     _row("the gateway was told", Action.PREPARE, stage=Stage.PREPARE),
     _row("config.encrypted is prepared", Action.MOVE, stage=Stage.MOVE),
     _row("the files on the server are moved", Action.SWITCH, stage=Stage.SWITCH),
-    _row("switched", Action.PROVE, stage=Stage.PROVE),
+    _row("switched; the gateway takes the new certificate", Action.RECORD_PROOF, stage=Stage.PROVE, new=Sight.YES),
+    _row("switched; the new certificate was not shown in this round",
+         Action.PROVE, stage=Stage.PROVE, new=Sight.UNKNOWN),
+    _row("switched; it may be refused, and the old one was not tried",
+         Action.ASK_OLD, stage=Stage.PROVE, new=REFUSALS, old=Taken.UNKNOWN),
+    _row("switched; refused again, and the old one is taken",
+         Action.TAKE_BACK, stage=Stage.PROVE, new=Sight.NO_AGAIN, old=Taken.YES),
+    _row("switched; refused, and the old one is taken", Action.PROVE, stage=Stage.PROVE, new=REFUSALS, old=Taken.YES),
+    _row("switched; nothing that says anything of the certificate", Action.AGAIN, stage=Stage.PROVE),
     _row("proved; the device's files were left", Action.FOLLOW, stage=Stage.FOLLOW),
     _row("proved", Action.TELL, stage=Stage.TELL),
     _row("told; fioconfig waits, and knows only the old key", Action.DONE, stage=Stage.TIDY, waits=True),
     _row("told", Action.TIDY, stage=Stage.TIDY),
     # No rotation
     _row("a journal was lost", Action.MEND, lost=True),
+    _row("an identity was kept; not known whether the old one is still taken", Action.WATCH, kept=Kept.UNWATCHED),
+    _row("an identity was kept, and the gateway refuses the old one for good", Action.RESTORE, kept=Kept.NEEDED),
+    _row("abort; an identity was kept", Action.FORGET, wish=Wish.ABORT, kept=Kept.LEFT),
     _row("a rotation is wanted", Action.BEGIN, wanted=True, waits=False),
     _row("events wait", Action.DELIVER, events=True),
     _row("nothing is left", Action.DONE),
@@ -257,41 +184,3 @@ TABLE: tuple[Row, ...] = (
 def next_action(found: Found) -> Action:
     """Give the action of the first row that matches."""
     return next(row for row in TABLE if row.matches(found)).action
-
-
-def why_impossible(found: Found) -> str | None:
-    """Say why the loop never finds this combination; None where it may."""
-    rotation = found.stage is not Stage.NONE
-    impossible = {
-        "without a rotation there is nothing to say of one": not rotation
-        and (found.known, found.mark, found.named) != (False, Mark.NONE, Named.OLD),
-        "the way back is looked at for a rotation that goes back": found.way is not Way.UNKNOWN
-        and found.mark not in GOING_BACK,
-        "it is back where the configuration names the old identity": found.way is Way.BACK
-        and found.named is not Named.OLD,
-        "going back, with the old identity in use and nothing that the gateway knows, is being back": (
-            found.mark in GOING_BACK and not found.known and found.named is Named.OLD and found.way is not Way.BACK
-        ),
-        "the gateway was told before later steps": found.stage in ROTATION - {Stage.ENROL, Stage.ANNOUNCE}
-        and not found.known,
-        "what is proved is marked by nobody": found.stage in PROVED and found.mark is not Mark.NONE,
-        "offline, nothing is noted, and no server is met": found.wish is Wish.OFFLINE
-        and (found.before in {Before.UNNOTED, Before.EARLY} or found.way in {Way.OPEN, Way.CLOSED}),
-        "who aborts or withdraws wants no other rotation": found.wish in {Wish.ABORT, Wish.WITHDRAWN}
-        and found.wanted
-        and found.before is Before.READY,
-        "only fioconfig waits": found.waits and found.wish not in {Wish.ROTATE, Wish.WITHDRAWN},
-        "only who is called by a timer or by fioconfig can be early": found.before is Before.EARLY
-        and found.wish not in {Wish.ROTATE, Wish.UNATTENDED},
-        "a lost journal is looked at without a rotation": found.lost and rotation,
-    }
-    return next((why for why, holds in impossible.items() if holds), None)
-
-
-def as_markdown() -> str:
-    """Give the table as the documentation shows it."""
-    rows = "".join(f"| {row.words} | {row.action.value} |\n" for row in TABLE)
-    return f"| found | action |\n| --- | --- |\n{rows}"
-
-
-FIELDS = tuple(field.name for field in fields(Found))

@@ -5,17 +5,19 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from handler.backoff import in_line
 from handler.crypto.encrypted_values import ConfigEntries
 from handler.errors import FORESEEABLE, PendingError
 
-from .deadline import Deadline
 from .est import EstClient
 from .gateway import GatewayClient
 from .http import HttpClient, Limits
+from .transport import Deadline
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +105,17 @@ class Connections:
         if self._files is None:
             self._files = gateway.device_config()
         return self._files
+
+    def wait(self, retry: int, reason: PendingError) -> None:
+        """Wait in line before the `retry`-th repetition (from 0). Raises `reason` where that does not fit this call."""
+        until = reason.not_before
+        asked = None if until is None else max(0.0, (until - datetime.now(UTC)).total_seconds())
+        turn = in_line(asked, self._limits.retry_delays, retry, self._deadline.remaining)
+        if turn.wait is None:
+            raise reason
+        self.close()
+        log.info("%s; tried again in %.0f s", reason, turn.wait)
+        threading.Event().wait(turn.wait)
 
     def close(self) -> None:
         """Close what is kept open."""

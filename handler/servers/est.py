@@ -11,14 +11,13 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import pkcs7
 
 from handler.crypto.certificates import NOTHING, CsrAttributes
-from handler.errors import CertificateRefusedError, PendingError, ServerBusyError, ServerRefusedError
+from handler.errors import AnswerError, PendingError, ServerBusyError, ServerRefusedError
 
 from .http import HttpClient
 from .response import Answer
 
 log = logging.getLogger(__name__)
 
-CERTS_ONLY_TYPES = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime"})
 ISSUED_STATUSES = frozenset({200, 201})  # RFC 7030 §4.2.3 says 200; estserver answers 201
 MIN_WAIT = 1.0
 DEFAULT_WAIT = 30.0
@@ -47,14 +46,14 @@ class EstClient:
         """Send the CSR (DER) to simplereenroll and return the certificates of the answer (RFC 7030 §4.2.2).
 
         202 with Retry-After is waited for, 1 s to 24 h, and the same request repeated over a new connection (§4.2.3),
-        while that fits the deadline. Raises PendingError, ServerRefusedError,
-        CertificateRefusedError (the answer holds no certificates).
+        while that fits the deadline. Raises PendingError (AnswerError where the answer holds no certificates),
+        ServerRefusedError.
         """
         # In lines, as MIME has it: libest takes nothing else, and RFC 8951 §3.1 has servers tolerate them.
         body = base64.encodebytes(csr)
         while True:
             answer = self._http.request(
-                "POST", f"{self._url}/simplereenroll", content_type="application/pkcs10", body=body
+                "POST", f"{self._url}/simplereenroll", content_type="application/pkcs10", body=body, costly=True
             )
             if answer.status in ISSUED_STATUSES:
                 self.server_time = answer.date
@@ -71,8 +70,8 @@ class EstClient:
         try:
             answer = self._http.request("GET", f"{self._url}/cacerts", content_type="application/pkcs10", optional=True)
             return certificates_of(answer) if answer.status == 200 else None  # noqa: PLR2004
-        except (CertificateRefusedError, ServerBusyError) as error:
-            log.info("the EST server's /cacerts is done without: %s", error)
+        except (AnswerError, ServerBusyError) as error:
+            log.info("the EST server's /cacerts cannot be read: %s", error)
             return None
         except ServerRefusedError as error:
             if error.status is None:  # a TLS alert: about us, not about /cacerts
@@ -98,7 +97,7 @@ class EstClient:
             if error.status is None:
                 raise
             return NOTHING
-        except (ValueError, ServerBusyError) as error:
+        except (ValueError, AnswerError, ServerBusyError) as error:
             log.warning("the EST server's /csrattrs cannot be read and is ignored: %s", error)
             return NOTHING
 
@@ -107,12 +106,8 @@ def certificates_of(answer: Answer) -> list[x509.Certificate]:
     """Read the certificates of a certs-only answer, in its order.
 
     The body is base64 of a DER PKCS#7, line breaks and blanks tolerated (RFC 8951 §3.1), PEM armour too; its
-    Content-Transfer-Encoding is ignored. Raises CertificateRefusedError.
+    type and its Content-Transfer-Encoding are ignored. Raises AnswerError.
     """
-    if answer.content_type not in CERTS_ONLY_TYPES:
-        raise CertificateRefusedError(
-            f"the EST server answered with content type '{answer.content_type}': expected application/pkcs7-mime"
-        )
     text = re.sub(rb"-----(BEGIN|END) [A-Z0-9 #]+-----", b"", answer.body)
     try:
         der = base64.b64decode(b"".join(text.split()), validate=True)
@@ -122,11 +117,12 @@ def certificates_of(answer: Answer) -> list[x509.Certificate]:
             warnings.simplefilter("ignore")
             found = pkcs7.load_der_pkcs7_certificates(der)
     except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
-        raise CertificateRefusedError(
-            f"the EST server's answer ({len(answer.body)} bytes) is not base64 of a certs-only PKCS#7"
+        kind = answer.headers.get("Content-Type", "")
+        raise AnswerError(
+            f"the EST server's answer ({len(answer.body)} bytes, type '{kind}') is not base64 of a certs-only PKCS#7"
         ) from error
     if not found:
-        raise CertificateRefusedError("the EST server's answer holds no certificate")
+        raise AnswerError("the EST server's answer holds no certificate")
     return found
 
 

@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from handler.crypto import bounded_json
 from handler.crypto.encrypted_values import ConfigEntries, device_files, parse_config
-from handler.errors import ServerRefusedError
+from handler.errors import RefusedError, ServerRefusedError
 
 from .http import HttpClient
 from .response import Answer
@@ -47,14 +48,20 @@ class GatewayClient:
         if answer.status != OK:
             raise answer.refusal("the next public key could not be announced")
 
-    def device_config(self) -> ConfigEntries:
-        """Fetch the device's own files; empty where it has none. Raises ServerRefusedError, PendingError."""
-        answer = self._send("GET", f"{self._config_url}-device")
+    def device_config(self, *, once: bool = False) -> ConfigEntries:
+        """Fetch the device's own files; empty where it has none. Raises ServerRefusedError, PendingError.
+
+        `once`: a failure that may pass is told at once.
+        """
+        answer = self._send("GET", f"{self._config_url}-device", once=once)
         if answer.status == NO_CONTENT:
             return {}
         if answer.status != OK:
             raise answer.refusal("the device's configuration could not be fetched")
-        return parse_config(answer.body, f"{self._config_url}-device")
+        try:
+            return parse_config(answer.body, f"{self._config_url}-device")
+        except RefusedError as error:
+            raise ServerRefusedError(str(error), answer.status) from error
 
     def update_device_config(self, config: ConfigEntries, public_key: str) -> None:
         """Replace the device's own configuration files, encrypted to that key (SPKI, PEM).
@@ -66,16 +73,28 @@ class GatewayClient:
         if not OK <= answer.status <= NO_CONTENT:
             raise answer.refusal("the device's configuration could not be updated")
 
-    def post_events(self, events: Sequence[Mapping[str, Any]]) -> None:
-        """Report events, oldest first. Raises ServerRefusedError, PendingError."""
-        answer = self._send("POST", f"{self._server}/events", list(events))
+    def post_events(self, events: Sequence[Mapping[str, Any]], *, once: bool = False) -> bool:
+        """Report events, oldest first; tell whether the answer is in the gateway's own shape: empty, or JSON.
+
+        `once`: a failure that may pass is told at once. Raises ServerRefusedError, PendingError.
+        """
+        answer = self._send("POST", f"{self._server}/events", list(events), once=once)
         if not OK <= answer.status <= NO_CONTENT:
             raise answer.refusal("the events were not taken")
+        return not answer.body.strip() or _is_json(answer.body)
 
     def close(self) -> None:
         """Close the connection."""
         self._http.close()
 
-    def _send(self, method: str, url: str, body: object = None) -> Answer:
+    def _send(self, method: str, url: str, body: object = None, *, once: bool = False) -> Answer:
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
-        return self._http.request(method, url, content_type=JSON, body=data)
+        return self._http.request(method, url, content_type=JSON, body=data, once=once)
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        bounded_json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return True

@@ -4,9 +4,10 @@ What happens to a request, in order:
 
 * Only the CA file of the configuration is trusted; TLS 1.2 at least; the host name must match a subjectAltName.
   Nothing from the environment (proxy, netrc, CA bundle) plays a part.
-* Connection errors, time-outs, 408, 425, 429, 5xx (but 501 and 505: the server will never know how) and web pages in
-  the place of an answer (captive portals) are transient: tried again after 1, 2, 5, 13 and 30 s, or later where
-  Retry-After asks for it, as long as it fits the deadline; then `PendingError`.
+* Connection errors, time-outs, 408, 425, 429, 5xx (but 501 and 505: the server will never know how), what is no HTTP,
+  and markup in the place of an answer (captive portals) are transient: tried again after 1, 2, 5, 13 and 30 s, or later
+  where Retry-After asks for it, as long as it fits the deadline; then `PendingError`. What an answer is, its content
+  says, not its type.
 * No network at all (no name resolution, no route) is `OfflineError` at once: at boot nobody should wait for it.
 * An alert of the server about our certificate is final: `ServerRefusedError` without a status.
 * A redirect is followed once, within the same origin; another origin is refused.
@@ -20,17 +21,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
+import urllib3
 
 from handler import __version__
 from handler.backoff import Turn, in_line
 from handler.errors import (
+    AnswerError,
     PendingError,
     PostponedError,
+    RenewalError,
     ServerBusyError,
     ServerRefusedError,
 )
@@ -39,14 +41,18 @@ from hsm.errors import TokenError
 from hsm.stopwatch import TOKENS
 
 from .connection_errors import judge
-from .deadline import Deadline
 from .response import Answer
+from .transport import Allowance, Deadline, client_context, session
 
 log = logging.getLogger(__name__)
 
 TRANSIENT_STATUSES = frozenset({408, 425, 429, *range(500, 600)}) - {501, 505}
 REDIRECT_STATUSES = frozenset({301, 302, 307, 308})
-DONE_STATUSES = frozenset({200, 201})
+DONE_STATUSES = frozenset(range(200, 300)) - {202}  # which may come with a text for people (RFC 7030 §4.2.3)
+FRAMING = 8
+"""Times its size that an answer may weigh with its head and in chunks of a byte."""
+HEAD = 1_000_000
+"""Bytes of the greatest head: http.client reads 100 lines of 64 KB."""
 OPTIONAL_RETRIES = 2
 IDLE = 10.0
 """Seconds that the token worked, after which a connection is not used again: its server has waited for too long."""
@@ -61,7 +67,7 @@ class Limits:
     connect: float = 10.0
     read: float = 30.0
     retry_delays: tuple[float, ...] = (1.0, 2.0, 5.0, 13.0, 30.0)
-    answer: int = 1_000_000
+    answer: int = 2_000_000
     lock_wait: float = 60.0
 
 
@@ -83,8 +89,7 @@ class HttpClient:
         self._deadline = deadline
         self._stop = stop or threading.Event()
         self._certificate_requested = threading.Event()
-        self._context = _client_context(ca_file)
-        self._context.sslsocket_class = _socket_class(deadline)
+        self._context = client_context(ca_file)
         authenticate(self._context)
         try:
             tls.on_certificate_request(self._context, self._certificate_requested.set)
@@ -95,11 +100,8 @@ class HttpClient:
         self.repeated = False
         """Whether the last request was sent more than once: an earlier answer may have been lost."""
         self._token_before = TOKENS.seconds
-        self._session = _Session()
-        self._session.trust_env = False
-        self._session.headers.clear()
-        self._session.adapters.clear()  # nothing but https
-        self._session.mount("https://", _ContextAdapter(self._context))
+        self._allowance = Allowance(deadline)
+        self._session = session(self._context, self._allowance, self._limits.connect)
 
     @property
     def certificate_requested(self) -> bool | None:
@@ -115,13 +117,23 @@ class HttpClient:
         self._session.close()
 
     def request(
-        self, method: str, url: str, *, content_type: str, body: bytes | None = None, optional: bool = False
+        self,
+        method: str,
+        url: str,
+        *,
+        content_type: str,
+        body: bytes | None = None,
+        optional: bool = False,
+        costly: bool = False,
+        once: bool = False,
     ) -> Answer:
         """Send one request, again where a failure may pass, and return the answer that is not transient.
 
-        `optional`: there is a way without it, so a server that cannot answer is not waited for long. Raises
-        PendingError (ServerBusyError where the server did answer), OfflineError, ServerRefusedError,
-        hsm.errors.TokenError (the key could not sign).
+        `optional`: there is a way without it, so a server that cannot answer is not waited for long. `costly`: the
+        server did its work though its answer cannot be read, so it is not asked again here. `once`: a failure that may
+        pass is told at once. Raises PendingError (AnswerError where the answer cannot be read, ServerBusyError where it
+        is not the time, ConnectionLostError), OfflineError, ServerRefusedError, hsm.errors.TokenError (the key could
+        not sign).
         """
         retry = busy = 0
         while True:
@@ -130,8 +142,10 @@ class HttpClient:
             if isinstance(failure, Answer):
                 return failure
             busy += isinstance(failure, ServerBusyError)
-            if optional and (busy > OPTIONAL_RETRIES or asked):
+            if (optional and (busy > OPTIONAL_RETRIES or asked)) or (costly and isinstance(failure, AnswerError)):
                 raise failure
+            if once:
+                raise PostponedError(str(failure), datetime.now(UTC) + timedelta(seconds=asked)) if asked else failure
             turn = in_line(asked, self._limits.retry_delays, retry, self._deadline.remaining)
             if turn.delay is None:
                 raise failure
@@ -164,14 +178,14 @@ class HttpClient:
             answer = self._send(method, url, content_type, body)
             if answer.status in REDIRECT_STATUSES:
                 answer = self._send(method, self._same_origin(answer), content_type, body)
-        except requests.RequestException as error:
+        except (AnswerError, requests.RequestException, urllib3.exceptions.HTTPError) as error:
             return self._judge(url, error), None
         if answer.status in TRANSIENT_STATUSES:
-            words = f": {answer.words}" if answer.words and answer.content_type != "text/html" else ""
+            words = f": {answer.words}" if answer.words and not answer.is_markup else ""
             asked = f"{method} {urlsplit(url).path}"
             failure = ServerBusyError(f"{asked}: {urlsplit(url).netloc} answered HTTP {answer.status}{words}")
             return failure, answer.retry_after
-        if answer.status in DONE_STATUSES and answer.content_type == "text/html":
+        if answer.status in DONE_STATUSES and answer.is_markup:
             return PendingError(f"{urlsplit(url).netloc} answered with a web page, as a captive portal does"), None
         return answer, None
 
@@ -188,21 +202,31 @@ class HttpClient:
             "Accept-Encoding": "identity",  # no bomb in a small answer
             "Content-Type": content_type,
         }
-        with self._session.request(
-            method, url, data=body, headers=headers, timeout=timeouts, allow_redirects=False, stream=True
-        ) as response:
-            content = self._read(response, url)
-            self._token_before = TOKENS.seconds
-            return Answer(url, response.status_code, response.headers, content)
+        self._allowance.renew(FRAMING * self._limits.answer + HEAD)
+        try:
+            with self._session.request(
+                method, url, data=body, headers=headers, timeout=timeouts, allow_redirects=False, stream=True
+            ) as response:
+                content = self._read(response, url)
+                self._token_before = TOKENS.seconds
+                return Answer(url, response.status_code, response.headers, content)
+        except (RenewalError, TokenError, OSError, RuntimeError, urllib3.exceptions.HTTPError):
+            raise
+        except Exception as error:  # http.client and urllib3 take much for an answer that is none
+            log.debug("reading an answer", exc_info=True)
+            raise AnswerError(f"its answer cannot be read ({type(error).__name__}: {error})") from error
 
     def _read(self, response: requests.Response, url: str) -> bytes:
+        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in {"", "identity"}:
+            raise AnswerError(f"its answer is encoded as {encoding}, though that was not asked for")
         content = bytearray()
-        for chunk in response.iter_content(65536):
+        for chunk in response.raw.stream(65536, decode_content=False):
             content += chunk
             if len(content) > self._limits.answer:
                 raise ServerRefusedError(
                     f"{urlsplit(url).netloc} sends an answer of more than {self._limits.answer} bytes: "
-                    "expected some kilobytes; look at the server",
+                    "expected less; look at the server",
                     response.status_code,  # none at all would mean that it refused the certificate
                 )
             if not self._deadline.remaining:
@@ -234,58 +258,11 @@ class HttpClient:
             )
         return target
 
-    def _judge(self, url: str, error: requests.RequestException) -> PendingError:
+    def _judge(self, url: str, error: Exception) -> PendingError:
         """Tell a transient failure (returned) from one that ends the call (raised)."""
         signing = tls.signing_error(self._context)
         if signing is not None:
             if isinstance(signing, (TokenError, KeyboardInterrupt)):
                 raise signing from error
             raise RuntimeError("the private key failed inside a TLS handshake") from signing
-        return judge(urlsplit(url).netloc, error)
-
-
-def _client_context(ca_file: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
-    context.hostname_checks_common_name = False  # RFC 9525 §6.3: only subjectAltName
-    # Every certificate of the file is an anchor of its own, as for the Go client: an intermediate CA alone is enough.
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    try:
-        context.load_verify_locations(cafile=str(ca_file))
-    except OSError as error:  # it does not say which file
-        error.filename = str(ca_file)
-        raise
-    return context
-
-
-def _socket_class(deadline: Deadline) -> type[ssl.SSLSocket]:
-    """Make sockets that read no more once the time is up: a server that drips bytes meets no other time-out."""
-
-    class DeadlineSocket(ssl.SSLSocket):
-        def recv_into(self, *arguments: Any) -> int:  # noqa: ANN401
-            if not deadline.remaining:
-                raise TimeoutError("the time is up")
-            return super().recv_into(*arguments)
-
-    return DeadlineSocket
-
-
-class _Session(requests.Session):
-    """Leaves redirects alone: requests would read the whole body of one, however big, and parse its address."""
-
-    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
-        return None
-
-
-class _ContextAdapter(HTTPAdapter):
-    """Uses the given context as it is: requests would add its own CA bundle to it."""
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self._context = context
-        super().__init__(pool_connections=2, pool_maxsize=1, max_retries=0)
-
-    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:  # noqa: ANN401
-        super().init_poolmanager(connections, maxsize, block, ssl_context=self._context, **kwargs)
-
-    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:  # noqa: ANN401
-        """Add nothing: trust and identity stand in the context."""
+        return judge(urlsplit(url).netloc, error, ended=self._allowance.ended)

@@ -23,9 +23,9 @@ class Answer:
     body: bytes = field(repr=False)
 
     @property
-    def content_type(self) -> str:
-        """The media type in lower case, without parameters."""
-        return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    def is_markup(self) -> bool:
+        """Whether the body is a web page or other markup, which no server of ours answers with."""
+        return self.body[:64].lstrip(b"\xef\xbb\xbf\xff\xfe\x00 \t\r\n").startswith(b"<")
 
     @property
     def date(self) -> datetime | None:

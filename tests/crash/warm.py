@@ -28,7 +28,6 @@ LOADED = (
     "handler.rotation.phases.takeover",
     "handler.device.refused_pin",
     "hsm.keystore",
-    "tomlkit",
 )
 SECONDS = 60
 """After so many a child is ended by SIGALRM."""

@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 
 from handler.device.device import Device
+from handler.device.lock import DeviceLock
 from handler.device.request import Overrides, read_request
 from handler.device.services import Services
-from handler.device.storage import DeviceLock
 from handler.errors import RenewalError, describe, is_final
 from handler.exit_status import PENDING, REFUSED, SWITCHED
 from handler.rotation.rotator import Rotator
@@ -44,7 +44,7 @@ class Outcome:
 
 
 def call(device, command=None, limits=LIMITS, services=None):
-    """Call the handler (None), "rotate", "resume", "unattended", "offline" or "withdraw" on a simulated device."""
+    """Call the handler (None), "rotate", "resume", "unattended", "offline", "abort" or "withdraw" of a device."""
     environment = device.environment()
     paths = [Path(each) for each in environment["SOTA_DIR"].split(",")]
     configured = Device(paths, device.storage)
@@ -69,6 +69,7 @@ def call(device, command=None, limits=LIMITS, services=None):
                     "unattended": partial(rotator.resume, unattended=True),
                     "offline": rotator.resume_offline,
                     "withdraw": rotator.withdraw,
+                    "abort": rotator.abort,
                 }[command]()
             outcome = Outcome(0, "", worked)
         except (RenewalError, TokenError, OSError) as error:

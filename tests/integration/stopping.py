@@ -14,7 +14,7 @@ PLACES = {
     "announce": ("gateway", "PATCH", "/device"),
     "fetch files": ("gateway", "GET", "/config-device"),
     "store files": ("gateway", "PATCH", "/config"),
-    "prove": ("gateway", "POST", "/events"),
+    "prove": ("gateway", "*", "*"),
 }
 FIRST, SECOND = "certs-first", "certs-second"
 
@@ -33,13 +33,19 @@ def files(tmp_path):
         yield running
 
 
+def cannot_answer(factory, asked=2, **fault):
+    """Have the gateway answer nothing from the switch on, when it was asked so often for the files."""
+    factory.gateway.faults.add("POST", "/events", times=None, **fault)
+    factory.gateway.faults.add("GET", "/config-device", skip=asked, times=None, **fault)
+
+
 def stop(factory, place, *, keep=False):
     """Let the first rotation come so far; `keep` the fault that stopped it."""
     server, method, path = PLACES[place]
     faults = getattr(factory, server).faults
     # Any answer to the trial is good enough. The files are looked at once before.
     how = {"drop": "before"} if place == "trial" else {"status": 500, "skip": int(place == "fetch files")}
-    faults.add(method, path, times=None, **how)
+    faults.add(method, path, times=None, announced=place == "prove", **how)
     assert call(factory.device).status == (SWITCHED if place == "prove" else PENDING)
     assert secrets_in_journal(factory.device) == []
     if not keep:

@@ -12,6 +12,7 @@ from tests.simulators.factory import running_factory
 
 from .in_process import call
 from .left_behind import ID, left_after
+from .stopping import cannot_answer
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,9 @@ def test_a_rotation_that_is_switched_but_not_proved_goes_back(factory):
     device = factory.device
     identity = device.current_identity()
     device.write_request(ID)
-    fault = factory.gateway.faults.add("POST", "/events", times=None, status=503, headers={"Retry-After": "3000"})
+    fault = factory.gateway.faults.add(
+        "*", "*", announced=True, times=None, status=503, headers={"Retry-After": "3000"}
+    )
     assert device.run().returncode == SWITCHED
     assert fault.used
     assert device.current_identity() != identity
@@ -74,7 +77,7 @@ def test_past_the_point_of_no_return_it_is_explained_why_not(factory):
 def test_a_rotation_whose_proof_was_taken_without_an_answer_cannot_be_given_up(factory):
     device = factory.device
     device.write_request(ID)
-    factory.gateway.faults.add("POST", "/events", skip=1, times=None, drop="after")
+    cannot_answer(factory, drop="after")
     assert call(device).status == SWITCHED
     assert factory.gateway.current == device.current_identity().public_key
     factory.gateway.faults.clear()
@@ -152,7 +155,9 @@ def test_without_anything_pending_there_is_nothing_to_give_up(files):
 def test_events_that_are_not_delivered_are_a_warning_and_leave_the_call_pending(factory):
     device = factory.device
     left_after(factory, "PATCH", "/device")
-    factory.gateway.faults.add("POST", "/events", times=None, status=503, headers={"Retry-After": "3000"}, body="later")
+    factory.gateway.faults.add(
+        "*", "*", announced=True, times=None, status=503, headers={"Retry-After": "3000"}, body="later"
+    )
     done = device.run("abort")
     waiting = read_pending(device.storage).undelivered
     assert waiting

@@ -284,7 +284,7 @@ def test_a_final_answer_in_the_middle_keeps_the_new_key_for_whoever_is_asked_to_
 
 
 @pytest.mark.parametrize(
-    "body", ["<html>", "[]", '{"a": 1}', '{"a": {"Value": 5}}', "\x00" * 100, '{"a": {"Value": "AAAA"}}', ""]
+    "body", ["[]", '{"a": 1}', '{"a": {"Value": 5}}', "\x00" * 100, '{"a": {"Value": "AAAA"}}', ""]
 )
 def test_a_configuration_that_is_none_stops_the_rotation_before_the_switch(files, body):
     spoil(files, "fetch files", times=None, status=200, headers={"Content-Type": "application/json"}, body=body)

@@ -256,7 +256,7 @@ def test_an_openssl_that_takes_no_such_key_is_named_before_anything_is_kept(fact
         [sys.executable, "-c", program], env=device.environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == REFUSED
-    assert "needs OpenSSL 1.1.1 or newer, this is LibreSSL 4" in done.stderr
+    assert "needs OpenSSL 3.0 or newer, this is LibreSSL 4" in done.stderr
     assert "Traceback" not in done.stderr
     assert device.token_objects() == before
     assert factory.est.requests == factory.gateway.requests == []

@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from handler.commands.checks.device import disk_finding
 from handler.commands.checks.result import OK, PROBLEM
+from handler.device.lock import DeviceLock
 from handler.device.refused_pin import RefusedPin
-from handler.device.storage import DeviceLock
 from tests import softhsm
 from tests.simulators.device import REPOSITORY
 from tests.simulators.pki import certificate_pem, key_pem
@@ -111,11 +111,11 @@ def test_a_wrong_value_is_named_with_its_file_and_the_other_checks_go_on(files, 
 
 
 def test_a_file_that_is_not_toml_is_named_and_no_server_is_asked(factory):
-    (factory.device.folder / "etc/sota/conf.d/50-broken.toml").write_text("[[[")
+    (factory.device.folder / "etc/sota/conf.d/zz-broken.toml").write_text("[[[")
     done = checked(factory)
     assert done.returncode == PROBLEMS
-    assert "50-broken.toml is not TOML" in not_ok(done)[1]
-    assert "not asked: the configuration cannot be read whole" in done.stdout
+    assert "zz-broken.toml is not TOML" in not_ok(done)[1]
+    assert "not asked: import.tls_cacert_path is not known" in done.stdout
 
 
 def test_no_configuration_at_all_is_a_problem_and_no_traceback(files):

@@ -120,7 +120,7 @@ def test_an_est_server_without_cacerts_or_without_a_question_is_warned_of(files)
 def test_a_certificate_that_the_gateway_may_not_have_seen_is_not_shown_to_it(factory):
     device = factory.device
     device.write_request(ID)
-    factory.gateway.faults.add("POST", "/events", **NOT_YET)
+    factory.gateway.faults.add("*", "*", announced=True, **NOT_YET)
     assert device.run().returncode == SWITCHED
     factory.gateway.faults.clear()
     before = factory.gateway.current
@@ -135,7 +135,7 @@ def test_a_certificate_that_the_gateway_may_not_have_seen_is_not_shown_to_it(fac
 def test_an_est_server_that_is_the_gateway_is_not_asked_either_then(files):
     device = files.device
     device.write_request(ID)
-    files.gateway.faults.add("POST", "/events", **NOT_YET)
+    files.gateway.faults.add("*", "*", announced=True, **NOT_YET)
     assert device.run().returncode == SWITCHED
     files.gateway.faults.clear()
     done = checked(files, "--est-server", f"{files.gateway_server.url}/.well-known/est")
@@ -143,7 +143,7 @@ def test_an_est_server_that_is_the_gateway_is_not_asked_either_then(files):
 
 
 def test_a_gateway_is_not_asked_where_it_cannot_be_known_what_it_has_seen(files):
-    journals.write_earlier(files.device.storage, "{")
+    journals.write_earlier(files.device.storage, "{]")
     done = checked(files)
     assert "not asked: it is not known whether a rotation is pending" in done.stdout
     assert ("warning", "rotation") in not_ok(done)[0]
@@ -175,7 +175,7 @@ def test_after_the_proof_the_gateway_is_asked_with_the_new_certificate(factory):
 
 def test_a_storage_folder_given_by_hand_does_not_hide_the_journal_of_the_configured_one(files, tmp_path):
     files.device.write_request(ID)
-    files.gateway.faults.add("POST", "/events", **NOT_YET)
+    files.gateway.faults.add("*", "*", announced=True, **NOT_YET)
     assert files.device.run().returncode == SWITCHED
     files.gateway.faults.clear()
     done = checked(files, "--storage-dir", str(tmp_path), asked=[EST])

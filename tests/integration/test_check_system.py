@@ -69,7 +69,7 @@ def test_a_device_that_is_ready_ends_with_zero(factory, systemd):
         ("fioconfig.service", ("not-found", "inactive", ""), "warning", "fioconfig.service is not there"),
         ("aktualizr-lite.service", ("not-found", "inactive", ""), "warning", "aktualizr-lite.service is not there"),
         ("renew-client-cert.service", ("not-found", "inactive", ""), "problem", "nobody resumes a rotation"),
-        ("renew-client-cert.path", ("not-found", "inactive", ""), "problem", "make install"),
+        ("renew-client-cert.path", ("not-found", "inactive", ""), "problem", "install renew-client-cert again"),
         ("renew-client-cert.path", ("loaded", "inactive", "disabled"), "warning", "systemctl enable --now"),
         ("renew-client-cert.path", ("loaded", "failed", "enabled"), "warning", "systemctl start"),
         ("renew-client-cert-offline.service", ("loaded", "inactive", "disabled"), "warning", "is disabled"),

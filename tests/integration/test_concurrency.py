@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from handler.device.storage import DeviceLock
+from handler.device.lock import RUN, DeviceLock
 from handler.errors import BusyError, is_final
 from handler.exit_status import DONE, PENDING, SWITCHED
 from tests.invariants import broken_invariants
@@ -73,7 +73,7 @@ def test_a_second_call_waits_and_then_finds_the_work_done(files, until):
     with device.start() as first:
         until(lambda: ("PATCH", "/device") in files.gateway.calls())
         with device.start() as second:
-            until(lambda: has_open(second.pid, device.storage))
+            until(lambda: has_open(second.pid, RUN))
             with pytest.raises(BusyError) as caught:
                 DeviceLock(device.storage).acquire(0.1)
             assert f"process {first.pid} " in str(caught.value)
@@ -88,10 +88,10 @@ def test_a_second_call_waits_and_then_finds_the_work_done(files, until):
     assert len(files.est.csrs) == 1
 
 
-def has_open(pid, path):
-    """Tell whether the process has that file or folder open, as it has while it asks for the lock."""
+def has_open(pid, folder):
+    """Tell whether the process has a file in that folder open, as it has while it asks for the lock."""
     try:
-        return any(each.readlink() == path for each in Path(f"/proc/{pid}/fd").iterdir())
+        return any(each.readlink().parent == folder for each in Path(f"/proc/{pid}/fd").iterdir())
     except FileNotFoundError:  # closed while we looked
         return False
 

@@ -93,7 +93,7 @@ def test_a_rotation_that_is_interrupted_says_whether_it_goes_on(files, until, nu
 
 def test_fioconfig_is_told_of_the_switch_even_by_a_rotation_that_is_interrupted(files, until):
     """Else it would go on with the old key, and store what it fetches for that."""
-    files.gateway.faults.add("POST", "/events", times=None, status=503)
+    files.gateway.faults.add("*", "*", announced=True, times=None, status=503)
     files.device.write_request(ID)
     old = files.device.current_identity()
     with files.device.start() as process:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from handler.daemon.daemon import TICK
-from handler.device.storage import DeviceLock
+from handler.device.lock import DeviceLock
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from handler.journal.pending import marker, read_pending
 from tests import journal as journals
@@ -75,7 +75,7 @@ def test_a_server_that_is_down_for_three_back_offs_is_asked_again(files, systemd
 
 def test_events_that_the_gateway_did_not_take_are_delivered(files, systemd):
     files.device.write_request(ID)
-    files.gateway.faults.add("POST", "/events", times=2, status=403, work=False)
+    files.gateway.faults.add("POST", "/events", times=3, status=403, work=False)
     files.device.run()
     with running(files, systemd, *QUICK) as daemon:
         ended(daemon)

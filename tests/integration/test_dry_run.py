@@ -125,7 +125,7 @@ def test_a_dry_run_tells_of_a_rotation_that_is_asked_for_only(files):
     assert dry_run(files).startswith(f"rotation {ID} is asked for, not begun: this one takes its place\n")
 
 
-@pytest.mark.parametrize("content", ["{", None], ids=["broken", "fioconfig's"])
+@pytest.mark.parametrize("content", ["{]", None], ids=["broken", "fioconfig's"])
 def test_a_dry_run_goes_no_further_than_to_what_is_not_known(files, content):
     folder = files.device.storage / "renew-client-cert"
     folder.mkdir(mode=0o700)

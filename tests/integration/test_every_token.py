@@ -121,7 +121,7 @@ def test_a_dry_run_after_the_switch_leaves_the_gateways_first_sight_to_the_rotat
     """Where a token cannot derive, a rotation asks the gateway before anything changes whether values are encrypted."""
     device = factory.device
     device.write_request(ID)
-    factory.gateway.faults.add("POST", "/events", times=None, status=503, headers={"Retry-After": "3000"})
+    factory.gateway.faults.add("*", "*", announced=True, times=None, status=503, headers={"Retry-After": "3000"})
     assert device.run().returncode == SWITCHED
     factory.gateway.faults.clear()
     requests = len(factory.gateway.requests)

@@ -178,7 +178,7 @@ def test_a_surrogate_in_the_reason_does_not_end_the_daemon(files, systemd, until
 LEFT = {
     "enrolled": ("PATCH", "/device", {"status": 503}),
     "the files on the server moved": ("PATCH", "/config", {"drop": "after"}),
-    "switched": ("POST", "/events", {"status": 503}),
+    "switched": ("*", "*", {"status": 503, "announced": True}),
 }
 
 
@@ -318,7 +318,7 @@ def test_the_ids_of_the_next_request_are_not_all_that_is_looked_at(token):
 @pytest.mark.parametrize("status", [400, 403])
 def test_what_is_refused_in_mending_stops_neither_events_nor_in_files_a_rotation(files, status):
     files.device.write_request(ID)
-    files.gateway.faults.add("POST", "/events", times=None, status=503)
+    files.gateway.faults.add("*", "*", announced=True, times=None, status=503)
     assert call(files.device).status == SWITCHED
     (files.device.storage / "renew-client-cert/rotation.broken").write_text("{}")
     key = Path(files.device.current_identity().key)

@@ -41,6 +41,7 @@ def packaged(command, folder, **environment):
         command, cwd=REPOSITORY, env=given, capture_output=True, text=True, check=False, timeout=BUILD_SECONDS
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def documented(start):
@@ -125,6 +126,37 @@ def test_nothing_of_it_is_where_other_python_programs_would_find_it(image):
     assert list(image.rglob("*-packages")) == []
 
 
+SYSTEM = "usr/lib/python3/dist-packages"
+
+
+def with_libraries_of_the_system(image, folder):
+    """Copy the image, with the libraries moved to where its Python looks for modules, and a .pth file there."""
+    tree = shutil.copytree(image, folder, symlinks=True)
+    (tree / SYSTEM).mkdir(parents=True)
+    for path in (tree / LIBRARY).iterdir():
+        if path.name not in {"handler", "hsm"}:
+            path.rename(tree / SYSTEM / path.name)
+    for place in (SYSTEM, LIBRARY):
+        (tree / place / "other.pth").write_text("import sys; sys.stderr.write('processed')\n")
+    return tree
+
+
+def test_the_program_looks_for_modules_in_its_own_folder_only_and_processes_no_pth_file(image, tmp_path):
+    tree = with_libraries_of_the_system(image, tmp_path / "image")
+    assert run(tree, PROGRAM, "--version").stderr == ""
+    assert "No module named" in run(tree, PROGRAM, "status").stderr
+
+
+def test_an_image_that_has_the_libraries_itself_names_their_folder(image, wheels, tmp_path):
+    tree = with_libraries_of_the_system(image, tmp_path / "image")
+    options = {"PIP_OPTIONS": "--no-deps", "SITE_PACKAGES": f"/{SYSTEM}"}
+    packaged([REPOSITORY / "packaging/install.sh"], tree, **wheels, **options)
+    done = run(tree, PROGRAM, "status", environment={"SOTA_DIR": "/nowhere"})
+    assert "No module named" not in done.stderr
+    assert "processed" not in done.stderr
+    assert "expected" in done.stdout + done.stderr
+
+
 def test_no_file_names_the_folder_in_which_the_image_was_made(image):
     # A path that pip notes in its records would do; one in a program, a unit or a compiled module would not.
     named = [path for path in image.rglob("*") if path.is_file() and str(image.parent).encode() in path.read_bytes()]
@@ -135,6 +167,58 @@ def test_a_device_does_not_compile_at_every_start_however_its_image_sets_the_tim
     # PEP 552: bit 0, checked by hash; bit 1, whether it is checked at all.
     flags = {path.read_bytes()[4:8] for path in (image / LIBRARY).rglob("*.pyc")}
     assert flags == {b"\1\0\0\0"}
+
+
+def test_an_image_carries_nothing_that_is_never_loaded(image):
+    size = sum(path.lstat().st_blocks * 512 for path in image.rglob("*"))
+    documents = sum(path.stat().st_size for path in (image / "usr/share/doc").rglob("*"))
+    assert size <= 24 * 2**20
+    assert documents <= 200_000
+    left = [
+        path for path in (image / LIBRARY).rglob("*") if path.suffix in {".h", ".pyx", ".pyi"} or path.name == "tests"
+    ]
+    assert left == []
+
+
+def test_extension_modules_are_stripped(image):
+    modules = list((image / LIBRARY).rglob("*.so"))
+    assert len(modules) > 2
+    for module in modules:
+        sections = subprocess.run(["readelf", "-S", "-W", module], capture_output=True, text=True, check=True).stdout
+        assert " .symtab " not in sections, module
+
+
+def test_the_installation_says_what_it_installed_and_what_to_do_next(wheels, tmp_path):
+    said = packaged([REPOSITORY / "packaging/install.sh"], tmp_path / "image", **wheels)
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    assert f"installed below {tmp_path}/image\n" in said
+    assert f"byte code          for Python {version}\n" in said
+    assert "extension modules  stripped with strip\n" in said
+    assert f"systemctl --root={tmp_path}/image preset" in said
+    assert said.endswith("then, on the device: renew-client-cert check\n")
+
+
+def test_modules_of_an_architecture_that_no_tool_here_strips_are_left_as_they_are(wheels, tmp_path):
+    (tmp_path / "bin").mkdir()
+    tool = tmp_path / "bin/llvm-strip"
+    tool.write_text("#!/bin/sh\nexit 1\n")
+    tool.chmod(0o755)
+    path = f"{tmp_path}/bin:{os.environ['PATH']}"
+    install = [REPOSITORY / "packaging/install.sh"]
+    said = packaged(install, tmp_path / "image", TARGET_STRIP="no-such-strip", PATH=path, **wheels)
+    assert "extension modules  not stripped: neither no-such-strip nor llvm-strip takes them" in said
+    assert run(tmp_path / "image", PROGRAM, "--version").stdout.startswith("renew-client-cert ")
+
+
+def test_byte_code_is_for_the_python_of_the_device_or_there_is_none(tmp_path):
+    device = {"TARGET_PYTHON": "/opt/device/bin/python3", "PIP_OPTIONS": "--no-deps"}
+    install = [REPOSITORY / "packaging/install.sh"]
+    said = packaged(install, tmp_path / "image", TARGET_PYTHON_VERSION="3.90", **device)
+    assert "byte code          none: no Python 3.90 is here" in said
+    assert list((tmp_path / "image").rglob("*.pyc")) == []
+    assert (tmp_path / "image" / PROGRAM).read_text().startswith("#!/opt/device/bin/python3 -I\n")
+    with pytest.raises(AssertionError, match="set TARGET_PYTHON_VERSION to the device's Python"):
+        packaged(install, tmp_path / "image", **device)
 
 
 @pytest.mark.timeout(BUILD_SECONDS)
@@ -268,5 +352,5 @@ def _words(parser):
 
 def test_an_image_needs_no_tool_but_python_at_run_time(image):
     first = (image / PROGRAM).read_text().splitlines()[0]
-    assert first == "#!/usr/bin/python3 -I"
+    assert first == "#!/usr/bin/python3 -IS"
     assert Path(image / PROGRAM).stat().st_mode & 0o777 == 0o755

@@ -55,7 +55,7 @@ def test_what_only_the_new_key_reads_is_moved_to_the_key_that_somebody_else_put_
     if place == "moved already":  # the files on the server, and the answer to that was lost
         files.gateway.faults.add("PATCH", "/config", times=None, drop="after")
     else:  # switched, and not proved
-        files.gateway.faults.add("POST", "/events", times=None, status=503)
+        files.gateway.faults.add("*", "*", announced=True, times=None, status=503)
     files.device.write_request(ID)
     assert call(files.device).status in (PENDING, SWITCHED)
     files.gateway.faults.clear()
@@ -140,7 +140,7 @@ def test_another_name_of_the_new_files_is_no_other_identity(files, how, moment):
     device = files.device
     device.write_request(ID)
     if moment == "POST /events":
-        files.gateway.faults.add("POST", "/events", times=None, status=503)
+        files.gateway.faults.add("*", "*", announced=True, times=None, status=503)
     assert call(device).status == SWITCHED
     files.gateway.faults.clear()
     identity = device.current_identity()

@@ -232,10 +232,10 @@ def test_a_gateway_that_is_slow_with_events_does_not_hold_the_steps_up(files, un
 
 def test_the_proof_stays_pending_until_a_gateway_takes_it(factory):
     device, gateway = factory.device, factory.gateway
-    gateway.faults.add("POST", "/events", times=None, status=500)
+    gateway.faults.add("*", "*", announced=True, times=None, status=500)
     device.write_request("certs-1")
     assert call(device).status == SWITCHED
-    assert gateway.events == []
+    assert gateway.completed("certs-1") == []
     assert gateway.current != device.current_identity().public_key
     assert not (device.storage / "cert-rotation.state.completed").exists()
     gateway.faults.clear()

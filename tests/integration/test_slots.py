@@ -7,8 +7,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pkcs11 import Attribute, KeyType
 
+from handler.device.lock import DeviceLock
 from handler.device.refused_pin import RefusedPin
-from handler.device.storage import DeviceLock
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from hsm.curves import EC_PARAMS
 from tests import journal as journals

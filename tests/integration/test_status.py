@@ -11,7 +11,7 @@ import pytest
 from handler.commands import check, slots, status
 from handler.console.arguments import make_parser
 from handler.console.settings import Settings
-from handler.device.storage import DeviceLock
+from handler.device.lock import DeviceLock
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from tests import journal as journals
 from tests import softhsm
@@ -92,7 +92,7 @@ def test_the_last_rotation_is_shown_and_the_slots_it_left(factory):
 def test_a_rotation_that_waits_is_shown_with_what_it_waits_for_and_until_when(factory):
     factory.device.write_request(ID)
     factory.gateway.faults.add("PATCH", "/device", **NOT_YET)
-    factory.gateway.faults.add("POST", "/events", **NOT_YET)
+    factory.gateway.faults.add("*", "*", announced=True, **NOT_YET)
     assert factory.device.run().returncode == PENDING
     shown = facts(look(factory, "status"))
     assert shown["pending"] == f"rotation {ID}: 1 of 5 steps done"
@@ -114,7 +114,7 @@ def test_a_rotation_that_was_refused_is_shown_with_the_reason_and_what_to_do(fil
 
 def test_a_switch_that_the_gateway_has_not_taken_is_shown_as_such(files):
     files.device.write_request(ID)
-    files.gateway.faults.add("POST", "/events", **NOT_YET)
+    files.gateway.faults.add("*", "*", announced=True, **NOT_YET)
     assert files.device.run().returncode == SWITCHED
     shown = facts(look(files, "status"))
     assert "the gateway has not taken the new certificate yet" in shown["pending"]
@@ -238,10 +238,10 @@ def test_without_a_configuration_it_says_what_is_expected_where(files):
 
 
 def test_a_configuration_file_that_is_broken_is_named(factory):
-    (factory.device.folder / "etc/sota/conf.d/50-broken.toml").write_text("[[[")
+    (factory.device.folder / "etc/sota/conf.d/zz-broken.toml").write_text("[[[")
     done = look(factory, "status")
     assert done.returncode == REFUSED
-    assert "50-broken.toml is not TOML" in facts(done)["problem"]
+    assert "zz-broken.toml is not TOML" in facts(done)["problem"]
 
 
 def test_a_module_that_is_missing_is_named(token):
@@ -252,7 +252,7 @@ def test_a_module_that_is_missing_is_named(token):
     assert "/nowhere/module.so is missing" in facts(done)["problem"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"rotation": {}, "requested": null, "events": []}', "null"])
+@pytest.mark.parametrize("content", ["{]", "[]", '{"rotation": {}, "requested": null, "events": []}', "null"])
 def test_a_journal_that_is_broken_is_said_to_be_and_left_as_it_is(files, content):
     journals.write_earlier(files.device.storage, content)
     journal = journals.path(files.device.storage)

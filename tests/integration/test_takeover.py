@@ -5,6 +5,7 @@ have been done. Its events up to there have gone out under the same correlation 
 """
 
 import json
+import re
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -229,11 +230,42 @@ def test_a_certificate_of_another_key_means_to_begin_again(in_files):
     assert broken_invariants(in_files.factory, ID, completed=True) == []
 
 
-@pytest.mark.parametrize("content", ["", "[]", "null", "{}", '{"RotationId": 1, "EstServer": [], "StepIdx": "x"}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "null", "{}", '{"RotationId": 1, "EstServer": [], "StepIdx": "x"}', "[" * 100_000, '"\\ud800"'],
+    ids=lambda content: content[:20],
+)
 def test_a_file_that_is_no_state_is_removed(in_files, content):
     (in_files.device.storage / "cert-rotation.state").write_text(content)
     finish(in_files)
     assert broken_invariants(in_files.factory, ID, completed=True) == []
+
+
+WRONG_VALUES = [
+    *(("StepIdx", each) for each in ("1e999", "NaN", "1.5", "true", '"1"', "9" * 5000)),
+    *(("NewKey", each) for each in (r'"\ud800"', r'"-----BEGIN EC PRIVATE KEY-----\udfff"', "7", "[]")),
+    *((name, r'"certs\udfff"') for name in ("RotationId", "EstServer", "NewCert", "FullConfigEncrypted")),
+    *(("PkeySlotIds", each) for each in ('"01,07"', "[1, 7]", '[["01"], "07"]', r'["01", "\ud800"]')),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG_VALUES, ids=lambda each: str(each)[:20])
+def test_a_state_with_a_value_that_fioconfig_cannot_have_written_is_put_away_and_the_device_rotates(
+    in_files, name, value
+):
+    in_files.run(1)
+    path = in_files.device.storage / "cert-rotation.state"
+    text = path.read_text()
+    (old,) = re.findall(rf'"{name}":((?:"(?:[^"\\]|\\.)*")|null|[0-9]+)', text)
+    path.write_text(text.replace(f'"{name}":{old}', f'"{name}":{value}'))
+    content = path.read_bytes()
+    finish(in_files)
+    identity = in_files.device.current_identity()
+    assert identity.whole
+    assert identity.public_key == in_files.factory.gateway.current
+    aside = in_files.device.storage / "renew-client-cert/cert-rotation.state"  # it may hold the only key
+    assert aside.exists() == (b"PRIVATE KEY" in content)
+    assert not aside.exists() or aside.read_bytes() == content
 
 
 # EffectiveRequest for another one, or for none

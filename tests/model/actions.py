@@ -7,9 +7,10 @@ its work, put off, or be wrong; each of these is a fault, and costs one.
 from functools import partial
 from typing import NamedTuple
 
-from handler.rotation.rules import GOING_BACK, Action, Before, Call, Found, Mark, Named, Stage, Way, Wish
+from handler.rotation.found import GOING_BACK, Before, Call, Found, Kept, Mark, Named, Sight, Stage, Taken, Way, Wish
+from handler.rotation.rules import Action
 
-from .world import IN_FRONT, NEW, OLD, OTHER, REPLICAS, TAKES, Memory, World, without_rotation
+from .world import NEW, OLD, OTHER, REPLICAS, RESETS, TAKES, Memory, World, without_rotation
 
 STAGES = (Stage.ENROL, Stage.ANNOUNCE, Stage.PREPARE, Stage.MOVE, Stage.SWITCH, Stage.PROVE, Stage.TELL, Stage.TIDY)
 OK = None
@@ -47,6 +48,7 @@ def found_in(world, memory):
     if world.foreign and not memory.taken_over:
         before = Before.FOREIGN
     switched = is_switched(world, memory)
+    proving = stage is Stage.PROVE and mark is Mark.NONE
     return Found(
         wish=memory.wish,
         before=before,
@@ -58,6 +60,10 @@ def found_in(world, memory):
         wanted=bool(wanted),
         waits=memory.by_fioconfig and (switched or memory.told),
         call=memory.call,
+        new=memory.new if proving else Sight.UNKNOWN,
+        old=memory.old if proving else Taken.UNKNOWN,
+        shown=rotation and (world.reported or world.step >= 6 or world.kept != 0),
+        kept=Kept.NONE if rotation or not world.kept else memory.kept,
         events=(world.events_wait or world.success_waits) and not memory.delivered,
         lost=world.lost
         and not rotation
@@ -74,7 +80,13 @@ def is_switched(world, memory):
 def _ended(world, memory):
     """Give the memory once no rotation is left: what is in use is the old identity of any next."""
     return memory._replace(
-        changed=memory.changed or world.named != memory.loaded, loaded=OLD, way=Way.UNKNOWN, superseding=False
+        changed=memory.changed or world.named != memory.loaded,
+        loaded=OLD,
+        way=Way.UNKNOWN,
+        superseding=False,
+        new=Sight.UNKNOWN,
+        old=Taken.UNKNOWN,
+        breaks=0,
     )
 
 
@@ -306,20 +318,102 @@ def settle_back(world, memory):
     yield Outcome(world, memory)
 
 
+def report(world, memory):
+    """Journal the success before it is reported over the new certificate, the first time."""
+    yield Outcome(world if world.reported else world._replace(reported=True, success_waits=True), memory)
+
+
 def prove(world, memory):
-    """Report over the new certificate. Today any final answer but one about the certificate counts as proof."""
-    taken_back = (partial(write, mark=Mark.TAKEN_BACK),)
-    reports = world.success_waits
-    if world.gateway == IN_FRONT:
-        yield Outcome(world, memory, OK, "something in front answers 400")
-        return
-    for outcome in ask(world, memory, NEW, {"success_waits": False, "events_wait": False}, taken_back, taken_back):
-        if outcome.label == "the request is answered 400":
-            continue  # it is taken for a proof: the expected counterexample with a server in front
-        after = outcome.world
-        if reports and not after.success_waits and not after.seen:
-            after = after._replace(false_success=True)
-        yield outcome._replace(world=after)
+    """Show the gateway the new certificate; what it says is for the rules."""
+    for after, sight, label in sights(world):
+        breaks = min(memory.breaks + 1, 3) if sight is Sight.BROKEN else 0
+        taken = memory.old is Taken.YES
+        if taken and (sight is memory.new is Sight.NO or breaks == 3):
+            known = memory._replace(new=Sight.NO_AGAIN, breaks=breaks)
+        else:
+            known = memory._replace(new=sight, old=Taken.UNKNOWN, breaks=breaks)
+        yield Outcome(after, known, OK, label)
+
+
+def sights(world):
+    """Give what the gateway, or something in front of it, may say to the new certificate."""
+    taken = world._replace(seen=True, success_waits=False, events_wait=False)
+    if world.seen or _would_take(world):
+        yield taken, Sight.YES, ""
+        yield faulty(world._replace(seen=True)), Sight.UNCLEAR, "its answer is lost"
+        yield faulty(world._replace(seen=True)), Sight.BROKEN, "the connection breaks after the answer"
+    if not (world.seen or _would_take(world)) or world.gateway == REPLICAS:
+        yield world, (Sight.BROKEN if world.gateway == RESETS else Sight.NO), "it is refused"
+    yield faulty(world), Sight.NO, "something answers 400"
+    yield faulty(world), Sight.BROKEN, "the connection breaks"
+    yield faulty(world), Sight.UNCLEAR, "the gateway cannot answer now"
+
+
+def ask_old(world, memory):
+    """See whether the gateway takes the old certificate."""
+    yes, unclear = memory._replace(old=Taken.YES), memory._replace(old=Taken.UNCLEAR)
+    takes = world.takes(OLD)
+    yield Outcome(world, yes if takes else unclear)
+    if takes:
+        yield Outcome(faulty(world), unclear, OK, "the gateway cannot answer now")
+    elif world.gateway == REPLICAS:
+        yield Outcome(world, yes, OK, "a replica still takes the old one")
+
+
+def record_proof(world, memory):
+    yield Outcome(world._replace(step=6, false_success=not world.seen), memory)
+
+
+def take_back(world, memory):
+    memory = memory._replace(way=Way.OPEN, new=Sight.UNKNOWN, old=Taken.UNKNOWN)
+    yield Outcome(world._replace(mark=Mark.TAKEN_BACK), memory)
+
+
+def end_kept(world, memory):
+    going_back = world.mark is Mark.TAKEN_BACK
+    kept = world.rotation if world.certificate else world.kept
+    ended = without_rotation(world, kept=kept, kept_refused=False)._replace(events_wait=True)
+    memory = _ended(world, memory)._replace(delivered=False, kept=Kept.NONE)
+    yield Outcome(ended, memory, (is_refused,) if going_back else OK)
+
+
+def watch(world, memory):
+    """Look whether the gateway still takes the old certificate."""
+    left, needed = memory._replace(kept=Kept.LEFT), memory._replace(kept=Kept.NEEDED)
+    taken = Outcome(world._replace(kept_refused=False), left)
+    if world.kept_refused:
+        refused = Outcome(world, needed, OK, "the old certificate is refused again")
+    else:
+        refused = Outcome(world._replace(kept_refused=True), left, (ends,), "the old certificate is refused")
+    takes = world.takes(OLD)
+    yield taken if takes else refused
+    if takes:
+        yield refused._replace(world=faulty(refused.world), label="something answers 403")
+    elif world.gateway == REPLICAS:
+        yield taken._replace(label="a replica still takes the old one")
+    yield Outcome(faulty(world), left, OK, "the gateway cannot answer now")
+
+
+def restore(world, memory):
+    """Go on with the kept identity, where the gateway takes it."""
+    rotation = world.kept
+    for after, sight, label in sights(world):
+        if sight is not Sight.YES:
+            yield Outcome(after, memory, (ends,), label)
+            continue
+        restored = after._replace(
+            success_waits=world.success_waits,
+            events_wait=world.events_wait,
+            kept=0,
+            rotation=rotation,
+            step=4,
+            certificate=True,
+            announced=True,
+            files_left=True,
+            mark=Mark.NONE,
+            reported=False,
+        )
+        yield Outcome(restored, memory._replace(wanted=0 if memory.wanted == rotation else memory.wanted), OK, label)
 
 
 def follow(world, memory):
@@ -335,7 +429,7 @@ def retire_old(world, memory):
 
 
 def close_journal(world, memory):
-    yield Outcome(without_rotation(world), _ended(world, memory))
+    yield Outcome(without_rotation(world, kept=0), _ended(world, memory))
 
 
 def mark(world, memory):
@@ -386,7 +480,7 @@ def files_back(world, memory):
 def end_dropped(world, memory):
     going_back = world.mark is Mark.TAKEN_BACK
     locked_out = world.expects_new and not world.known
-    dropped = without_rotation(world)._replace(events_wait=True, locked_out=locked_out)
+    dropped = without_rotation(world, kept=0)._replace(events_wait=True, locked_out=locked_out)
     memory = _ended(world, memory)._replace(delivered=False)
     yield Outcome(dropped, memory, (is_refused,) if going_back else OK)
 
@@ -401,7 +495,7 @@ def hand_over(world, memory):
 
 
 def end_given_up(world, memory):
-    given_up = without_rotation(world)._replace(events_wait=True)
+    given_up = without_rotation(world, kept=0)._replace(events_wait=True)
     memory = _ended(world, memory)._replace(delivered=False)
     yield Outcome(given_up, memory, OK if memory.wish is Wish.ABORT else (is_refused,))
 
@@ -427,7 +521,7 @@ def mend(world, memory):
 
 
 def make_whole(world, memory):
-    effect = settle if world.named == NEW else settle_back
+    effect = settle if world.rotation and world.named == NEW else settle_back
     yield Outcome(world, memory, (effect, partial(remember, call=Call.ENDS)))
 
 
@@ -464,7 +558,15 @@ ACTIONS = {
     Action.PREPARE: (stop_fioconfig, step_done(3)),
     Action.MOVE: (move_files,),
     Action.SWITCH: (switch_names, settle, step_done(5)),
-    Action.PROVE: (partial(write, reported=True, success_waits=True), prove, partial(write, step=6)),
+    Action.PROVE: (report, prove),
+    Action.ASK_OLD: (ask_old,),
+    Action.RECORD_PROOF: (record_proof,),
+    Action.TAKE_BACK: (take_back,),
+    Action.AGAIN: (ends,),
+    Action.KEEP: (start_fioconfig, end_kept),
+    Action.FORGET: (partial(write, new_key=False), partial(write, kept=0)),
+    Action.WATCH: (settle_back, watch),
+    Action.RESTORE: (restore,),
     Action.FOLLOW: (follow, partial(write, files_left=False)),
     Action.TELL: (tell_users, partial(write, step=7), partial(remember, told=True)),
     Action.TIDY: (stop_fioconfig, settle, retire_old, start_fioconfig, close_journal),

@@ -10,10 +10,11 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from handler.rotation import rules
-from handler.rotation.rules import Action, Wish
+from handler.rotation.found import Wish
+from handler.rotation.rules import Action
 
 from .actions import ACTIONS, found_in, is_switched
-from .world import NEW, OLD, OTHER, REFUSES, TAKES, Memory, World, broken, unsettled
+from .world import NEW, OLD, OTHER, REFUSES, REPLICAS, TAKES, Memory, World, broken, unsettled
 
 MOST_ACTIONS = 60
 """Of one call; more are a loop without end."""
@@ -146,9 +147,10 @@ class Explorer:
         other = {TAKES: REFUSES, REFUSES: TAKES}.get(world.gateway)
         if other and not world.seen:
             yield f"the gateway from now on {other} the new certificate", changed._replace(gateway=other)
-        if world.rotation:
+        if world.rotation or (world.kept and world.gateway != REPLICAS):  # by hand, that may be the only one taken
             memory = Memory(Wish.ABORT, by_fioconfig=False, loaded=world.named)
             yield "call: abort", (changed, memory, (), 0)
+        if world.rotation:
             if world.named == OTHER or world.stopped:
                 return
             yield "somebody names another identity, and brings along what the old one reads", _renamed(changed)

@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
+from handler.rotation.found import Sight
 from handler.rotation.rules import TABLE, Action
 
-from .actions import ACTIONS, ask, end_dropped, ends, retire_old
+from .actions import ACTIONS, ask, end_kept, ends, retire_old
 from .world import OLD
 
 
@@ -22,7 +23,11 @@ def _instead(words, action):
 def _with(words, **when):
     """Give the table with another condition in one row; None takes a condition away."""
     assert any(row.words == words for row in TABLE), words
-    changed = {name: frozenset({value}) for name, value in when.items() if value is not None}
+    changed = {
+        name: frozenset(value if isinstance(value, tuple) else {value})
+        for name, value in when.items()
+        if value is not None
+    }
     return tuple(
         replace(row, when={k: v for k, v in {**row.when, **changed}.items() if when.get(k, v) is not None})
         if row.words == words
@@ -47,17 +52,33 @@ def _announce_unrecorded(world, memory):
         )
 
 
-def _drop_without_withdrawal(world, memory):
-    """Let an undelivered success stay in the journal of a rotation that is dropped."""
-    for outcome in end_dropped(world, memory):
+def _kept_without_withdrawal(world, memory):
+    """Let an undelivered success stay in the journal of a rotation that was rolled back."""
+    for outcome in end_kept(world, memory):
         waits = world.success_waits
         yield outcome._replace(world=outcome.world._replace(success_waits=waits, false_success=waits))
 
 
 WITHDRAWN = "withdrawn; the gateway cannot know the new key; the old one is in use"
 WANTED = "another rotation is wanted; the gateway cannot know the new key; the old one is in use"
+UNSEEN = "switched; the new certificate was not shown in this round"
+YES = "switched; the gateway takes the new certificate"
 FAULTS = {
-    "the old key is retired before the proof": (_instead("switched", Action.TIDY), ACTIONS),
+    "HTTP 400 is proof": (_with(YES, new=(Sight.YES, Sight.NO)), ACTIONS),
+    "a broken connection is proof": (_with(YES, new=(Sight.YES, Sight.BROKEN)), ACTIONS),
+    "what the gateway may have taken is destroyed": (
+        _instead("goes back, and is back; the gateway may have seen the new certificate", Action.DROP),
+        ACTIONS,
+    ),
+    "what is kept is forgotten unasked": (
+        _instead("an identity was kept; not known whether the old one is still taken", Action.FORGET),
+        ACTIONS,
+    ),
+    "the kept identity is not tried": (
+        _instead("an identity was kept, and the gateway refuses the old one for good", Action.DONE),
+        ACTIONS,
+    ),
+    "the old key is retired before the proof": (_instead(UNSEEN, Action.TIDY), ACTIONS),
     "a rotation that the gateway may know of is dropped at once": (_with(WITHDRAWN, known=None), ACTIONS),
     "dropped for another one though the gateway may know it": (_with(WANTED, known=None), ACTIONS),
     "dropped without a word in the journal before": (_instead(WITHDRAWN, Action.DROP), ACTIONS),
@@ -83,7 +104,7 @@ FAULTS = {
     ),
     "offline, half a switch is left": (_without("offline; the configuration names the new identity"), ACTIONS),
     "the files that were left are forgotten": (_instead("proved; the device's files were left", Action.TELL), ACTIONS),
-    "complete without a proof": (_instead("switched", Action.TELL), ACTIONS),
+    "complete without a proof": (_instead(UNSEEN, Action.TELL), ACTIONS),
     "two rows are swapped": (
         _swapped("goes back, and is back; fioconfig waits, and knows only the new key", "goes back, and is back"),
         ACTIONS,
@@ -104,7 +125,7 @@ FAULTS = {
     ),
     "a success is not withdrawn": (
         TABLE,
-        {**ACTIONS, Action.DROP: (*ACTIONS[Action.DROP][:-1], _drop_without_withdrawal)},
+        {**ACTIONS, Action.KEEP: (*ACTIONS[Action.KEEP][:-1], _kept_without_withdrawal)},
     ),
     "the journal is closed before fioconfig runs again": (
         TABLE,

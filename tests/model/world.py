@@ -6,12 +6,13 @@ else put into the configuration, GONE a key that nobody has any more. When a rot
 
 from typing import NamedTuple
 
-from handler.rotation.rules import Call, Mark, Way, Wish
+from handler.rotation.found import Call, Kept, Mark, Sight, Taken, Way, Wish
 
 OLD, NEW, OTHER, GONE = "old", "new", "other", "gone"
-TAKES, REFUSES, IN_FRONT, REPLICAS = "takes", "refuses", "in front", "replicas"
-"""What the gateway does with a new certificate. IN_FRONT: a server before it does not trust it and answers 400.
-REPLICAS: two that learn late, so that one may refuse the new and take the old after the other took the new."""
+TAKES, REFUSES, RESETS, REPLICAS = "takes", "refuses", "resets", "replicas"
+"""What the gateway does with a new certificate. REFUSES: by whatever answer, or a server before it does. RESETS: its
+connections break. REPLICAS: two that learn late, so that one may refuse the new and take the old after the other took
+the new."""
 
 
 class World(NamedTuple):
@@ -47,6 +48,10 @@ class World(NamedTuple):
     """fioconfig's own rotation lies there, after that step."""
     lost: bool = False
     """The journal was lost."""
+    kept: int = 0
+    """The rotation that was rolled back, and whose new identity is kept."""
+    kept_refused: bool = False
+    """The gateway has refused the old certificate since."""
     # The servers
     files: str = OLD
     """The key that the device's files on the server are for."""
@@ -87,6 +92,10 @@ class Memory(NamedTuple):
     noted: bool = False
     wanted: int = 0
     told: bool = False
+    new: Sight = Sight.UNKNOWN
+    old: Taken = Taken.UNKNOWN
+    breaks: int = 0
+    kept: Kept = Kept.UNWATCHED
     way: Way = Way.UNKNOWN
     call: Call = Call.GOES_ON
     delivered: bool = False
@@ -105,11 +114,12 @@ class Memory(NamedTuple):
 def without_rotation(world, **changes):
     """Give the world once the journal holds no rotation: the identity in use is the old one of any next."""
     if world.named == OLD:
-        rest = {"new_key": world.new_key, "seen": False}
+        rest = {"new_key": world.new_key, "seen": world.seen and changes.get("kept", world.kept) != 0}
         renamed = {}
     else:
         renamed = {NEW: OLD, OLD: GONE} if world.named == NEW else {OTHER: OLD, OLD: GONE, NEW: GONE}
         rest = {"old_key": True, "new_key": False, "seen": False}
+        changes = {"kept": 0, **changes}
     return world._replace(
         **rest,
         named=OLD,
@@ -157,6 +167,8 @@ def broken(world):
 def unsettled(world):
     """List what is not as it should be once a world that behaves has had its calls."""
     found = []
+    if world.kept and not world.new_key:
+        found.append("the identity that is kept has no key")
     if world.rotation or world.requested or world.foreign:
         found.append("something is pending")
     if world.events_wait or world.success_waits:
@@ -165,6 +177,6 @@ def unsettled(world):
         found.append(f"config.encrypted is for {world.config}, in use is {world.named}")
     if world.files != world.named:
         found.append(f"the files on the server are for {world.files}, in use is {world.named}")
-    if world.gateway == TAKES and world.request and world.request not in world.completed:
+    if world.gateway in {TAKES, REPLICAS} and world.request and world.request not in world.completed:
         found.append("the rotation that is asked for is not complete")
     return found

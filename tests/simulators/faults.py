@@ -32,6 +32,8 @@ class Fault:
     huge: int | None = None
     cut: int | None = None
     work: bool | None = None
+    announced: bool = False
+    """Only for a client whose key the gateway was told of and has not seen yet."""
     seen: int = 0
     """How many requests it was asked about."""
 
@@ -92,17 +94,21 @@ class Faults:
         huge: int | None = None,
         cut: int | None = None,
         work: bool | None = None,
+        announced: bool = False,
     ) -> Fault:
         """Spoil `times` requests (None: all from then on) after `skip` others; method and end of path may be "*".
 
         `status`, `headers`, `body`: answer this, without doing the work unless `work`. `delay`: seconds before
         everything else. `drop`: close the connection without an answer, before or after the work; `reset`: with a RST.
         `hang`: say nothing for so many seconds, or until the event is set or the server stops, then close. `huge`: a
-        body of so many bytes. `cut`: the server's own answer, but only so many bytes of its body.
+        body of so many bytes. `cut`: the server's own answer, but only so many bytes of its body. `announced`: only
+        requests of the key that the gateway has not seen yet.
         """
         if isinstance(body, str):
             body = body.encode()
-        fault = Fault(method, path, times, skip, status, headers or {}, body, delay, drop, reset, hang, huge, cut, work)
+        fault = Fault(
+            method, path, times, skip, status, headers or {}, body, delay, drop, reset, hang, huge, cut, work, announced
+        )
         with self._lock:
             self._faults.append(fault)
         return fault
@@ -152,12 +158,12 @@ class Faults:
         """Give the serial numbers to refuse in a handshake."""
         return self._refused_serials.union(*(pki.serials_of(key) for key in set(self._refused_keys)))
 
-    def for_request(self, method: str, path: str) -> Fault | None:
+    def for_request(self, method: str, path: str, *, announced: bool = False) -> Fault | None:
         """Take the fault that this request meets."""
         with self._lock:
             for fault in self._faults:
                 matches = fault.method in (ANY, method) and (fault.path == ANY or path.endswith(fault.path))
-                if matches and fault.take():
+                if matches and announced >= fault.announced and fault.take():
                     return fault
         return None
 

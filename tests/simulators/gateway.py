@@ -17,7 +17,8 @@
 | `POST /events` | stores events, except those whose correlation id no operator could ask for |
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
@@ -28,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from . import gateway_checks as checks
+from .faults import Fault
 from .https_server import Answer, HttpsServer, RecordedRequest, ServerState
 from .pki import spki_pem
 
@@ -70,6 +72,15 @@ class GatewayState(ServerState):
         """Take a device in, with its whole configuration and the part of it that is its own."""
         self.current = spki_pem(certificate.public_key())
         self.config, self.config_device = config, config_device
+
+    @contextmanager
+    def behind(self) -> Iterator[None]:
+        """Be a second replica, which does not know yet that the key has changed: it takes the old one alone."""
+        known = self.current, self.next_pubkey, self.denied
+        (old,) = self.denied
+        self.current, self.next_pubkey, self.denied = old, None, set()
+        yield
+        self.current, self.next_pubkey, self.denied = known
 
     # Questions that tests ask
 
@@ -199,6 +210,11 @@ class Gateway(HttpsServer):
     """Serves a GatewayState; `url` is what tls.server names."""
 
     state: GatewayState
+
+    def fault_for(self, request: RecordedRequest) -> Fault | None:
+        """Give the misbehaviour for this request, which may be one for a key that was not seen yet."""
+        announced = request.public_key is not None and request.public_key == self.state.next_pubkey
+        return self.state.faults.for_request(request.method, request.path, announced=announced)
 
     def respond(self, request: RecordedRequest) -> Answer:
         """Find the operation, for whoever may ask."""

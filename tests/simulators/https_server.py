@@ -165,7 +165,7 @@ class HttpsServer(Listener):
         """Answer one request, or spoil it."""
         with self.state.lock:
             self.state.requests.append(request)
-        fault = self.state.faults.for_request(request.method, request.path) or Fault(request.method, request.path)
+        fault = self.fault_for(request) or Fault(request.method, request.path)
         self.stopping.wait(fault.delay)
         answer = Answer(500)
         if fault.does_work:
@@ -182,6 +182,10 @@ class HttpsServer(Listener):
             answer = Answer(answer.status, answer.body, {**answer.headers, **fault.headers})
         request.status = answer.status
         conversation.send(answer, cut=fault.cut)
+
+    def fault_for(self, request: RecordedRequest) -> Fault | None:
+        """Give the misbehaviour for this request, if there is any."""
+        return self.state.faults.for_request(request.method, request.path)
 
     def _spoil_connection(self, fault: Fault, connection: socket.socket) -> None:
         self.stopping.wait(fault.delay)

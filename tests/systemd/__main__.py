@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.simulators.device import REPOSITORY
 
 SYSTEMD = "/lib/systemd/systemd"
-CASES = ("tests/systemd/cases.py", "tests/systemd/package.py")
+CASES = ("tests/systemd/cases.py", "tests/systemd/sandbox.py", "tests/systemd/package.py")
 # $1: an empty folder, $2: the package; then folders that are to be seen inside, "--", and pytest's command.
 ENTER = """\
 root=$1/root package=$2 here=$PWD; shift 2

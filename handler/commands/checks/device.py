@@ -68,9 +68,9 @@ class DeviceChecks:
 
     def configuration(self) -> Iterator[Result]:
         """Say which file each value comes from, and where the new names would be written."""
-        for text in self.configured.problems:
-            yield problem("configuration", text)
-        yield from map(_value_finding, self.configured.values())
+        yield from (problem("configuration", str(each)) for each in self.configured.unsure())
+        yield from (warning("configuration", text) for text in self.configured.odd)
+        yield from (_value_finding(each) for each in self.configured.values() if not each.unread)
         if self.configured.sources_differ:
             yield problem("configuration", self.configured.sources_differ)
         if self.store_keys:
@@ -109,7 +109,7 @@ class DeviceChecks:
     def certificate(self) -> Iterator[Result]:
         """Look at the certificate in use."""
         identity = self.identity
-        if identity.problem and (identity.names is None or self.configured.problems):
+        if identity.problem and identity.names is None:
             yield skipped("certificate", "the configuration does not say which one is in use")
         elif identity.problem and identity.source == TOKEN and identity.pin is None:
             yield skipped("certificate", "the token cannot be looked at")

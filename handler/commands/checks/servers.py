@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from handler.console.settings import Settings
@@ -19,11 +20,11 @@ from handler.device.url import https_url
 from handler.errors import PendingError, ServerBusyError, ServerRefusedError
 from handler.inspection.effective_request import EffectiveRequest
 from handler.journal.snapshot import Snapshot
-from handler.servers.deadline import Deadline
 from handler.servers.est import EstClient
 from handler.servers.gateway import GatewayClient
 from handler.servers.http import HttpClient, Limits
 from handler.servers.response import Answer
+from handler.servers.transport import Deadline
 
 from .device import DeviceChecks
 from .result import Result, ok, problem, skipped, warning
@@ -39,12 +40,10 @@ class Witness(HttpClient):
     answer: Answer | None = None
     refusal: ServerRefusedError | None = None
 
-    def request(
-        self, method: str, url: str, *, content_type: str, body: bytes | None = None, optional: bool = False
-    ) -> Answer:
+    def request(self, method: str, url: str, **options: Any) -> Answer:  # noqa: ANN401
         """Send one request, as HttpClient does."""
         try:
-            self.answer = super().request(method, url, content_type=content_type, body=body, optional=optional)
+            self.answer = super().request(method, url, **options)
         except ServerRefusedError as error:
             self.refusal = error
             raise
@@ -142,9 +141,7 @@ class ServerChecks:
     def _missing(self) -> str | None:
         """Say what is missing for a connection of any kind."""
         device = self._device
-        if device.configured.problems:
-            return "the configuration cannot be read whole"
-        return device.no_trust if device.configured.ca_file else "import.tls_cacert_path is not set"
+        return device.no_trust if device.configured.ca_file else "import.tls_cacert_path is not known"
 
     def _no_key(self) -> str | None:
         """Say why the certificate in use cannot be shown to a server."""
@@ -175,7 +172,7 @@ class ServerChecks:
     def _why_unseen(self, names: IdentityNames) -> str | None:
         """Say why the gateway must not see the certificate of these names, by what is on disk at this moment."""
         now = Configuration(self._settings.search_paths, self._settings.storage, self._settings.config_url)
-        if now.problems or now.names != names:
+        if now.names != names:
             return "the configuration has changed meanwhile, a rotation may be running: try again"
         # The journal of a rotation lies in storage.path, wherever options point.
         reasons = (Snapshot.of(folder).why_unseen(names) for folder in now.storages)

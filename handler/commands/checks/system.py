@@ -76,7 +76,9 @@ def _unit(system: System, name: str, *, by_itself: bool) -> Result:
     found = system.unit(name)
     if found.get("LoadState") != "loaded":
         state = found.get("LoadState") or "unknown"
-        return problem("units", f"{name} is not installed ({state}): nobody resumes a rotation; `make install`")
+        return problem(
+            "units", f"{name} is not installed ({state}): nobody resumes a rotation; install renew-client-cert again"
+        )
     enabled = found.get("UnitFileState", "")
     if by_itself and enabled not in {"enabled", "enabled-runtime", "static"}:
         return warning("units", f"{name} is {enabled or 'not enabled'}: `systemctl enable --now {name}`")
@@ -90,9 +92,11 @@ def _handler(path: Path) -> Result:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        return warning("handler", f"{path} is not there: fioconfig rotates nothing; `make install`")
+        return warning("handler", f"{path} is not there: fioconfig rotates nothing; install renew-client-cert again")
     if OURS not in content:
-        return warning("handler", f"{path} is another program: fioconfig calls that one; `make install`")
+        return warning(
+            "handler", f"{path} is another program: fioconfig calls that one; install renew-client-cert again"
+        )
     if not os.access(path, os.X_OK):
         return problem("handler", f"{path} cannot be executed: chmod 755")
     return ok("handler", f"{path} is this program")

@@ -15,14 +15,17 @@ from handler.device.keystore import IdentityNames
 from handler.device.url import https_url, shown
 from handler.errors import RequestRefusedError
 
-from .toml_files import SotaConfig
+from .toml_files import SotaConfig, UnreadError
 
 FILE, TOKEN = "file", "pkcs11"
 CA_FILE = "import.tls_cacert_path"
 KEYS_OF_IDENTITY = {FILE: FileKeyStore.sota_keys, TOKEN: ("p11.tls_pkey_id", "p11.tls_clientcert_id")}
 _SERVERS = ("tls.server", "tls.ca_source", "tls.pkey_source", "tls.cert_source", CA_FILE)
 _OF_TOKEN = ("p11.module", "p11.label", "p11.pass")
-_DEFAULTS = {"p11.label": "aktualizr"}
+_BASE = "import.base_path"
+"""Relative names are relative to it, as aktualizr has it."""
+_PATHS = (CA_FILE, *FileKeyStore.sota_keys)
+_DEFAULTS = {"p11.label": "aktualizr", _BASE: "/var/sota/import"}
 _CHOICES = {"tls.ca_source": (FILE,), "tls.pkey_source": (FILE, TOKEN), "tls.cert_source": (FILE, TOKEN)}
 
 
@@ -64,6 +67,8 @@ class Value:
     """The file it comes from; another place, or empty, where no file has it."""
     problem: str | None = None
     """Why it cannot be used: key, value, file, and what is expected."""
+    unread: str | None = None
+    """Why the file cannot be read that may override it."""
 
 
 class Configuration:
@@ -73,9 +78,7 @@ class Configuration:
         self, search_paths: Sequence[Path], storage: Path | None = None, config_url: str | None = None
     ) -> None:
         self.search_paths = tuple(search_paths)
-        self.problems: list[str] = []
-        """Files that cannot be read: what they hold is missing here, so names may be old ones."""
-        self.sota = SotaConfig.load(self.search_paths, self.problems)
+        self.sota = SotaConfig.load(self.search_paths)
         self._storage = storage
         self._config_url = config_url
 
@@ -93,6 +96,8 @@ class Configuration:
         """Look one value up, and judge it."""
         try:
             text, origin = self.sota.get(key), self.sota.origin(key)
+        except UnreadError as error:
+            return Value(key, None, "", str(error), error.problem)
         except RequestRefusedError as error:
             return Value(key, None, "", str(error))
         if text is None and key in _DEFAULTS:
@@ -105,6 +110,12 @@ class Configuration:
             problem = f"{origin}: {key} is {text!r}: expected {expected}"
         if key == "tls.server":
             problem = _why_no_address(text, f"tls.server in {origin}")
+        if key in _PATHS and not text.startswith("/"):
+            base = self.value(_BASE)
+            problem = base.problem
+            if base.text is not None and not base.text.startswith("/"):
+                problem = f"{base.origin}: {_BASE} is {base.text!r}: expected a path that begins with a slash"
+            text = str(Path(base.text or "", text))
         return Value(key, text, str(origin), problem)
 
     def demand(self, key: str) -> str:
@@ -116,8 +127,6 @@ class Configuration:
 
     def checked(self) -> DeviceConfig:
         """Give all that a rotation needs. Raises RequestRefusedError for the first thing that is wrong."""
-        if self.problems:
-            raise RequestRefusedError(self.problems[0])
         self.demand("tls.ca_source")
         source = self.demand("tls.pkey_source")
         self.demand("tls.cert_source")
@@ -153,9 +162,23 @@ class Configuration:
                 f"{where} holds no readable certificates: expected one or more in PEM; {mend}"
             ) from error
 
+    @property
+    def odd(self) -> list[str]:
+        """Say what is odd about the files, though it hinders nothing."""
+        unsure = {each.problem for each in self.unsure()}
+        unread = [text for text in self.sota.problems if text not in unsure]
+        return [*(f"{text}; it overrides nothing that a rotation needs" for text in unread), *self.sota.odd]
+
+    def unsure(self) -> Iterator[UnreadError]:
+        """Say which files that cannot be read may override values that a rotation needs."""
+        values = [each for each in self.values() if each.unread]
+        for problem in dict.fromkeys(each.unread for each in values if each.unread):
+            yield UnreadError(problem, *(each.key for each in values if each.unread == problem))
+
     def wrong(self) -> Iterator[str]:
         """Say what is wrong with the values that say where key and certificate are, those that are missing at once."""
-        wrong = [each for each in self.values() if each.problem and each.key != "tls.server"]
+        yield from map(str, self.unsure())
+        wrong = [each for each in self.values() if each.problem and not each.unread and each.key != "tls.server"]
         missing = [each.key for each in wrong if each.problem == self.sota.not_set(each.key)]
         yield from (str(each.problem) for each in wrong if each.key not in missing)
         if missing:
@@ -199,22 +222,25 @@ class Configuration:
     @property
     def token(self) -> TokenConfig | None:
         """How to open the token; None where keys are in files, or the module is not said."""
-        module = self.value("p11.module").text
-        if self.source != TOKEN or module is None:
+        module, label = self.value("p11.module").text, self.value("p11.label").text
+        if self.source != TOKEN or module is None or label is None:
             return None
-        return TokenConfig(module, self.value("p11.label").text or "", self.value("p11.pass").text or "")
+        return TokenConfig(module, label, self.value("p11.pass").text or "")
 
     @property
     def names(self) -> IdentityNames | None:
         """The identity in use as the configuration names it, in the one form of its store; None where not named."""
-        texts = [self.value(key).text or "" for key in KEYS_OF_IDENTITY.get(self.source or "", ())]
-        return canonical(IdentityNames(*texts), token=self.source == TOKEN) if texts and all(texts) else None
+        values = [self.value(key) for key in KEYS_OF_IDENTITY.get(self.source or "", ())]
+        texts = [each.text for each in values if each.text and not each.problem]
+        if not texts or len(texts) < len(values):
+            return None
+        return canonical(IdentityNames(*texts), token=self.source == TOKEN)
 
     @property
     def ca_file(self) -> Path | None:
         """The CA file."""
-        text = self.value(CA_FILE).text
-        return Path(text) if text else None
+        value = self.value(CA_FILE)
+        return Path(value.text) if value.text and not value.problem else None
 
     @property
     def server(self) -> str | None:

@@ -1,52 +1,100 @@
-"""Setting texts in a TOML document while everything else stays as somebody wrote it: comments, order, line ends."""
+"""Setting texts in a TOML file while every other byte stays as somebody wrote it."""
 
+import copy
+import json
 import re
 import tomllib
-from collections.abc import Callable, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Mapping
 
-_LONE_LF = re.compile(r"(?<!\r)\n")
+from .toml_text import Entry, Header, TomlText
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def set_values(text: str, values: Mapping[str, str]) -> str:
-    """Give the document with those dotted keys (`import.tls_pkey_path`) set, in new tables where they are missing.
+    """Give the text with those dotted keys (`import.tls_pkey_path`) set, in a new table where there is none.
 
-    Raises ValueError where that is not possible, or where anything else would change with it.
+    Raises ValueError where that is not possible, where anything else would change with it, or where fioconfig could not
+    read the result.
     """
-    import tomlkit  # noqa: PLC0415 - costs 25 ms, and only who writes needs it
-    from tomlkit.exceptions import TOMLKitError  # noqa: PLC0415
-
-    expected = _parse(text)
+    expected, was_toml = copy.deepcopy(TomlText(text).values()), _is_toml(text)
+    for key, value in values.items():
+        *tables, name = key.split(".")
+        table = expected
+        for part in tables:
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise ValueError(f"{key} cannot be set there: {part} is no table")  # noqa: TRY004
+        table[name] = value
+        text = _with(TomlText(text), (*tables, name), value)
+    result = TomlText(text)
+    if stops := result.stops():
+        raise ValueError(stops)
     try:
-        document = tomlkit.parse(text)
-        for key, value in values.items():
-            _set(document, key, value, tomlkit.table)
-            _set(expected, key, value, dict)
-        result = tomlkit.dumps(document)
-    except (TOMLKitError, TypeError) as error:
-        raise ValueError(f"{', '.join(values)} cannot be set there: {error}") from error
-    if "\r\n" in text and not _LONE_LF.search(text):
-        result = _LONE_LF.sub("\r\n", result)
-    try:
-        faithful = _parse(result) == expected
-    except tomllib.TOMLDecodeError:
+        faithful = result.values() == expected and (_is_toml(text) or not was_toml)
+    except ValueError:
         faithful = False
     if not faithful:
         raise ValueError(
             f"{', '.join(values)} cannot be set without changing other keys; write each table in one place"
         )
-    return result
+    return text
 
 
-def _parse(text: str) -> dict[str, Any]:
-    """Parse, with numbers as text: nan differs from itself."""
-    return tomllib.loads(text, parse_float=str)
+def _is_toml(text: str) -> bool:
+    try:
+        tomllib.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
-def _set(table: MutableMapping[str, Any], key: str, value: str, new_table: Callable[[], object]) -> None:
-    *tables, name = key.split(".")
-    for part in tables:
-        if part not in table:
-            table[part] = new_table()
-        table = table[part]
-    table[name] = value
+def _with(toml: TomlText, path: tuple[str, ...], value: str) -> str:  # noqa: PLR0911 - one for each layout
+    """Replace the value, or add it beside another of its table, or right below its header, or in a new table."""
+    text, quoted = toml.text, json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    for each in toml.entries:
+        if each.path == path:
+            return text[: each.start] + quoted + text[each.end :]
+        if each.path == path[:-1] and text[each.start] == "{" and not _beside(toml, path):
+            return text[: each.start + 1] + f" {_spelled(path[-1:])} = {quoted} " + text[each.start + 1 :]
+    if beside := _beside(toml, path):
+        assignment = f"{_spelled(path[beside.above :])} = {quoted}"
+        if beside.inline:
+            return text[: beside.end] + f", {assignment}" + text[beside.end :]
+        begin = text.rfind("\n", 0, beside.at) + 1
+        indent = text[begin : beside.at] if text[begin : beside.at].isspace() else ""
+        # Below a value without quotes fioconfig reads no other.
+        return _with_line(text, beside.at - len(indent) if beside.bare else beside.end, indent + assignment)
+    assignment = f"{_spelled(path[-1:])} = {quoted}"
+    for item in toml.items:
+        if isinstance(item, Header) and item.path == path[:-1] and not item.array:
+            return _with_line(text, item.end, assignment)
+    end = _line_end(text)
+    table = f"[{_spelled(path[:-1])}]{end}{assignment}{end}"
+    if not text.strip("\ufeff"):
+        return text + table
+    return text + ("" if text.endswith("\n") else end) + end + table
+
+
+def _beside(toml: TomlText, path: tuple[str, ...]) -> Entry | None:
+    """Give the last entry of the same table that has quotes, or the first of those that have none."""
+    found = [each for each in toml.entries if each.path[:-1] == path[:-1]]
+    return next((each for each in reversed(found) if not each.bare), found[0] if found else None)
+
+
+def _with_line(text: str, at: int, line: str) -> str:
+    """Add a line above, where `at` is the beginning of one, else below."""
+    end = _line_end(text)
+    if at and text[at - 1] != "\n":
+        at = text.find("\n", at) + 1
+        if not at:
+            return text + end + line + end
+    return text[:at] + line + end + text[at:]
+
+
+def _line_end(text: str) -> str:
+    return "\r\n" if "\r\n" in text and not re.search(r"(?<!\r)\n", text) else "\n"
+
+
+def _spelled(parts: tuple[str, ...]) -> str:
+    return ".".join(part if _BARE_KEY.fullmatch(part) else json.dumps(part, ensure_ascii=False) for part in parts)

@@ -2,15 +2,15 @@
 
 * All `*.toml` files of the search paths count, keyed by base name: a later search path replaces an earlier one.
 * A value is that of the alphabetically last file that has it as a text that is not empty (fioconfig skips empty ones).
+* A file that cannot be read counts as one that may hold any value: only what more significant files say is sure.
 * An update goes into the most significant file that has any of the keys; where that one cannot be written, into the
   next more significant one that can. So nothing above it can hold another value. `z-50-fioctl.toml` is managed remotely
-  and never written. All keys change in one atomic replacement; comments, order and line ends stay.
+  and never written. All keys change in one atomic replacement; every other byte stays.
 """
 
-import contextlib
 import os
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import stat
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,21 +19,50 @@ from handler.device.storage import atomic_write, is_mount_point
 from handler.errors import RequestRefusedError
 
 from .toml_edit import set_values
+from .toml_text import MAX_CHARACTERS, TomlText
 
 DEFAULT_SEARCH_PATHS = ("/usr/lib/sota/conf.d", "/var/sota/sota.toml", "/etc/sota/conf.d/")
 REMOTE = "z-50-fioctl.toml"
 _MISSING = object()
 
 
+class UnreadError(RequestRefusedError):
+    """A file that cannot be read may override a value."""
+
+    def __init__(self, problem: str, *keys: str) -> None:
+        """Keep why the file cannot be read."""
+        super().__init__(f"{problem}; until it can be read, it may override {', '.join(keys)}")
+        self.problem = problem
+
+
 @dataclass(frozen=True)
 class TomlFile:
-    """One file of the configuration, parsed."""
+    """One file of the configuration, parsed, or a folder that cannot be read."""
 
     path: Path
-    values: Mapping[str, Any] = field(repr=False)
+    values: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    problem: str | None = None
+    """Why it cannot be read."""
+    odd: tuple[str, ...] = ()
+    """What its writer should mend, though it is read."""
+
+    @classmethod
+    def read(cls, path: Path) -> "TomlFile":
+        """Read a file. Raises nothing that is foreseeable: `problem` says it."""
+        try:
+            toml = TomlText(_read(path))
+            values = toml.values()
+        except ValueError as error:
+            return cls(path, problem=f"{path} is not TOML: {error}")
+        except RequestRefusedError as error:
+            return cls(path, problem=str(error))
+        stops = toml.stops()
+        return cls(path, values, odd=tuple(f"{path}, {each}" for each in (*toml.odd(), *([stops] if stops else ()))))
 
     def find(self, key: str) -> object:
-        """Give the value of a dotted key, `_MISSING` where the file does not have it."""
+        """Give the value of a dotted key, `_MISSING` where the file does not have it. Raises RequestRefusedError."""
+        if self.problem is not None:
+            raise UnreadError(self.problem, key)
         value: object = self.values
         for part in key.split("."):
             if not isinstance(value, Mapping) or part not in value:
@@ -48,6 +77,8 @@ class TomlFile:
             return ""
         if not isinstance(value, str):
             raise RequestRefusedError(f"{self.path}: {key} is not a text: expected one in quotes")
+        if any("\ud800" <= each <= "\udfff" for each in value):
+            raise RequestRefusedError(f"{self.path}: {key} is not UTF-8: correct it")
         return value
 
     def is_writable(self) -> bool:
@@ -73,20 +104,26 @@ class SotaConfig:
         self.files = tuple(files)
 
     @classmethod
-    def load(cls, paths: Sequence[Path], problems: list[str] | None = None) -> "SotaConfig":
-        """Read all files of the search paths (files, or folders of `*.toml`); missing ones are fine.
-
-        Of a file that cannot be read, or is not TOML, `problems` says why; without it RequestRefusedError is raised.
-        """
+    def load(cls, paths: Sequence[Path]) -> "SotaConfig":
+        """Read all files of the search paths (files, or folders of `*.toml`); missing ones are fine."""
         found: dict[str, Path] = {}
-        files = []
+        unread = []
         for path in paths:
-            with _collected(problems):
+            try:
                 found.update({file.name: file for file in _toml_files(path)})
-        for name in sorted(found, reverse=True):
-            with _collected(problems):
-                files.append(TomlFile(found[name], _parse(found[name])))
-        return cls(paths, files)
+            except OSError as error:  # a file in it may have any name
+                unread.append(TomlFile(path, problem=f"{path} cannot be read: {error.strerror}; run this as root"))
+        return cls(paths, [*unread, *(TomlFile.read(found[name]) for name in sorted(found, reverse=True))])
+
+    @property
+    def problems(self) -> list[str]:
+        """Say which files cannot be read."""
+        return [file.problem for file in self.files if file.problem is not None]
+
+    @property
+    def odd(self) -> list[str]:
+        """Say what the files' writers should mend, though it is read."""
+        return [each for file in self.files for each in file.odd]
 
     def get(self, key: str, default: str | None = None) -> str | None:
         """Give the text of a dotted key such as `tls.server`. Raises RequestRefusedError where it is not a text."""
@@ -128,7 +165,7 @@ class SotaConfig:
         """
         self._reload()
         if all(self.get(key) == value for key, value in values.items()):
-            return self._holders(values)[0].path
+            return self._holder(values).path
         file = self._target(values)
         atomic_write(file.path, _edited(file, values))
         self._reload()
@@ -143,14 +180,14 @@ class SotaConfig:
     def _reload(self) -> None:
         self.files = SotaConfig.load(self._paths).files
 
-    def _holders(self, keys: Iterable[str]) -> list[TomlFile]:
-        holders = [file for file in self.files if any(file.find(key) is not _MISSING for key in keys)]
-        if not holders:
-            raise RequestRefusedError(f"none of the TOML files has {' or '.join(keys)}: expected them in sota.toml")
-        return holders
+    def _holder(self, keys: Iterable[str]) -> TomlFile:
+        for file in self.files:
+            if any(file.find(key) is not _MISSING for key in keys):
+                return file
+        raise RequestRefusedError(f"none of the TOML files has {' or '.join(keys)}: expected them in sota.toml")
 
     def _target(self, keys: Iterable[str]) -> TomlFile:
-        upward = self.files[self.files.index(self._holders(keys)[0]) :: -1]
+        upward = self.files[self.files.index(self._holder(keys)) :: -1]
         for file in upward:
             if file.is_writable():
                 return file
@@ -161,47 +198,38 @@ class SotaConfig:
         )
 
 
-@contextlib.contextmanager
-def _collected(problems: list[str] | None) -> Iterator[None]:
-    """Have a refusal noted, if there is a place for it."""
-    try:
-        yield
-    except RequestRefusedError as error:
-        if problems is None:
-            raise
-        problems.append(str(error))
-
-
 def _toml_files(path: Path) -> list[Path]:
-    try:
-        if path.is_dir():
-            return [file for file in sorted(path.iterdir()) if file.suffix == ".toml" and file.is_file()]
-        return [path] if path.exists() else []
-    except OSError as error:
-        raise RequestRefusedError(f"{path} cannot be read: {error.strerror}; run this as root") from error
+    """List the files that a search path stands for. Raises OSError."""
+    if not _is_there(path):
+        return []
+    if not path.is_dir():
+        return [path]
+    return [file for file in path.iterdir() if file.suffix == ".toml" and _is_there(file) and not file.is_dir()]
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def _is_there(path: Path) -> bool:
+    """Tell whether the path leads to anything. Raises OSError (which Path.exists does in some versions of Python)."""
     try:
-        return tomllib.loads(_read(path))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise RequestRefusedError(f"{path} is not TOML: {error}") from error
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _read(path: Path) -> str:
-    """Read the text with its line ends as they are."""
+    """Read the text, its line ends as they are, and bytes that are not UTF-8 as PEP 383 has it."""
     try:
-        data = path.read_bytes()
-        return data.decode()
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise RequestRefusedError(f"{path} is not TOML: not UTF-8 (at line {line})") from error
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO has us wait for ever
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise RequestRefusedError(f"{path} is not a file; remove it")
+            return file.read(4 * MAX_CHARACTERS + 4).decode("utf-8", "surrogateescape")
     except OSError as error:
         raise RequestRefusedError(f"{path} cannot be read: {error.strerror}; run this as root") from error
 
 
 def _edited(file: TomlFile, values: Mapping[str, str]) -> bytes:
     try:
-        return set_values(_read(file.path), values).encode()
+        return set_values(_read(file.path), values).encode("utf-8", "surrogateescape")
     except ValueError as error:
         raise RequestRefusedError(f"{file.path}: {error}") from error

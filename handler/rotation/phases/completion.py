@@ -1,42 +1,18 @@
-"""After the switch: the new identity is proved, its users are told, the old key goes."""
+"""After the proof: the new identity's users are told, the old key goes."""
 
 import logging
 from dataclasses import replace
 
 from handler.device import completed_rotations
 from handler.device.keystore import IdentityNames
-from handler.errors import PendingError, RefusedError, ServerRefusedError
-from handler.journal.pending import COMPLETED
-from handler.journal.rotation_state import ANNOUNCED, PROVED
+from handler.errors import FORESEEABLE, PendingError, RefusedError, ServerRefusedError, describe
+from handler.journal.rotation_state import ANNOUNCED
 from handler.rotation.context import Context
-from handler.servers.delivery import deliver
-from handler.servers.gateway import CERTIFICATE_REFUSALS
 
 from .lost_journal import LostJournal
 from .steps import move_device_config, settle
 
 log = logging.getLogger(__name__)
-
-
-def prove(context: Context) -> None:
-    """Report the completion over the new certificate: taken, it is proved; refused for good, all goes back.
-
-    Raises PendingError, hsm.errors.TokenError, OSError.
-    """
-    state = context.rotation
-    if not state.reported:
-        state = replace(state, reported=True)
-        context.journal.record(state, context.events(state.rotation_id).make(COMPLETED))
-    try:
-        deliver(context.journal, context.connections.gateway(state.new))
-    except ServerRefusedError as error:
-        if error.status in CERTIFICATE_REFUSALS:
-            # Its report waits until all is back: where there is no way back, it goes out after all, under its id.
-            reason = f"the gateway refused the new certificate: {error}"
-            context.journal.record(replace(state, rollback=reason))
-            return
-        log.warning("the gateway takes the new certificate, but not the events: %s", error)
-    context.journal.record(replace(state, step=PROVED))
 
 
 def bring_files_along(context: Context) -> None:
@@ -82,5 +58,16 @@ def tidy(context: Context, lost_journal: LostJournal) -> None:
     context.device.check_not_in_use(state.old)
     lost_journal.clear()
     context.device.store.retire(state.old)
+    kept = context.journal.kept
+    if kept is not None and kept.rotation.new != state.new:
+        forget(context, kept.rotation.new)
     context.fioconfig.release()
-    context.journal.record(None)
+    context.journal.record(None, keep=None)
+
+
+def forget(context: Context, names: IdentityNames) -> None:
+    """Destroy an identity that was kept; what cannot be destroyed any more is left there, with a warning."""
+    try:
+        context.device.discard(names)
+    except FORESEEABLE as error:
+        log.warning("%s and %s are left there: %s", names.key, names.certificate, describe(error))

@@ -2,12 +2,13 @@
 
 import logging
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 
 from handler.device.keystore import IdentityNames
 from handler.errors import RefusedError, ServerRefusedError
 from handler.journal.pending import COMPLETED, LOCKED
-from handler.journal.rotation_state import SWITCHED
+from handler.journal.rotation_state import SWITCHED, Kept
 from handler.rotation.context import Context
 from handler.servers.gateway import CERTIFICATE_REFUSALS
 from hsm.errors import UnsupportedError
@@ -54,6 +55,23 @@ def go_back(context: Context) -> None:
     log.warning("the gateway may take no changes of this device's configuration until a rotation is complete")
 
 
+def keep(context: Context, reason: str) -> None:
+    """End a rotation whose new identity is not in use, and keep that: a replica of the gateway may have taken it.
+
+    What was kept before stays where this rotation, with the same key, has got no certificate. Raises OSError.
+    """
+    state, before = context.rotation, context.journal.kept
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    if state.certificate is None and before is not None:
+        state = before.rotation
+    context.fioconfig.release()
+    context.local_config.forget()
+    event = context.events(context.rotation.rotation_id).make(COMPLETED, failure=reason)
+    keep = Kept(replace(state, fioconfig_stopped=False), now)
+    context.journal.record(None, event, without=COMPLETED, keep=keep)
+    log.info("rotation ended, its key is kept: %s", reason)
+
+
 def drop(context: Context, reason: str) -> None:
     """End a rotation whose new identity is not in use: destroy that, journal the end.
 
@@ -95,7 +113,9 @@ def _end(context: Context, reason: str) -> None:
     context.fioconfig.release()
     context.local_config.forget()
     event = context.events(context.rotation.rotation_id).make(COMPLETED, failure=reason)
-    context.journal.record(None, event, without=COMPLETED)
+    kept = context.journal.kept
+    gone = kept is not None and kept.rotation.new == context.rotation.new
+    context.journal.record(None, event, without=COMPLETED, keep=None if gone else kept)
 
 
 def _hand_over(context: Context, names: IdentityNames) -> None:

@@ -3,22 +3,34 @@
 import base64
 import logging
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import PublicKeyAlgorithmOID
 
 from handler.crypto import certificates, ecies
 from handler.crypto.certificates import NOTHING, CsrAttributes, spki_pem
-from handler.errors import CertificateRefusedError, ClockError, PendingError, RequestRefusedError, ServerRefusedError
+from handler.errors import (
+    AnswerError,
+    CertificateRefusedError,
+    ClockError,
+    PendingError,
+    PostponedError,
+    RequestRefusedError,
+    ServerRefusedError,
+)
 from handler.journal.rotation_state import RotationState
 from handler.rotation.context import Context
-from handler.servers.est import CSR_REFUSALS
+from handler.servers.est import CSR_REFUSALS, EstClient
 from hsm.errors import UnsupportedError
 
 log = logging.getLogger(__name__)
+
+AFTER_UNREADABLE = timedelta(minutes=5)
+MAX_UNREADABLE = 3
+"""Answers to one CSR that cannot be read; then somebody has to look."""
 
 
 def enrol(context: Context, state: RotationState) -> RotationState:
@@ -82,7 +94,7 @@ def _issued(
         if state.csr is None:
             state = _record_csr(context, state, _csr(current, key, est.csrattrs()))
         try:
-            answer = est.reenroll(base64.b64decode(state.csr or ""))
+            answer = _reenroll(context, state, est)
         except ServerRefusedError as error:
             wanted = est.csrattrs() if error.status in CSR_REFUSALS and not state.request.csrattrs else NOTHING
             if wanted == NOTHING:
@@ -91,7 +103,7 @@ def _issued(
                 state = _record_csr(context, state, _csr(current, key, wanted))
             except ServerRefusedError as unable:
                 raise ServerRefusedError(f"{error}; beside that, {unable}", error.status) from error
-            answer = est.reenroll(base64.b64decode(state.csr or ""))
+            answer = _reenroll(context, state, est)
     issued = certificates.pick_issued(answer, key.public_key())
     certificates.check_clock(issued, now=datetime.now(UTC), server_time=est.server_time)
     # Its issuer is looked for in the CA file only with /cacerts beside it: a CA may have got a new key.
@@ -99,6 +111,23 @@ def _issued(
     state = replace(state, certificate=_pem(issued), chain=tuple(_pem(each) for each in answer if each != issued))
     context.journal.record(state)
     return state
+
+
+def _reenroll(context: Context, state: RotationState, est: EstClient) -> list[x509.Certificate]:
+    """Send the CSR. An answer that cannot be read has cost a certificate: another is not asked for at once."""
+    try:
+        return est.reenroll(base64.b64decode(state.csr or ""))
+    except AnswerError as error:
+        count = state.unreadable + 1
+        if count >= MAX_UNREADABLE:
+            raise CertificateRefusedError(
+                f"{count} answers of the EST server could not be read, the last because {error}: look at that server"
+            ) from error
+        context.journal.record(replace(state, unreadable=count))
+        raise PostponedError(
+            f"{error}; the same CSR is sent again in {AFTER_UNREADABLE.seconds // 60} minutes",
+            datetime.now(UTC) + AFTER_UNREADABLE,
+        ) from error
 
 
 def _record_csr(context: Context, state: RotationState, csr: str) -> RotationState:
@@ -145,12 +174,16 @@ def _try(
 
 def curve_of(certificate: x509.Certificate) -> ec.EllipticCurve:
     """Give the curve of the current key: the new one has the same. Raises RequestRefusedError."""
-    public_key = certificates.ec_key_of(certificate)
-    if public_key is not None and isinstance(public_key.curve, (ec.SECP256R1, ec.SECP384R1)):
-        return public_key.curve
-    kind = certificate.public_key_algorithm_oid
-    other = "RSA" if kind == PublicKeyAlgorithmOID.RSAES_PKCS1_v1_5 else kind.dotted_string
-    found = other if public_key is None else public_key.curve.name
+    try:
+        public_key = certificate.public_key()
+        if isinstance(public_key, ec.EllipticCurvePublicKey):
+            if isinstance(public_key.curve, (ec.SECP256R1, ec.SECP384R1)):
+                return public_key.curve
+            found = public_key.curve.name
+        else:
+            found = type(public_key).__name__.removesuffix("PublicKey")
+    except (ValueError, UnsupportedAlgorithm) as error:
+        found = str(error)
     raise RequestRefusedError(
         f"the current certificate holds a key of another kind ({found}): expected P-256 or P-384; "
         "configuration values of this device cannot be encrypted to it, so it has to be registered anew"

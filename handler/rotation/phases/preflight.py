@@ -1,6 +1,7 @@
 """Everything that can be refused before anything changes, on the device or on a server."""
 
 import contextlib
+import logging
 import os
 from datetime import UTC, datetime, timedelta
 
@@ -14,6 +15,8 @@ from handler.servers.connections import Connections
 from hsm.errors import UnsupportedError
 
 from .enrolment import curve_of
+
+log = logging.getLogger(__name__)
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
 
@@ -47,6 +50,8 @@ def check_before_anything_changes(device: Device, local_config: LocalConfig, con
             "this token cannot derive keys (ECDH, CKM_ECDH1_DERIVE), and this device's configuration holds encrypted "
             "values: expected a token that can, or a configuration with nothing encrypted; nothing was changed"
         )
+    for odd in (*device.sota.problems, *device.sota.odd):
+        log.warning("%s", odd)
     return new
 
 

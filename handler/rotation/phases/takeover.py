@@ -18,19 +18,20 @@ import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from handler.crypto import bounded_json
 from handler.crypto.certificates import holds_key, spki_pem
 from handler.device.device import Device
 from handler.device.keystore import IdentityNames
 from handler.device.request import RotationRequest, checked_request
 from handler.device.storage import atomic_write, make_folder, put_in_place, remove
 from handler.errors import RefusedError, RequestRefusedError
+from handler.journal.decoding import read
 from handler.journal.journal import Journal
 from handler.journal.pending import LOCKED
 from handler.journal.rotation_state import SWITCHED, RotationState
@@ -45,7 +46,22 @@ NOWHERE = IdentityNames("", "")
 
 
 @dataclass(frozen=True)
-class _Left:
+class _State:
+    """fioconfig's JSON: the names and types of its Go structure. A list or text that is null is an empty one."""
+
+    # The names are fioconfig's.
+    RotationId: str
+    EstServer: str
+    StepIdx: int
+    PkeySlotIds: tuple[str, ...] | None = None
+    CertSlotIds: tuple[str, ...] | None = None
+    NewKey: str | None = None
+    NewCert: str | None = None
+    FullConfigEncrypted: str | None = None
+
+
+@dataclass(frozen=True)
+class Left:
     """What the file says."""
 
     request: RotationRequest
@@ -55,24 +71,26 @@ class _Left:
     full_config: str
 
     @classmethod
-    def parse(cls, data: bytes, *, token: bool) -> "_Left":
-        """Read fioconfig's JSON. Raises ValueError, KeyError, TypeError, RecursionError, RequestRefusedError."""
-        content: Any = json.loads(data)
-        if not isinstance(content, dict):
-            raise TypeError("expected a JSON object")
-        ids = [",".join(str(each) for each in content.get(name) or ()) for name in ("PkeySlotIds", "CertSlotIds")]
+    def parse(cls, data: bytes, *, token: bool) -> "Left":
+        """Read fioconfig's JSON. Raises ValueError, RequestRefusedError."""
+        content = bounded_json.loads(data)
+        try:
+            json.dumps(content, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("it names half a UTF-16 pair, which no file can hold") from None
+        left = read(_State, content, NAME)
         asked = {
-            "ROTATIONID": str(content["RotationId"]),
-            "ESTSERVER": str(content["EstServer"]),
-            "PKEYIDS": ids[0],
-            "CERTIDS": ids[1],
+            "ROTATIONID": left.RotationId,
+            "ESTSERVER": left.EstServer,
+            "PKEYIDS": ",".join(left.PkeySlotIds or ()),
+            "CERTIDS": ",".join(left.CertSlotIds or ()),
         }
         return cls(
             request=checked_request(asked, NAME, token=token),
-            step=max(0, int(content["StepIdx"])),
-            new_key=str(content.get("NewKey") or ""),
-            new_certificate=str(content.get("NewCert") or ""),
-            full_config=str(content.get("FullConfigEncrypted") or ""),
+            step=max(0, left.StepIdx),
+            new_key=left.NewKey or "",
+            new_certificate=left.NewCert or "",
+            full_config=left.FullConfigEncrypted or "",
         )
 
 
@@ -97,10 +115,10 @@ def take_over(context: Context) -> None:
     device, journal = context.device, context.journal
     path = device.storage / NAME
     try:
-        left = _Left.parse(path.read_bytes(), token=device.config.token is not None)
+        left = Left.parse(path.read_bytes(), token=device.config.token is not None)
     except FileNotFoundError:
         return
-    except (ValueError, KeyError, TypeError, RecursionError, RequestRefusedError) as error:
+    except (ValueError, RequestRefusedError) as error:
         _put_away(path, journal, f"it cannot be taken over ({error}), and fioconfig would stumble over it for ever")
         return
     if journal.rotation is not None and journal.rotation.rotation_id != left.request.rotation_id:
@@ -138,7 +156,7 @@ def _put_away(path: Path, journal: Journal, why: str) -> None:
     put_in_place(target, path, mtime_ns=path.stat().st_mtime_ns)
 
 
-def _state(device: Device, left: _Left) -> RotationState | None:
+def _state(device: Device, left: Left) -> RotationState | None:
     """Say where that rotation stands, by evidence; None where there is nothing yet to go on from."""
     if not left.new_key or not left.new_certificate:
         return None
@@ -166,7 +184,7 @@ def _state(device: Device, left: _Left) -> RotationState | None:
     )
 
 
-def _other(device: Device, left: _Left, new: IdentityNames) -> IdentityNames:
+def _other(device: Device, left: Left, new: IdentityNames) -> IdentityNames:
     """Give the old identity's names where sota.toml has the new ones already: the other ids of a token."""
     if device.config.token is None:
         return NOWHERE
@@ -181,7 +199,7 @@ def _is_in_use(device: Device, current: IdentityNames, certificate: x509.Certifi
     return device.store.certificate(current.certificate) == certificate
 
 
-def _store_files(storage: Path, left: _Left, certificate: x509.Certificate) -> IdentityNames:
+def _store_files(storage: Path, left: Left, certificate: x509.Certificate) -> IdentityNames:
     """Give the new key and certificate their files, 0600. Raises RefusedError where they do not belong together."""
     key = serialization.load_pem_private_key(left.new_key.encode(), None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
@@ -195,7 +213,7 @@ def _store_files(storage: Path, left: _Left, certificate: x509.Certificate) -> I
     return names
 
 
-def _remove_copies(device: Device, left: _Left, state: RotationState | None) -> None:
+def _remove_copies(device: Device, left: Left, state: RotationState | None) -> None:
     """Remove the files that fioconfig wrote the new key to, whole or in part, and then did not use.
 
     Each of its attempts at the last step writes it to a file of a new name before sota.toml names that file.
@@ -208,7 +226,7 @@ def _remove_copies(device: Device, left: _Left, state: RotationState | None) -> 
                 remove(path)
 
 
-def _with_copy_aside(state: RotationState, context: Context, left: _Left) -> RotationState:
+def _with_copy_aside(state: RotationState, context: Context, left: Left) -> RotationState:
     """Put fioconfig's copy of config.encrypted aside: the old key may be unknown by now."""
     if context.local_config.is_readable(context.device.store.key(state.new.key)):
         return state

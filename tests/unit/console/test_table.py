@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handler.console.table import columns, hanging, printable
+from handler.console.table import columns, hanging
 from handler.console.terminal import Console
 
 HEADER = ("name", "use")
@@ -49,15 +49,6 @@ def test_no_line_of_ascii_is_wider_than_the_console(rows, width):
         columns(HEADER, [tuple(each.encode("ascii", "replace").decode() for each in row) for row in rows], width)
     )
     assert [line for line in shown if len(line) > width] == []
-
-
-@given(st.text())
-def test_text_from_outside_holds_nothing_that_a_terminal_obeys(text):
-    assert printable(text).isprintable()
-
-
-def test_an_escape_sequence_is_shown_as_what_it_is():
-    assert printable("\x1b[31mred\n") == "\\x1b[31mred\\n"
 
 
 def test_a_long_text_hangs_below_its_beginning():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from handler.crypto import ecies
 from handler.crypto.encrypted_values import (
+    MAX_VALUES,
     check_readable,
     device_files,
     dump_config,
@@ -111,7 +112,6 @@ def test_only_values_encrypted_to_the_key_count_as_encrypted():
     "data",
     [
         b"",
-        b"null",
         b"[]",
         b'"x"',
         b"{",
@@ -125,6 +125,12 @@ def test_only_values_encrypted_to_the_key_count_as_encrypted():
         b'{"f": {"Value": "s3cret", "OnChanged": "cmd"}}',
         b'{"f": {"Value": "s3cret", "OnChanged": [1]}}',
         b'{"f": {"Value": "s3cret", "Since": NaN}}',
+        b'{"f": {"Value": "s3cret", "Since": 1e999}}',
+        b'{"f": {"Value": "s3cret", "Since": ' + b"[" * 65 + b"]" * 65 + b"}}",
+        b'{"f": {"Value": "s3cret", "Since": ' + b"9" * 5000 + b"}}",
+        b'{"f": {}}',
+        b'{"f": {"Content": "s3cret"}}',
+        json.dumps({str(number): {"Value": "s3cret"} for number in range(MAX_VALUES + 1)}).encode(),
     ],
 )
 def test_anything_else_is_refused_with_its_source(data):
@@ -134,10 +140,42 @@ def test_anything_else_is_refused_with_its_source(data):
 
 
 def test_absent_and_null_fields_are_empty_as_in_go():
-    config = parse_config(b'{"f": {"Value": null, "Unencrypted": null}, "g": {}}', "x")
+    config = parse_config(b'{"f": {"Value": null, "Unencrypted": null}, "g": {"Unencrypted": false}}', "x")
     assert not has_encrypted_values(config)
     assert reencrypt(config, OLD, NEW) == (config, False)
     assert device_files(config)[0] == {"name": "f", "value": "", "unencrypted": False}
+
+
+def test_null_is_no_files_as_in_go():
+    assert parse_config(b"null", "x") == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "value", "unencrypted"),
+    [
+        ('"value": "v", "unencrypted": true', "v", True),
+        ('"VALUE": "v", "uNENCRYPTED": true', "v", True),
+        ('"Value": "a", "value": "b"', "b", None),
+        ('"value": "b", "Value": "a"', "a", None),
+        ('"value": "v", "Value": null', None, None),
+    ],
+)
+def test_names_of_fields_are_told_whatever_their_case_and_the_last_counts(fields, value, unencrypted):
+    (entry,) = parse_config(b'{"f": {%s, "More": [1, {"x": null}]}}' % fields.encode(), "x").values()
+    assert (entry.get("Value"), entry.get("Unencrypted")) == (value, unencrypted)
+    assert entry["More"] == [1, {"x": None}]
+
+
+def test_values_under_any_name_follow_the_new_key():
+    config = parse_config(json.dumps({"f": {"value": ecies.encrypt(OLD.public_key(), b"s")}}).encode(), "x")
+    moved, changed = reencrypt(config, OLD, NEW)
+    assert changed
+    check_readable(moved, NEW)
+
+
+def test_a_large_configuration_is_read():
+    config = {str(number): {"Value": "x" * 2800, "OnChanged": []} for number in range(500)}
+    assert parse_config(json.dumps(config).encode(), "x") == config
 
 
 def test_dump_is_compact_and_comes_back():

@@ -1,5 +1,6 @@
-"""The lock of a device."""
+"""The lock of a device. These tests need root, as the program itself does."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -8,23 +9,35 @@ from contextlib import contextmanager
 
 import pytest
 
-from handler.device.storage import DeviceLock, holder
+from handler.device.lock import RUN, DeviceLock, holder
 from handler.errors import BusyError, RequestRefusedError
-from tests.privileges import reachable_folder, unprivileged
+from tests.privileges import NOBODY, reachable_folder, unprivileged
 
 HOLD = """
+import sys
+from pathlib import Path
+from handler.device.lock import DeviceLock
+with DeviceLock(Path(sys.argv[1])).acquire(5):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+BLOCK = f"""
 import fcntl, os, sys
-descriptor = os.open(sys.argv[1], os.O_RDONLY)
-fcntl.flock(descriptor, fcntl.LOCK_EX)
+os.setresuid({NOBODY}, {NOBODY}, {NOBODY})
+for path in sys.argv[1:]:
+    try:
+        fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_EX)
+    except PermissionError:
+        pass
 print("held", flush=True)
 sys.stdin.read()
 """
 
 
 @contextmanager
-def held_by_another_process(folder):
+def held_by_another_process(*paths, program=HOLD):
     process = subprocess.Popen(
-        [sys.executable, "-S", "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", program, *map(str, paths)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     try:
         assert process.stdout.readline() == b"held\n"
@@ -33,9 +46,76 @@ def held_by_another_process(folder):
         process.communicate()
 
 
+def locks():
+    return set(RUN.iterdir()) if RUN.exists() else set()
+
+
 def test_lock_leaves_no_file(tmp_path):
+    before = locks()
     with DeviceLock(tmp_path).acquire(0):
         assert list(tmp_path.iterdir()) == []
+        for path in locks() - before:
+            assert path.stat().st_mode & 0o777 == 0o600
+    assert not any(path.name.endswith(f"-{tmp_path.stat().st_ino}") for path in locks())
+
+
+def test_all_paths_to_a_folder_mean_one_lock(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    with DeviceLock(tmp_path / "folder").acquire(0):
+        with pytest.raises(BusyError):
+            DeviceLock(tmp_path / "link").acquire(0)
+        with DeviceLock(tmp_path).acquire(0):
+            pass
+
+
+def test_other_users_can_hold_up_nobody():
+    with reachable_folder() as folder, DeviceLock(folder).acquire(0) as lock:
+        paths = [folder, *locks()]
+        lock.release()
+        with held_by_another_process(*paths, program=BLOCK), DeviceLock(folder).acquire(0):
+            pass
+
+
+def test_folder_of_a_plain_user_can_be_locked_by_that_user_and_by_root():
+    with reachable_folder() as folder:
+        storage = folder / "storage"
+        with unprivileged():
+            storage.mkdir()
+            with DeviceLock(storage).acquire(0):
+                assert list(storage.iterdir()) == []
+        with DeviceLock(storage).acquire(0), unprivileged(), pytest.raises(BusyError):
+            DeviceLock(storage).acquire(0)
+
+
+def test_many_that_wait_get_it_one_after_the_other(tmp_path):
+    inside, most = [], []
+
+    def work():
+        with DeviceLock(tmp_path).acquire(30):
+            inside.append(1)
+            most.append(len(inside))
+            inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 8
+
+
+def test_link_in_the_place_of_the_lock_is_not_followed(tmp_path):
+    status, target = tmp_path.stat(), tmp_path / "target"
+    RUN.mkdir(mode=0o700, exist_ok=True)
+    path = RUN / f"{os.major(status.st_dev)}-{os.minor(status.st_dev)}-{status.st_ino}"
+    path.symlink_to(target)
+    try:
+        with pytest.raises(OSError, match="symbolic links"):
+            DeviceLock(tmp_path).acquire(0)
+        assert not target.exists()
+    finally:
+        path.unlink()
 
 
 def test_lock_can_be_taken_again_after_its_release(tmp_path):
@@ -69,8 +149,8 @@ def test_lock_ends_with_its_process(tmp_path):
         DeviceLock(tmp_path).acquire(1).release()
 
 
-def test_unknown_holder_is_another_process(tmp_path):
-    assert holder(tmp_path.stat()) == "another process"
+def test_nobody_holds_what_is_free(tmp_path):
+    assert holder(tmp_path) is None
 
 
 def test_missing_storage_folder_is_refused(tmp_path):

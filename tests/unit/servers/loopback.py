@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from handler.servers.deadline import Deadline
 from handler.servers.http import HttpClient, Limits
+from handler.servers.transport import Deadline
 from tests.simulators import https_server
 from tests.simulators.pki import FactoryPki, load_identity
 
@@ -50,6 +50,19 @@ class RawServer(Server):
         self.state.requests.append(request)
         conversation.connection.sendall(self.says)
         conversation.leave(reset=False)
+
+
+class InterimServer(Server):
+    """Sends the bytes of `interim` before each answer, which is the last part of the path; keeps the connection."""
+
+    interim = b""
+
+    def serve(self, request, conversation):
+        self.state.requests.append(request)
+        body = request.path.rpartition("/")[2].encode()
+        conversation.connection.sendall(
+            self.interim + b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        )
 
 
 @contextmanager

@@ -11,14 +11,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handler.errors import OfflineError, PendingError, ServerRefusedError
+from handler.errors import OfflineError, PendingError, ServerRefusedError, harmless
 from handler.journal.events import MAX_DETAILS, MAX_EVENTS, STARTED, EventFactory
 from handler.journal.journal import Journal
 from handler.journal.pending import COMPLETED, JOURNAL
-from handler.servers.deadline import Deadline
 from handler.servers.delivery import BATCH, Delivery, deliver
 from handler.servers.gateway import GatewayClient
 from handler.servers.http import HttpClient, Limits
+from handler.servers.transport import Deadline
 from hsm.errors import PinError, TokenError
 from tests.simulators.gateway import MAX_EVENTS as MAX_BODY
 from tests.simulators.gateway import Gateway, GatewayState
@@ -161,7 +161,8 @@ def test_every_event_has_an_id_of_its_own():
 def test_details_are_the_beginning_of_what_was_said_and_no_longer_than_the_limit(text):
     details = FACTORY.make("x", failure=text)["event"].get("details", "")
     assert len(details) <= MAX_DETAILS
-    assert details == text or (len(text) > MAX_DETAILS and details == text[: MAX_DETAILS - 1] + "…")
+    said = harmless(text)
+    assert details == said or (len(said) > MAX_DETAILS and details == said[: MAX_DETAILS - 1] + "…")
 
 
 def test_greatest_batch_is_below_what_a_gateway_takes():

@@ -1,5 +1,6 @@
 """HTTPS requests: what is sent and tried again, what is final, what an answer may weigh; on loopback, with real TLS."""
 
+import contextlib
 import threading
 import time
 import zlib
@@ -8,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from handler.errors import (
+    AnswerError,
+    ConnectionLostError,
     PendingError,
     PostponedError,
     RefusedError,
@@ -15,13 +18,13 @@ from handler.errors import (
     ServerRefusedError,
 )
 from handler.servers import http
-from handler.servers.deadline import Deadline
 from handler.servers.http import HttpClient, Limits
+from handler.servers.transport import Deadline
 from hsm.stopwatch import TOKENS
 from tests.simulators import https_server
 from tests.simulators.pki import load_identity
 
-from .loopback import RawServer, Server, ask, client_of, running
+from .loopback import InterimServer, RawServer, Server, ask, client_of, running
 
 KIND = "application/json"
 TEXT = {"Content-Type": "text/plain"}
@@ -63,7 +66,7 @@ def test_what_a_token_takes_does_not_count_against_the_time_for_the_network():
 
 def test_request_is_sent_once_with_its_body_and_type_and_the_answer_is_given(world, server):
     found = ask(world, server, method="PATCH", body=b"{}")
-    assert (found.status, found.body, found.content_type) == (200, b"well", "text/plain")
+    assert (found.status, found.body) == (200, b"well")
     assert found.url == f"{server.url}/path"
     (request,) = server.state.requests
     assert (request.method, request.path, request.body) == ("PATCH", "/path", b"{}")
@@ -227,13 +230,103 @@ def test_answer_of_one_byte_more_is_refused_with_its_status(world, server):
     assert caught.value.status == 201
 
 
-def test_compressed_bomb_is_refused_by_the_size_that_it_unfolds_to(world):
+@pytest.mark.parametrize("encoding", ["gzip", "gzip, gzip", "br", "nonsense"])
+def test_answer_that_is_encoded_is_none_and_is_not_unpacked(world, encoding):
     packer = zlib.compressobj(wbits=31)
     bomb = packer.compress(bytes(5_000_000)) + packer.flush()
     with running(world, RawServer) as server:
-        server.says = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb) + bomb
-        with pytest.raises(ServerRefusedError, match="more than 100000 bytes"):
-            ask(world, server, answer=100_000)
+        server.says = b"HTTP/1.1 200 OK\r\nContent-Encoding: %s\r\n\r\n" % encoding.encode() + bomb
+        with pytest.raises(AnswerError, match=f"^{server.netloc}: its answer is encoded as {encoding}"):
+            ask(world, server, retry_delays=())
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+ENDLESS = {
+    "a line of the chunk's size": CHUNKED + b"0" * 3_000_000,
+    "an extension of a chunk": CHUNKED + b"5;" + b"x" * 3_000_000,
+    "a trailer": CHUNKED + b"5\r\nhello\r\n0\r\n" + b"x" * 3_000_000,
+    "trailers": CHUNKED + b"5\r\nhello\r\n0\r\n" + b"x: y\r\n" * 500_000,
+    "chunks of a byte": CHUNKED + b"1\r\nx\r\n" * 500_000,
+    "interim answers": b"HTTP/1.1 102 Processing\r\n\r\n" * 100_000,
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_answer_without_end_is_read_so_far_and_no_further(world, name):
+    with running(world, RawServer) as server:
+        server.says = ENDLESS[name]
+        with pytest.raises((AnswerError, ServerRefusedError), match=f"^{server.netloc}"):
+            ask(world, server, answer=100_000, retry_delays=())
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        CHUNKED + b"-5\r\nhello\r\n0\r\n\r\n",
+        CHUNKED + b"99999999999999999999999\r\nhello",
+        HEAD + b"X: y\r\n" * 200 + b"\r\n",
+        HEAD + b"X: " + b"y" * 70_000 + b"\r\n\r\n",
+        HEAD + b"Content-Length: -5\r\n\r\nhello",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n",
+        b"\x00" * 1000,
+    ],
+    ids=lambda says: repr(says[-30:]),
+)
+def test_answer_that_makes_no_sense_says_so_and_is_not_asked_for_again_where_it_costs(world, says):
+    with running(world, RawServer) as server:
+        server.says = says
+        with client_of(world) as client, contextlib.suppress(AnswerError, ConnectionLostError):
+            found = client.request("POST", server.url, content_type=KIND, body=b"csr", costly=True)
+            assert found.body in {b"", b"hello"}
+    assert server.asked == 1 or says.endswith(b"hello")
+
+
+# Interim answers
+
+
+INTERIM = {
+    100: b"HTTP/1.1 100 Continue\r\n\r\n",
+    102: b"HTTP/1.1 102 Processing\r\n\r\n",
+    103: b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\nX: y\r\n\r\n",
+    199: b"HTTP/1.1 199 Whatever\r\nContent-Length: 5\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("status", INTERIM)
+@pytest.mark.parametrize("times", [1, 3, 16])
+def test_interim_answers_are_read_past(world, status, times):
+    with running(world, InterimServer) as server:
+        server.interim = INTERIM[status] * times
+        with client_of(world) as client:
+            for number in range(3):
+                assert client.request("GET", f"{server.url}/{number}", content_type=KIND).body == b"%d" % number
+    assert {request.connection for request in server.state.requests} == {1}
+
+
+def test_too_many_interim_answers_are_no_answer(world):
+    with running(world, InterimServer) as server:
+        server.interim = INTERIM[102] * 17
+        with pytest.raises(AnswerError, match="HTTP 102 where an answer was expected"):
+            ask(world, server, retry_delays=())
+
+
+# What is an answer
+
+
+@pytest.mark.parametrize("kind", ["text/html", "application/json", ""])
+def test_content_tells_what_an_answer_is_and_not_its_type(world, server, kind):
+    server.answers = (https_server.Answer(200, b'{"a": 1}', {"Content-Type": kind}),)
+    assert ask(world, server).body == b'{"a": 1}'
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"  \r\n<!DOCTYPE html>", b"\xef\xbb\xbf<?xml", "<html>".encode("utf-16")])
+@pytest.mark.parametrize("kind", ["text/html", "application/json"])
+def test_markup_is_no_answer_whatever_its_type(world, server, body, kind):
+    server.answers = (https_server.Answer(200, body, {"Content-Type": kind}),)
+    with pytest.raises(PendingError, match="answered with a web page"):
+        ask(world, server)
+    assert server.asked == 1 + len(AT_ONCE)
 
 
 # Redirects

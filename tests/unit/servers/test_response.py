@@ -30,22 +30,9 @@ def answer(body=b"", status=200, **values):
     return Answer("https://gateway.example:8443/device", status, headers(**values), body)
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ("application/json", "application/json"),
-        ("Application/PKCS7-MIME ; smime-type=certs-only", "application/pkcs7-mime"),
-        (" text/html;charset=UTF-8", "text/html"),
-        (";", ""),
-    ],
-)
-def test_media_type_is_in_lower_case_and_without_parameters(value, expected):
-    assert answer(Content_Type=value).content_type == expected
-
-
-def test_answer_without_headers_has_no_media_type_no_date_and_no_time_to_wait():
+def test_answer_without_headers_has_no_date_and_no_time_to_wait():
     bare = answer()
-    assert (bare.content_type, bare.date, bare.retry_after) == ("", None, None)
+    assert (bare.date, bare.retry_after) == (None, None)
 
 
 @PROPERTY

@@ -108,5 +108,41 @@ def test_value_that_cannot_be_is_refused_with_its_place(tree, values, words):
     assert "expected" in message or "cannot be read" in message
 
 
+def test_relative_names_of_files_are_below_the_base_path(tree):
+    names = {"import.tls_pkey_path": "pkey.pem", "import.tls_clientcert_path": "own/client.pem"}
+    based = {"import.base_path": f"{tree.root}/", "import.tls_cacert_path": "root.crt"}
+    config = configured(tree, {**SOFTWARE, **names, **based})
+    assert config.ca_file == tree.root / "root.crt"
+    assert config.names == IdentityNames(f"{tree.root}/pkey.pem", f"{tree.root}/own/client.pem")
+    config = configured(tree, {**SOFTWARE, **names})
+    assert config.names == IdentityNames("/var/sota/import/pkey.pem", "/var/sota/import/own/client.pem")
+
+
+def test_base_path_that_is_relative_is_refused_where_it_is_needed(tree):
+    assert configured(tree, {**SOFTWARE, "import.base_path": "import"}).names.key == "/var/sota/pkey.pem"
+    said = refusal(tree, {**SOFTWARE, "import.base_path": "import", "import.tls_pkey_path": "pkey.pem"})
+    assert "import.base_path is 'import': expected a path that begins with a slash" in said
+
+
+def test_file_that_cannot_be_read_is_named_once_with_all_that_it_may_override(tree):
+    tree.write("etc/z-99.toml", "broken")
+    assert "it may override tls.ca_source" in refusal(tree, SOFTWARE)
+    configuration = Configuration(tree.paths)
+    (said,) = configuration.wrong()
+    assert said.startswith(f"{tree.root / 'etc' / 'z-99.toml'} is not TOML: line 1")
+    assert "tls.server, tls.ca_source, tls.pkey_source" in said
+    assert configuration.odd == []
+
+
+def test_file_that_cannot_be_read_hinders_nothing_that_stands_above_it(tree):
+    tree.write("etc/10-first.toml", "broken")
+    assert configured(tree, SOFTWARE).names.key == "/var/sota/pkey.pem"
+    (said,) = Configuration(tree.paths).odd
+    assert said.endswith("it overrides nothing that a rotation needs")
+    # The token's label has a default, which a file that nobody can read may override.
+    assert "it may override p11.label" in refusal(tree, TOKEN)
+    assert configured(tree, {**TOKEN, "p11.label": "aktualizr"}).token.label == "aktualizr"
+
+
 def test_config_url_of_the_environment_is_checked(tree):
     assert "CONFIG_URL" in refusal(tree, SOFTWARE, config_url="ftp://x")

@@ -1,13 +1,15 @@
 """Setting two keys in any TOML document, and nothing else."""
 
+import re
 import tomllib
 
 import pytest
 import tomlkit
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from handler.device.configuration.toml_edit import set_values
+from handler.device.configuration.toml_text import TomlText
 
 KEY, CERTIFICATE = "import.tls_pkey_path", "import.tls_clientcert_path"
 VALUES = {KEY: "/var/sota/pkey.1.pem", CERTIFICATE: "/var/sota/client.1.pem"}
@@ -46,7 +48,6 @@ def test_only_the_two_values_change():
         "import = {}",
         'import = { tls_pkey_path = "x", a = [1, 2] }',
         "import.tls_pkey_path = 'x'\nb = 1\n",
-        "[import.sub]\na = 1\n[tls]\nb = 1\n[import]\nc = 1\n",
         "[import.sub]\na = 1\n[tls]\nb = 1\n[import.other]\nc = 1\n",
         '["import"]\n"tls_pkey_path" = "x"\n',
         "[[pacman]]\na = 1\n[[pacman]]\na = 2\n",
@@ -93,8 +94,14 @@ TABLE = st.recursive(
 )
 
 
+def has_room(table):
+    """Tell whether the two keys could be set: no table stands in their place."""
+    found = table.get("import", {})
+    return isinstance(found, dict) and not any(isinstance(found.get(key.split(".")[1]), dict | list) for key in VALUES)
+
+
 @PROPERTY
-@given(TABLE.filter(lambda table: isinstance(table.get("import", {}), dict)), st.sampled_from(["\n", "\r\n"]))
+@given(TABLE.filter(has_room), st.sampled_from(["\n", "\r\n"]))
 def test_any_document_keeps_everything_but_the_two_keys(table, line_end):
     text = tomlkit.dumps(table).replace("\n", line_end)
     assert tomllib.loads(text) == table
@@ -133,6 +140,7 @@ def is_toml(text):
 
 
 @PROPERTY
+@example("[import.sub]\na = 1\n[tls]\nb = 1\n[import]\nc = 1\n")  # tomlkit 0.12 cannot
 @given(st.lists(LINE, max_size=7).map("\n".join).filter(is_toml))
 def test_any_layout_is_edited_faithfully_or_refused(text):
     before = tomllib.loads(text)
@@ -144,3 +152,89 @@ def test_any_layout_is_edited_faithfully_or_refused(text):
     assert tomllib.loads(result) == before
     for comment in ("# note", "# in use"):
         assert result.count(comment) == text.count(comment)
+
+
+WITHOUT_QUOTES = """\
+\ufeff# kept by hand
+[import]
+tls_pkey_path = "/var/sota/pkey.pem"
+tls_clientcert_path = /var/sota/client.pem # in use
+
+[pacman]
+tags = main, devel
+
+[uptane]
+hardware = intel # caf\udce9
+"""
+
+
+def test_values_without_quotes_stay_as_they_are():
+    expected = WITHOUT_QUOTES.replace("/var/sota/pkey.pem", "/var/sota/pkey.1.pem").replace(
+        "/var/sota/client.pem # in use", '"/var/sota/client.1.pem"'
+    )
+    assert set_values(WITHOUT_QUOTES, VALUES) == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("[import]\na = x\n", "[import]\n{}a = x\n"),
+        ("[import]\na = x\n# note\nb = y\n", "[import]\n{}a = x\n# note\nb = y\n"),
+        ("[import]\na = 'z'\nb = y\n", "[import]\na = 'z'\n{}b = y\n"),
+        ("[import]\n[tls]\na = x\n", "[import]\n{}[tls]\na = x\n"),
+        ("[tls]\na = x\n", "[tls]\na = x\n\n[import]\n{}"),
+        ("[tls]\na = x", "[tls]\na = x\n\n[import]\n{}"),
+        ("[import]\n  a = x\n", "[import]\n  {}  a = x\n"),
+    ],
+)
+def test_new_line_goes_where_fioconfig_can_read_it(before, after):
+    assert set_values(before, {KEY: "/k"}) == after.format('tls_pkey_path = "/k"\n')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[import]\na = x\ntls_pkey_path = 'y'\n",
+        "[import]\ntls_pkey_path = 'y'\n[tls]\nserver = https://h\nca = 'file'\n",
+        "[import]\r\ntls_pkey_path = 'y'\r\na = x\r\n",
+        "; ini\n[import]\ntls_pkey_path = 'y'\n",
+        "[import]\ntls_pkey_path = 'y'\n\n[s]\nversion = 1.2.3\n",
+        "[import]\ntls_pkey_path = 'y'\n\n[s]\nlast = x",
+    ],
+)
+def test_file_that_fioconfig_cannot_read_is_refused(text):
+    with pytest.raises(ValueError, match=r"line \d+: fioconfig"):
+        set_values(text, VALUES)
+
+
+BARE_LINE = st.sampled_from(
+    [
+        "[import]",
+        "[tls]",
+        "tls_pkey_path = /x # y",
+        "tls_clientcert_path = 'x'",
+        "a = b c",
+        "d = 'x'",
+        "# note",
+        "",
+        "  ",
+    ]
+)
+
+
+@PROPERTY
+@given(st.lists(BARE_LINE, max_size=9).map(lambda lines: "".join(f"{line}\n" for line in lines)))
+def test_any_file_without_quotes_keeps_every_other_line_or_is_refused(text):
+    try:
+        result = set_values(text, VALUES)
+    except ValueError:
+        return
+    toml = TomlText(result)
+    assert toml.stops() is None
+    assert {key: toml.values()["import"][key.split(".")[1]] for key in VALUES} == VALUES
+    ours = [f'{key.split(".")[1]} = "{value}"' for key, value in VALUES.items()]
+    # Added are nothing but our lines, and in the end a table for them.
+    kept = [line for line in result.splitlines() if line not in ours]
+    before = [line for line in text.splitlines() if not re.match("tls_.*", line)]
+    others = [line for line in kept if not re.match("tls_.*", line)]
+    assert others in (before, [*before, "", "[import]"], ["[import]"])

@@ -71,13 +71,75 @@ def test_value_that_is_no_text_is_refused_with_its_file(tree, value):
 
 
 @pytest.mark.parametrize(
-    ("content", "line"), [(b'[a]\nb = "hunter2\n', "line 2"), (b"a = 1\n\n# \xff\n", "line 3"), (b"[" * 9999, "")]
+    ("content", "line"), [(b'[a]\nb = "hunter2\n', "line 2"), (b"a = 1\n\n\xff\n", "line 3"), (b"[" * 9999, "line 1")]
 )
 def test_file_that_is_not_toml_is_refused_with_its_line(tree, content, line):
     (tree.root / "sota.toml").write_bytes(content)
     with pytest.raises(RequestRefusedError, match=rf"{tree.root / 'sota.toml'} is not TOML.*{line}") as caught:
-        tree.load()
+        tree.load().get("a.c")
     assert "hunter2" not in str(caught.value)
+
+
+def test_bytes_that_are_not_utf8_stay_and_are_no_value(tree):
+    file = tree.write("sota.toml", identity())
+    file.write_bytes(b"# caf\xe9\n" + identity().encode() + b'a = "caf\xe9"\n')
+    with pytest.raises(RequestRefusedError, match=rf"{file}: import\.a is not UTF-8"):
+        tree.load().get("import.a")
+    tree.load().update(NEW)
+    assert file.read_bytes() == b"# caf\xe9\n" + identity(*NEW.values()).encode() + b'a = "caf\xe9"\n'
+
+
+UNREADABLE = {
+    "no TOML": lambda path: path.write_text("[a"),
+    "a FIFO": os.mkfifo,
+    "too large": lambda path: path.write_text("#" * 300_000),
+    "a key twice": lambda path: path.write_text("a = 1\na = 2\n"),
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_file_that_cannot_be_read_hinders_only_values_that_it_may_override(tree, kind):
+    odd = tree.root / "etc" / "m.toml"
+    UNREADABLE[kind](odd)
+    tree.write("etc/a.toml", 'a.below = "x"\n')
+    tree.write("sota.toml", identity() + "[a]\nabove = 'x'\n")
+    sota = tree.load()
+    assert sota.get("a.above") == "x"
+    for key in ("a.below", "a.nowhere"):
+        with pytest.raises(RequestRefusedError, match=rf"{odd} .*until it can be read, it may override {key}"):
+            sota.get(key)
+    assert len(sota.problems) == 1
+    assert sota.update(NEW) == tree.root / "sota.toml"
+
+
+def test_update_below_a_file_that_cannot_be_read_is_refused(tree):
+    tree.write("etc/zz.toml", "[a")
+    file = tree.write("sota.toml", identity())
+    before = tree.content()
+    for act in (lambda: tree.load().check_writable(list(NEW)), lambda: tree.load().update(NEW)):
+        with pytest.raises(RequestRefusedError, match=r"zz\.toml is not TOML: line 1"):
+            act()
+    assert tree.content() == before
+    assert file.read_text() == identity()
+
+
+def test_value_without_quotes_is_read_and_said(tree):
+    file = tree.write("etc/90-callback.toml", "[sota_client]\ncallback_program = /usr/bin/callback-handler\n")
+    tree.write("sota.toml", identity())
+    sota = tree.load()
+    assert sota.get("sota_client.callback_program") == "/usr/bin/callback-handler"
+    assert sota.problems == []
+    (said,) = sota.odd
+    assert said.startswith(f"{file}, line 2: the value of sota_client.callback_program has no quotes")
+
+
+def test_file_that_fioconfig_could_not_read_is_not_edited(tree):
+    file = tree.write("sota.toml", identity() + "[s]\na = x\nb = 'y'\n")
+    before = tree.content()
+    with pytest.raises(RequestRefusedError, match=rf"{file}: line 6: fioconfig cannot read"):
+        tree.load().check_writable(list(NEW))
+    assert tree.content() == before
+    assert any("fioconfig cannot read" in each for each in tree.load().odd)
 
 
 @pytest.mark.parametrize("name", ["sota.toml", "etc"])
@@ -85,7 +147,7 @@ def test_file_or_folder_that_may_not_be_read_is_refused(tree, name):
     tree.write("sota.toml", "")
     (tree.root / name).chmod(0)
     with unprivileged(), pytest.raises(RequestRefusedError, match=f"{tree.root / name} cannot be read.*as root"):
-        tree.load()
+        tree.load().get("a.b")
 
 
 # Where an update goes

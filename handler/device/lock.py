@@ -1,0 +1,158 @@
+"""The lock that lets one rotation run at a time on a device: flock(2) on a file that only root can open.
+
+/run/renew-client-cert/MAJOR-MINOR-INODE is named after the storage folder, so that every path to it means one lock. It
+is there while somebody holds the lock or waits for it. A plain user's storage folder (a demo) is locked itself.
+"""
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import re
+import stat
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from handler.errors import BusyError, RequestRefusedError
+
+from .storage import check_folder
+
+log = logging.getLogger(__name__)
+
+RUN = Path("/run/renew-client-cert")
+"""Of root, 0700. The units name it as their RuntimeDirectory=, because to them /run is read-only otherwise."""
+POLL_SECONDS = 0.1
+MAX_COMMAND = 200
+
+
+class DeviceLock:
+    """One rotation at a time on a device; the lock ends with its process.
+
+    Use: `with DeviceLock(folder).acquire(60.0): ...`
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder
+        self._descriptor: int | None = None
+
+    def acquire(self, timeout: float) -> Self:
+        """Take the lock, waiting up to `timeout` seconds for whoever holds it.
+
+        Raises BusyError, which says who that is, RequestRefusedError where the folder is missing or not writable, or
+        the lock cannot be had, OSError.
+        """
+        if self._descriptor is not None:
+            return self
+        check_folder(self._folder)
+        self._path = _path(self._folder)
+        descriptor = _opened(self._path)
+        end = time.monotonic() + timeout
+        pause = threading.Event()
+        told = False
+        try:
+            while not _try_lock(descriptor):
+                remaining = end - time.monotonic()
+                who = holder(self._folder) or "another process"
+                if remaining <= 0:
+                    raise BusyError(
+                        f"{who} holds the lock on {self._folder}: waited {timeout:.0f} s for "
+                        "it; one rotation runs at a time, try again when that one is done"
+                    )
+                if not told:
+                    log.info("%s holds the lock on %s: waiting", who, self._folder)
+                    told = True
+                pause.wait(min(POLL_SECONDS, remaining))
+            if _is_at(self._path, descriptor):
+                self._descriptor, descriptor = descriptor, -1
+                return self
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+        return self.acquire(max(0.0, end - time.monotonic()))  # who held it has removed the file
+
+    def release(self) -> None:
+        """Let go of the lock. Can be run again."""
+        if self._descriptor is None:
+            return
+        if self._path.parent == RUN:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+        os.close(self._descriptor)
+        self._descriptor = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def holder(folder: Path) -> str | None:
+    """Say which process holds the lock on a storage folder, as far as proc_locks(5) tells; None if none does."""
+    with contextlib.suppress(OSError):
+        status = _path(folder).stat()
+        inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+        for line in Path("/proc/locks").read_text("ascii").splitlines():
+            # "1: FLOCK  ADVISORY  WRITE 1234 08:01:123456 0 EOF"; whoever waits has "->" before FLOCK
+            fields = line.split()
+            if fields[1] == "FLOCK" and fields[5] == inode and int(fields[4]) > 0:
+                return f"process {fields[4]}{_command(fields[4])}"
+    return None
+
+
+def _command(pid: str) -> str:
+    try:
+        raw = Path("/proc", pid, "cmdline").read_bytes()
+    except OSError:  # it has ended, or /proc hides it
+        return ""
+    words = re.sub(r"[^ -~]", " ", raw.decode("ascii", "replace")).strip()
+    return f" ({words[:MAX_COMMAND]})" if words else ""
+
+
+def _path(folder: Path) -> Path:
+    """Give what is locked for a storage folder. Raises OSError."""
+    status = folder.stat()
+    if status.st_uid:
+        return folder
+    return RUN / f"{os.major(status.st_dev)}-{os.minor(status.st_dev)}-{status.st_ino}"
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _opened(path: Path) -> int:
+    """Open the file, or the folder of a plain user. Raises RequestRefusedError, OSError."""
+    if path.parent != RUN:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        RUN.mkdir(mode=0o700, exist_ok=True)
+        status = RUN.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid or status.st_mode & 0o022:
+            raise RequestRefusedError(f"{RUN} can be written by others than root: expected its folder, or nothing")
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            raise
+        raise RequestRefusedError(
+            f"the lock {path} cannot be taken: {error.strerror}; run this as root, in a unit with "
+            f"RuntimeDirectory={RUN.name}"
+        ) from error

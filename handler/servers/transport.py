@@ -1,0 +1,219 @@
+"""What lies below a request: whom a connection trusts, how long and how much it reads, which answer is the final one.
+
+urllib3 makes the connections, but each one uses the TLS context that stands here, whatever version of requests stands
+between (one of them put in a context of its own that trusts the system's CAs). All bytes of an answer are counted where
+they leave TLS, head and framing included: no line and no chunk grows without end.
+"""
+
+import errno
+import http.client
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPSConnection
+from urllib3.connectionpool import HTTPSConnectionPool
+
+from handler.errors import AnswerError, OfflineError, PendingError
+from hsm.stopwatch import TOKENS
+
+MAX_INTERIM = 16
+"""Interim answers (1xx, RFC 9110 §15.2) before the final one."""
+SWITCHING_PROTOCOLS = 101
+IN_ALL = 300.0
+"""Seconds that a call may take with a slow token."""
+NO_NETWORK = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
+
+
+class Deadline:
+    """The moment by which a call has to end, on the monotonic clock.
+
+    `seconds` are for the network: what a token takes for its operations does not count, up to `IN_ALL` for both.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._began = time.monotonic()
+        self._token_before = TOKENS.seconds
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left, 0 when the time is up."""
+        granted = self._seconds + TOKENS.seconds - self._token_before
+        return max(0.0, min(granted, max(self._seconds, IN_ALL)) - (time.monotonic() - self._began))
+
+
+class Allowance:
+    """The bytes that an answer may still take, and the time by which a call has to end."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self.deadline = deadline
+        self._left = 0
+        self.ended = False
+        """Whether the server has ended the connection."""
+
+    def renew(self, size: int) -> None:
+        """Allow so many bytes for the next answer."""
+        self._left, self.ended = size, False
+
+    def take(self, count: int) -> None:
+        """Count bytes that were read, 0 at the end. Raises AnswerError."""
+        self._left -= count
+        self.ended = count == 0
+        if self._left < 0:
+            raise AnswerError("it sends more than an answer may weigh, head and framing included")
+
+
+def session(context: ssl.SSLContext, allowance: Allowance, connect_timeout: float) -> requests.Session:
+    """Make a session that speaks nothing but HTTPS, with that context, and heeds nothing of the environment."""
+    context.sslsocket_class = _socket_class(allowance)
+    made = _Session()
+    made.trust_env = False
+    made.headers.clear()
+    made.adapters.clear()
+    made.mount("https://", _Adapter(_pool_class(context, allowance.deadline, connect_timeout)))
+    return made
+
+
+def client_context(ca_file: Path) -> ssl.SSLContext:
+    """Make the context of a client that trusts the CA file alone. Raises OSError, which names the file."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
+    context.hostname_checks_common_name = False  # RFC 9525 §6.3: only subjectAltName
+    context.post_handshake_auth = True  # a server may ask for the certificate after it has seen the path
+    # Every certificate of the file is an anchor of its own, as for the Go client: an intermediate CA alone is enough.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        context.load_verify_locations(cafile=str(ca_file))
+    except OSError as error:  # it does not say which file
+        error.filename = str(ca_file)
+        raise
+    return context
+
+
+def connect(host: str, port: int, deadline: Deadline, timeout: float) -> socket.socket:
+    """Open a TCP connection to the first address of `host` that takes one. Raises OfflineError, PendingError."""
+    named = f"{host}:{port}"
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:
+        raise OfflineError(f"the name of {named} cannot be resolved: no network yet, or a wrong name") from error
+    return connect_to_first(named, [(family, address) for family, _, _, _, address in found], deadline, timeout)
+
+
+def connect_to_first(
+    named: str, addresses: Sequence[tuple[int, Any]], deadline: Deadline, timeout: float
+) -> socket.socket:
+    """Open a TCP connection to the first address (family and sockaddr) that takes one; each gets a fair share of time.
+
+    Offline is only who can reach none of them. Raises OfflineError, PendingError, which name `named`.
+    """
+    failures: list[OSError] = []
+    for number, (family, address) in enumerate(addresses):
+        share = deadline.remaining / (len(addresses) - number)
+        if not share:
+            break
+        made = None
+        try:
+            made = socket.socket(family, socket.SOCK_STREAM)
+            made.settimeout(min(timeout, share))
+            made.connect(address)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError as error:
+            failures.append(error)
+            if made is not None:
+                made.close()
+        else:
+            return made
+    raise _best(named, failures)
+
+
+def _best(host: str, failures: list[OSError]) -> PendingError:
+    """Judge by the address that came furthest: one that refuses is there, one that is silent may be."""
+    refused = [error for error in failures if error.errno not in NO_NETWORK and not isinstance(error, TimeoutError)]
+    if refused:
+        return PendingError(f"{host}: {refused[0].strerror}")
+    if not failures or any(isinstance(error, TimeoutError) for error in failures):
+        return PendingError(f"{host}: no answer to the connection attempt in time")
+    return OfflineError(f"{host} cannot be reached: {failures[0].strerror}")
+
+
+class _Response(http.client.HTTPResponse):
+    """Reads on past interim answers, which http.client takes for the final one (but for 100)."""
+
+    _interim = 0
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not http.client.CONTINUE <= status < http.client.OK:
+                return version, status, reason
+            self._interim += 1
+            if status == SWITCHING_PROTOCOLS or self._interim > MAX_INTERIM:
+                raise http.client.HTTPException(f"HTTP {status} where an answer was expected")
+            if status == http.client.CONTINUE:
+                return version, status, reason  # http.client itself skips its head
+            http.client.parse_headers(self.fp)
+
+
+def _pool_class(context: ssl.SSLContext, deadline: Deadline, connect_timeout: float) -> type[HTTPSConnectionPool]:
+    class Connection(HTTPSConnection):
+        response_class = _Response
+
+        def _new_conn(self) -> socket.socket:
+            return connect(self.host, self.port or 443, deadline, connect_timeout)
+
+        def connect(self) -> None:
+            self.ssl_context = context
+            self.cert_reqs = ssl.CERT_REQUIRED
+            self.ca_certs = self.ca_cert_dir = self.ca_cert_data = None
+            super().connect()
+            if getattr(self.sock, "context", None) is not context:
+                self.close()
+                raise RuntimeError("this version of urllib3 does not use the TLS context that it is given")
+
+    class Pool(HTTPSConnectionPool):
+        ConnectionCls = Connection
+
+    return Pool
+
+
+def _socket_class(allowance: Allowance) -> type[ssl.SSLSocket]:
+    """Make sockets that read no more once the time is up, or the answer is too large: a server may drip bytes."""
+
+    class CountingSocket(ssl.SSLSocket):
+        def recv_into(self, *arguments: Any) -> int:  # noqa: ANN401
+            if not allowance.deadline.remaining:
+                raise TimeoutError("the time is up")
+            count = super().recv_into(*arguments)
+            allowance.take(count)
+            return count
+
+    return CountingSocket
+
+
+class _Session(requests.Session):
+    """Leaves redirects alone: requests would read the whole body of one, however big, and parse its address."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
+        return None
+
+
+class _Adapter(HTTPAdapter):
+    """Makes connections of the given kind."""
+
+    def __init__(self, pool_class: type[HTTPSConnectionPool]) -> None:
+        self._pool_class = pool_class
+        super().__init__(pool_connections=2, pool_maxsize=1, max_retries=0)
+
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:  # noqa: ANN401
+        super().init_poolmanager(connections, maxsize, block, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"https": self._pool_class}
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:  # noqa: ANN401
+        """Add nothing: trust and identity stand in the context."""

@@ -1,0 +1,291 @@
+"""An OpenSSL provider inside this process, in which Python keys sign.
+
+The provider is a table of C functions that OpenSSL 3 calls (provider(7), provider-keymgmt(7), provider-signature(7)),
+made through ctypes for the very libcrypto that the ssl module uses. Other users of that libcrypto are left alone:
+
+- The provider comes last. A search for EC or ECDSA finds what it found before, which is tried once it is loaded; a key
+  leads OpenSSL to its own provider. Default properties stay as they are.
+- OpenSSL asks every provider what it offers, in any thread and after the interpreter has ended. `OPENSSL_sk_value` of
+  libcrypto itself answers that. Python is called for keys of this provider only.
+- Tables and callbacks stay in memory as long as the process. A Python key is let go when OpenSSL frees it.
+- No exception crosses into C: signing fails there, and `InstalledKey.error` tells why.
+"""
+
+import ctypes
+import itertools
+from collections.abc import Callable
+from ctypes import CFUNCTYPE, c_char_p, c_int, c_size_t, c_uint, c_void_p
+from typing import Any
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from hsm.errors import FinalTokenError
+
+_NAME = b"renew-client-cert"
+# No cryptography is done here: as with the base provider's encoders, a demand for FIPS does not rule it out.
+_PROPERTIES = b"provider=" + _NAME + b",fips=yes"
+_NUMBER = b"number"
+"""A parameter of our own: which of the offered keys it is."""
+
+# From core_dispatch.h, core.h and evp.h.
+_OP_KEYMGMT, _OP_SIGNATURE, _OPERATIONS = 10, 12, 13
+_PROVIDER_QUERY_OPERATION = 1027
+_KEYMGMT_NEW, _KEYMGMT_FREE, _KEYMGMT_GET_PARAMS, _KEYMGMT_GETTABLE_PARAMS = 1, 10, 11, 12
+_KEYMGMT_QUERY_OPERATION_NAME, _KEYMGMT_HAS, _KEYMGMT_MATCH, _KEYMGMT_IMPORT, _KEYMGMT_IMPORT_TYPES = 20, 21, 23, 40, 41
+_SIGNATURE_NEWCTX, _SIGNATURE_DIGEST_SIGN_INIT, _SIGNATURE_DIGEST_SIGN, _SIGNATURE_FREECTX = 1, 8, 11, 16
+_PRIVATE_KEY, _KEY_PAIR = 0x01, 0x87
+_INTEGER, _TEXT, _OCTETS = 1, 4, 5
+
+_HASHES = {
+    name % (8 * h.digest_size): h
+    for h in (hashes.SHA256(), hashes.SHA384(), hashes.SHA512())
+    for name in (b"SHA%d", b"SHA2-%d")
+}
+_GROUPS = {"secp256r1": "prime256v1"}
+"""Curves that OpenSSL calls otherwise than cryptography."""
+
+
+class TlsBindingError(FinalTokenError):
+    """This Python or OpenSSL lacks what a key outside of files needs, or refuses the key."""
+
+
+class _Dispatch(ctypes.Structure):
+    _fields_ = (("number", c_int), ("function", c_void_p))
+
+
+class _Algorithm(ctypes.Structure):
+    _fields_ = (("names", c_char_p), ("properties", c_char_p), ("functions", c_void_p), ("description", c_char_p))
+
+
+class _Parameter(ctypes.Structure):
+    _fields_ = (("key", c_char_p), ("kind", c_uint), ("data", c_void_p), ("size", c_size_t), ("returned", c_size_t))
+
+
+_Start = CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, c_void_p)
+_New = CFUNCTYPE(c_void_p, c_void_p)
+_Free = CFUNCTYPE(None, c_void_p)
+_Access = CFUNCTYPE(c_int, c_void_p, c_void_p)
+_Has = CFUNCTYPE(c_int, c_void_p, c_int)
+_Match = CFUNCTYPE(c_int, c_void_p, c_void_p, c_int)
+_Import = CFUNCTYPE(c_int, c_void_p, c_int, c_void_p)
+_OfProvider = CFUNCTYPE(c_void_p, c_void_p)
+_OfNumber = CFUNCTYPE(c_void_p, c_int)
+_NewContext = CFUNCTYPE(c_void_p, c_void_p, c_void_p)
+_SignInit = CFUNCTYPE(c_int, c_void_p, c_char_p, c_void_p, c_void_p)
+_Sign = CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_size_t)
+
+
+class InstalledKey:
+    """A key that OpenSSL holds: one that signs, or the public point of a certificate to compare with it."""
+
+    def __init__(self, key: ec.EllipticCurvePrivateKey | None, point: bytes = b"") -> None:
+        self.key = key
+        self.point = point
+        self.error: BaseException | None = None
+        """What signing raised last; None if it worked."""
+
+    @property
+    def size(self) -> int:
+        """The length that a signature has at most (DER, X9.62), in bytes."""
+        return 0 if self.key is None else 2 * ((self.key.key_size + 7) // 8) + 9
+
+    def is_for(self, other: "InstalledKey") -> bool:
+        """Tell whether this key is the one of that certificate."""
+        if self.key is None or not other.point:
+            return self is other
+        try:
+            public = ec.EllipticCurvePublicKey.from_encoded_point(self.key.curve, other.point)
+        except ValueError:
+            return False  # a point of another curve
+        return public == self.key.public_key()
+
+
+class Provider:
+    """The provider, loaded; one for the process, as what OpenSSL may still call cannot be freed.
+
+    `c` is the library with its functions and `error` gives OpenSSL's last error in words. `installed` is filled with
+    the keys that OpenSSL holds, under the numbers by which it knows them. Raises TlsBindingError.
+    """
+
+    def __init__(self, c: Any, error: Callable[[], str], installed: dict[int, InstalledKey]) -> None:  # noqa: ANN401
+        self._c = c
+        self._error = error
+        self._installed = installed
+        self._offered: dict[int, InstalledKey] = {}
+        self._signing: dict[int, tuple[InstalledKey, ec.EllipticCurvePrivateKey, hashes.HashAlgorithm]] = {}
+        self._numbers = itertools.count(1)
+        # Looking also has OpenSSL load its own provider, which has to come first.
+        before = self._found()
+        loaded = self._load()
+        if self._found() != before:
+            c.OSSL_PROVIDER_unload(loaded)
+            raise TlsBindingError("OpenSSL does not keep the keys of a token apart from those of others")
+
+    def evp_key(self, entry: InstalledKey) -> c_void_p:
+        """Make an EVP_PKEY that signs with the key of the entry, which is held until OpenSSL frees the EVP_PKEY.
+
+        Nothing is signed yet. The caller frees its reference with EVP_PKEY_free. Raises TlsBindingError.
+        """
+        number = next(self._numbers)
+        text = ctypes.create_string_buffer(b"%d" % number)
+        parameters = (_Parameter * 2)(_Parameter(_NUMBER, _OCTETS, ctypes.addressof(text), len(text.value)))
+        evp_key = c_void_p()
+        maker = self._c.EVP_PKEY_CTX_new_from_name(None, b"EC", b"provider=" + _NAME)
+        self._offered[number] = entry
+        taken = (
+            maker
+            and self._c.EVP_PKEY_fromdata_init(maker) == 1
+            and self._c.EVP_PKEY_fromdata(maker, ctypes.byref(evp_key), _KEY_PAIR, parameters) == 1
+            # Default properties that leave out this provider would otherwise show in a handshake.
+            and self._c.EVP_PKEY_digestsign_supports_digest(evp_key, None, b"SHA256", None) == 1
+        )
+        self._offered.pop(number, None)
+        self._c.EVP_PKEY_CTX_free(maker)
+        if not taken:
+            self._c.EVP_PKEY_free(evp_key)
+            raise TlsBindingError(f"OpenSSL does not take a key that signs elsewhere: {self._error()}")
+        return evp_key
+
+    def _found(self) -> list[int | None]:
+        """Give the providers of EC and ECDSA that a search finds."""
+        found = []
+        for kind, name in (("KEYMGMT", b"EC"), ("SIGNATURE", b"ECDSA")):
+            method = getattr(self._c, f"EVP_{kind}_fetch")(None, name, None)
+            found.append(getattr(self._c, f"EVP_{kind}_get0_provider")(method) if method else None)
+            getattr(self._c, f"EVP_{kind}_free")(method)
+        return found
+
+    def _load(self) -> int:
+        algorithms = {
+            _OP_KEYMGMT: _algorithm(b"EC:id-ecPublicKey:1.2.840.10045.2.1", self._key_functions()),
+            _OP_SIGNATURE: _algorithm(b"ECDSA", self._signature_functions()),
+        }
+        by_operation = self._c.OPENSSL_sk_new_null()
+        for operation in range(_OPERATIONS):
+            self._c.OPENSSL_sk_push(by_operation, algorithms.get(operation))
+        functions = _functions({_PROVIDER_QUERY_OPERATION: self._c.OPENSSL_sk_value})
+
+        def start(_core: int, _offers: int, functions_place: int, context_place: int) -> int:
+            c_void_p.from_address(functions_place).value = functions
+            c_void_p.from_address(context_place).value = by_operation
+            return 1
+
+        loaded: int | None = None
+        if self._c.OSSL_PROVIDER_add_builtin(None, _NAME, kept(_Start(start))):
+            loaded = self._c.OSSL_PROVIDER_try_load(None, _NAME, 1)
+        if not loaded:
+            raise TlsBindingError(f"OpenSSL does not take a provider for keys in tokens: {self._error()}")
+        return loaded
+
+    def _key_functions(self) -> dict[int, Any]:
+        """Make the callbacks of provider-keymgmt(7)."""
+        nothing = ctypes.addressof(kept(_Parameter()))  # nobody asks which parameters there are
+        operation = ctypes.addressof(kept(ctypes.create_string_buffer(b"ECDSA")))
+        return {
+            _KEYMGMT_NEW: _New(lambda _provider: next(self._numbers)),
+            # Without a global name: keys are freed while Python ends too, when those are gone.
+            _KEYMGMT_FREE: _Free(lambda number: self._installed.pop(number, None)),
+            _KEYMGMT_GET_PARAMS: _Access(self._describe),
+            _KEYMGMT_GETTABLE_PARAMS: _OfProvider(lambda _provider: nothing),
+            _KEYMGMT_QUERY_OPERATION_NAME: _OfNumber(lambda _operation: operation),
+            _KEYMGMT_HAS: _Has(self._has),
+            _KEYMGMT_MATCH: _Match(self._match),
+            _KEYMGMT_IMPORT: _Import(self._import),
+            _KEYMGMT_IMPORT_TYPES: _OfNumber(lambda _selection: nothing),
+        }
+
+    def _describe(self, number: int, address: int) -> int:
+        entry = self._installed.get(number)
+        if entry is None or entry.key is None:
+            return 0
+        bits, curve = entry.key.key_size, entry.key.curve.name
+        values = {b"bits": bits, b"security-bits": min(bits // 2, 256), b"max-size": entry.size}
+        done = True
+        for name, parameter in _parameters(address).items():
+            if name in values:
+                done &= self._c.OSSL_PARAM_set_int(ctypes.byref(parameter), values[name])
+            elif name == b"group":
+                done &= self._c.OSSL_PARAM_set_utf8_string(ctypes.byref(parameter), _GROUPS.get(curve, curve).encode())
+        return done
+
+    def _has(self, number: int, selection: int) -> bool:
+        entry = self._installed.get(number)
+        return entry is not None and (entry.key is not None or not selection & _PRIVATE_KEY)
+
+    def _match(self, one: int, other: int, _selection: int) -> bool:
+        first, second = self._installed.get(one), self._installed.get(other)
+        return first is not None and second is not None and (first.is_for(second) or second.is_for(first))
+
+    def _import(self, number: int, _selection: int, address: int) -> bool:
+        given = {p.key: ctypes.string_at(p.data, p.size) for p in _parameters(address).values() if p.kind == _OCTETS}
+        if _NUMBER in given:
+            self._installed[number] = self._offered[int(given[_NUMBER])]
+        elif b"pub" in given:
+            self._installed[number] = InstalledKey(None, given[b"pub"])
+        return number in self._installed
+
+    def _signature_functions(self) -> dict[int, Any]:
+        """Make the callbacks of provider-signature(7): OpenSSL gives the whole message, which the key hashes."""
+        return {
+            _SIGNATURE_NEWCTX: _NewContext(lambda _provider, _properties: next(self._numbers)),
+            _SIGNATURE_DIGEST_SIGN_INIT: _SignInit(self._begin),
+            _SIGNATURE_DIGEST_SIGN: _Sign(self._sign),
+            _SIGNATURE_FREECTX: _Free(lambda number: self._signing.pop(number, None)),
+        }
+
+    def _begin(self, number: int, name: bytes | None, key_number: int, _more: int) -> int:
+        entry = self._installed.get(key_number)
+        if entry is None or entry.key is None:
+            return 0
+        algorithm = _HASHES.get(name or b"")
+        if algorithm is None:
+            entry.error = TlsBindingError(f"expected SHA-256, SHA-384 or SHA-512 to sign with, not {name!r}")
+            return 0
+        self._signing[number] = entry, entry.key, algorithm
+        return 1
+
+    def _sign(self, number: int, signature: int | None, length: int, room: int, message: int, size: int) -> int:
+        entry, key, algorithm = self._signing[number]
+        if signature is None:
+            c_size_t.from_address(length).value = entry.size
+            return 1
+        try:
+            der = key.sign(ctypes.string_at(message, size), ec.ECDSA(algorithm))
+            if len(der) > room:
+                raise TlsBindingError(f"the key gave a signature of {len(der)} bytes")
+            ctypes.memmove(signature, der, len(der))
+            c_size_t.from_address(length).value = len(der)
+        except BaseException as error:  # noqa: BLE001 - C cannot take it; signing_error() gives it
+            entry.error = error
+            return 0
+        entry.error = None
+        return 1
+
+
+def kept(what: Any) -> Any:  # noqa: ANN401 - ctypes makes its classes as it runs
+    """Keep an object until the process ends: OpenSSL may use it later than Python clears this module."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(what))
+    return what
+
+
+def _functions(by_number: dict[int, Any]) -> int:
+    """Give the address of an OSSL_DISPATCH table of C functions."""
+    table = kept((_Dispatch * (len(by_number) + 1))())
+    for place, (number, function) in enumerate(by_number.items()):
+        table[place] = (number, ctypes.cast(kept(function), c_void_p))
+    return ctypes.addressof(table)
+
+
+def _algorithm(names: bytes, functions: dict[int, Any]) -> int:
+    """Give the address of an OSSL_ALGORITHM table of one algorithm."""
+    return ctypes.addressof(kept((_Algorithm * 2)(_Algorithm(names, _PROPERTIES, _functions(functions)))))
+
+
+def _parameters(address: int) -> dict[bytes, _Parameter]:
+    """Read an OSSL_PARAM array, whose parameters can be set too."""
+    found = {}
+    while key := (parameter := _Parameter.from_address(address)).key:
+        found[key] = parameter
+        address += ctypes.sizeof(_Parameter)
+    return found

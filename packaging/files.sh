@@ -1,0 +1,29 @@
+#!/bin/sh
+# Installs below DESTDIR what has not to be built: the launcher, units, documents. For install.sh and the Yocto recipe.
+# UNITS and UDEV: where systemd and udev look; LIBRARY: where the program is; SITE_PACKAGES: libraries that the image has
+# itself; all without DESTDIR.
+set -eu
+: "${DESTDIR=}" "${PREFIX=/usr}" "${TARGET_PYTHON=/usr/bin/python3}" "${SITE_PACKAGES=}"
+: "${UNITS=$PREFIX/lib/systemd}" "${UDEV=$PREFIX/lib/udev}" "${LIBRARY=$PREFIX/lib/renew-client-cert}"
+cd "$(dirname "$0")/.."
+doc=$DESTDIR$PREFIX/share/doc/renew-client-cert
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+sed -e "s|@PYTHON@|$TARGET_PYTHON|" -e "s|@LIBRARY@|$LIBRARY${SITE_PACKAGES:+:$SITE_PACKAGES}|" packaging/launcher.py.in >"$work/launcher"
+install -D -m 755 "$work/launcher" "$DESTDIR$PREFIX/share/fioconfig/handlers/renew-client-cert"
+install -D -m 755 "$work/launcher" "$DESTDIR$PREFIX/sbin/renew-client-cert"
+for unit in systemd/*.service systemd/*.path systemd/*.timer; do
+    sed "s|/usr/\(sbin\|share/doc\)/renew-client-cert|$PREFIX/\1/renew-client-cert|" "$unit" >"$work/unit"
+    install -D -m 644 "$work/unit" "$DESTDIR$UNITS/system/$(basename "$unit")"
+done
+install -D -m 644 systemd/80-renew-client-cert.preset "$DESTDIR$UNITS/system-preset/80-renew-client-cert.preset"
+install -D -m 644 systemd/80-renew-client-cert.rules "$DESTDIR$UDEV/rules.d/80-renew-client-cert.rules"
+for action in packaging/actions/*; do
+    if [ -f "$action" ]; then
+        install -D -m 755 "$action" "$DESTDIR$PREFIX/share/fioconfig/actions/$(basename "$action")"
+    fi
+done
+install -d "$doc/docs"
+install -m 644 README.md CHANGELOG.md SECURITY.md LICENSE "$doc/"
+install -m 644 docs/*.md "$doc/docs/"

@@ -1,0 +1,98 @@
+"""Connections to names with several addresses, and whom a connection trusts whatever requests puts in."""
+
+import socket
+import ssl
+import time
+from contextlib import ExitStack, closing
+
+import pytest
+
+from handler.errors import OfflineError, PendingError
+from handler.servers.transport import Allowance, Deadline, client_context, connect_to_first, session
+from tests.simulators.pki import load_identity
+
+from .loopback import running
+
+UNREACHABLE = (socket.AF_INET, ("255.255.255.255", 9))
+"""No TCP connection leads to a broadcast address: ENETUNREACH, and nothing is sent."""
+
+
+@pytest.fixture
+def refusing():
+    """Give an address of loopback where nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield socket.AF_INET, taken.getsockname()
+
+
+@pytest.fixture
+def silent():
+    """Give an address whose backlog is full, so that no attempt is answered."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield socket.AF_INET, listener.getsockname()
+
+
+def failure(*addresses, seconds=5.0, timeout=0.2):
+    with pytest.raises(PendingError) as caught:
+        connect_to_first("gateway:443", addresses, Deadline(seconds), timeout)
+    return caught.value
+
+
+def test_no_address_can_be_reached_is_offline():
+    error = failure(UNREACHABLE, UNREACHABLE)
+    assert isinstance(error, OfflineError)
+    assert str(error) == "gateway:443 cannot be reached: Network is unreachable"
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_one_address_that_refuses_is_no_lack_of_a_network(refusing, first):
+    error = failure(*([refusing, UNREACHABLE] if first else [UNREACHABLE, refusing]))
+    assert not isinstance(error, OfflineError)
+    assert str(error) == "gateway:443: Connection refused"
+
+
+def test_one_address_that_is_silent_is_no_lack_of_a_network(silent):
+    error = failure(UNREACHABLE, silent)
+    assert not isinstance(error, OfflineError)
+    assert str(error) == "gateway:443: no answer to the connection attempt in time"
+
+
+def test_many_silent_addresses_take_no_longer_than_the_call_may(silent):
+    begin = time.monotonic()
+    failure(*[silent] * 40, seconds=1.0, timeout=10.0)
+    assert time.monotonic() - begin < 5
+
+
+def test_an_address_that_answers_is_found_behind_those_that_do_not(refusing, silent):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        good = (socket.AF_INET, listener.getsockname())
+        with closing(connect_to_first("x:1", [UNREACHABLE, silent, refusing, good], Deadline(5), 0.2)) as made:
+            assert made.getpeername() == listener.getsockname()
+
+
+def test_a_context_that_somebody_else_puts_in_is_not_used(world):
+    """As requests 2.32.2 did: one that trusts the system's CAs; here, one that trusts nobody or everybody."""
+    with running(world) as server:
+        context = client_context(world.ca_file)
+        load_identity(context, world.key, world.certificate)
+        used = session(context, allowance := Allowance(Deadline(9)), 5.0)
+        pool = used.get_adapter(server.url).poolmanager
+        for mode in (ssl.CERT_REQUIRED, ssl.CERT_NONE):
+            other = ssl.create_default_context()
+            other.check_hostname = False
+            other.verify_mode = mode
+            pool.clear()
+            pool.connection_pool_kw["ssl_context"] = other
+            allowance.renew(100_000)
+            assert used.get(f"{server.url}/path").status_code == 200  # trusted by our CA file alone
+        stranger = world.folder / "stranger.crt"
+        stranger.write_bytes(type(world.pki)().ca_bundle_pem())
+        used = session(client_context(stranger), allowance, 5.0)
+        used.get_adapter(server.url).poolmanager.connection_pool_kw["ssl_context"] = other
+        with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
+            used.get(f"{server.url}/path", verify=False)
