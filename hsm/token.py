@@ -130,6 +130,7 @@ class Token:
         """Close the session and give back the login. A later use opens both again."""
         with modules.LOCK:
             self._drop()
+            self.seen = None
             self.keys.clear()
             if self._found is not None:
                 module = modules.load(self.module)

@@ -22,8 +22,8 @@ from handler.journal.snapshot import Snapshot
 from handler.rotation.phases.enrolment import curve_of
 from handler.rotation.phases.preflight import check_before_anything_changes
 from handler.servers.connections import Connections
-from handler.servers.deadline import Deadline
 from handler.servers.http import Limits
+from handler.servers.transport import Deadline
 from hsm.curves import shown_curve
 
 from .formats.envelope import as_json

@@ -13,8 +13,8 @@ from handler.journal.events import STARTED, Event
 from handler.journal.pending import COMPLETED
 from handler.journal.rotation_state import SWITCHED, RotationState
 from handler.servers.connections import Connections
-from handler.servers.deadline import Deadline
 from handler.servers.http import Limits
+from handler.servers.transport import Deadline
 
 from .context import Context
 from .deliveries import Deliveries

@@ -13,8 +13,8 @@ from handler.journal.events import EventFactory
 from handler.journal.journal import Journal
 from handler.journal.rotation_state import RotationState
 from handler.servers.connections import Connections
-from handler.servers.deadline import Deadline
 from handler.servers.http import Limits
+from handler.servers.transport import Deadline
 
 from .fioconfig import Fioconfig
 from .progress import Progress

@@ -14,10 +14,10 @@ from handler.backoff import in_line
 from handler.crypto.encrypted_values import ConfigEntries
 from handler.errors import FORESEEABLE, PendingError
 
-from .deadline import Deadline
 from .est import EST_SERVER, EstClient
 from .gateway import GATEWAY, GatewayClient
 from .http import HttpClient, Limits
+from .transport import Deadline
 
 log = logging.getLogger(__name__)
 

@@ -43,9 +43,8 @@ from hsm.errors import TokenError
 from hsm.stopwatch import TOKENS
 
 from .connection_errors import judge
-from .deadline import Deadline
 from .response import Answer
-from .transport import Allowance, client_context, session
+from .transport import Allowance, Deadline, client_context, session
 
 log = logging.getLogger(__name__)
 

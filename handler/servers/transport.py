@@ -10,6 +10,7 @@ import http.client
 import logging
 import socket
 import ssl
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,34 @@ from urllib3.connectionpool import HTTPSConnectionPool
 
 from handler.crypto.bag import certificates_in_pem
 from handler.errors import AnswerError, OfflineError, PendingError, UnreachableError
-
-from .deadline import Deadline
+from hsm.stopwatch import TOKENS
 
 log = logging.getLogger(__name__)
 
 MAX_INTERIM = 16
 """Interim answers (1xx, RFC 9110 §15.2) before the final one."""
 SWITCHING_PROTOCOLS = 101
+IN_ALL = 300.0
+"""Seconds that a call may take with a slow token."""
 NO_NETWORK = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
+
+
+class Deadline:
+    """The moment by which a call has to end, on the monotonic clock.
+
+    `seconds` are for the network: what a token takes for its operations does not count, up to `IN_ALL` for both.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._began = time.monotonic()
+        self._token_before = TOKENS.seconds
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left, 0 when the time is up."""
+        granted = self._seconds + TOKENS.seconds - self._token_before
+        return max(0.0, min(granted, max(self._seconds, IN_ALL)) - (time.monotonic() - self._began))
 
 
 class Allowance:

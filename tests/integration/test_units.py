@@ -9,7 +9,7 @@ import pytest
 
 from handler.console.arguments import make_parser
 from handler.journal.pending import BROKEN, EARLIER, FOLDER, JOURNAL, MARKER
-from handler.servers.deadline import IN_ALL
+from handler.servers.transport import IN_ALL
 from tests.simulators.device import REPOSITORY
 
 UNITS = REPOSITORY / "systemd"

@@ -23,11 +23,11 @@ from handler.errors import PendingError, ServerBusyError, ServerRefusedError, Un
 from handler.inspection.anchors import roots_among
 from handler.inspection.effective_request import EffectiveRequest
 from handler.journal.snapshot import Snapshot
-from handler.servers.deadline import Deadline
 from handler.servers.est import EST_SERVER, EstClient
 from handler.servers.gateway import GATEWAY, GatewayClient
 from handler.servers.http import HttpClient, Limits
 from handler.servers.response import Answer
+from handler.servers.transport import Deadline
 from hsm.certificate import Certificate
 
 from .device import DeviceChecks

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from handler.servers.deadline import Deadline
 from handler.servers.http import HttpClient, Limits
+from handler.servers.transport import Deadline
 from tests.simulators import https_server
 from tests.simulators.pki import FactoryPki, load_identity
 

@@ -15,10 +15,10 @@ from handler.errors import OfflineError, PendingError, ServerRefusedError, harml
 from handler.journal.events import MAX_DETAILS, MAX_EVENTS, STARTED, EventFactory
 from handler.journal.journal import Journal
 from handler.journal.pending import COMPLETED, JOURNAL
-from handler.servers.deadline import Deadline
 from handler.servers.delivery import BATCH, Delivery, deliver
 from handler.servers.gateway import GatewayClient
 from handler.servers.http import HttpClient, Limits
+from handler.servers.transport import Deadline
 from hsm.errors import PinError, TokenError
 from tests.simulators.gateway import MAX_EVENTS as MAX_BODY
 from tests.simulators.gateway import Gateway, GatewayState

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from handler.crypto import ecies
 from handler.errors import PendingError, RefusedError, ServerRefusedError
 from handler.journal.events import EventFactory
-from handler.servers.deadline import Deadline
 from handler.servers.gateway import REASON, GatewayClient
 from handler.servers.http import HttpClient, Limits
+from handler.servers.transport import Deadline
 from tests.simulators.gateway import Gateway, GatewayState
 from tests.simulators.pki import FactoryPki, load_identity, spki_pem
 

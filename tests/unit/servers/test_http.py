@@ -18,8 +18,8 @@ from handler.errors import (
     ServerRefusedError,
 )
 from handler.servers import http
-from handler.servers.deadline import Deadline
 from handler.servers.http import HttpClient, Limits
+from handler.servers.transport import Deadline
 from hsm.stopwatch import TOKENS
 from tests.simulators import https_server
 from tests.simulators.pki import load_identity

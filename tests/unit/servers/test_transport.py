@@ -8,8 +8,7 @@ from contextlib import ExitStack, closing
 import pytest
 
 from handler.errors import OfflineError, PendingError
-from handler.servers.deadline import Deadline
-from handler.servers.transport import Allowance, client_context, connect_to_first, session
+from handler.servers.transport import Allowance, Deadline, client_context, connect_to_first, session
 from tests.simulators.pki import load_identity
 
 from .loopback import running
