@@ -4,33 +4,32 @@ Order of an atomic write: unique temporary file in the same folder, write, mode 
 rename, fsync of the folder. A temporary file that a cut left behind is known by its name.
 """
 
+import contextlib
 import errno
-import logging
 import os
 import re
 import shutil
 import stat
+import struct
 from pathlib import Path
 
 from handler.errors import RequestRefusedError
 
-log = logging.getLogger(__name__)
-
 FOLDER = "renew-client-cert"
 """This program's own folder in the storage folder."""
-POLL_SECONDS = 0.1
-MAX_COMMAND = 200
+_ACL = "system.posix_acl_access"
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.renew-client-cert\.tmp")
 
 
 def atomic_write(path: Path, data: bytes, *, mode: int | None = None, mtime_ns: int | None = None) -> None:
-    """Replace `path` by `data` as a whole, durably. A symlink stays one: the file that it names is replaced.
+    """Replace `path` by `data` as a whole, durably.
 
-    The file gets `mode`, else the mode of what it replaces, else 0600; the owner of what it replaces; and the
-    modification time `mtime_ns` (nanoseconds since 1970) where given. On failure OSError is raised, which names `path`,
-    and no temporary file is left.
+    With `mode` it is a file of this program's own: it takes nothing from what it replaces, be that a link. Without, it
+    is somebody else's: a symlink stays one, the file that it names is replaced, and what it had is kept
+    (`_take_after`), 0600 where there was none. It gets the modification time `mtime_ns` (nanoseconds since 1970) where
+    given. On failure OSError is raised, which names `path`, and no temporary file is left.
     """
-    path = Path(os.path.realpath(path))
+    path = path if mode is not None else Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.renew-client-cert.tmp")
     try:
         _write_durably(path, temporary, data, mode, mtime_ns)
@@ -140,16 +139,59 @@ def remove_leftovers(folder: Path) -> list[Path]:
 
 
 def _take_after(path: Path, descriptor: int, mode: int | None) -> None:
-    """Give the open file the owner and mode of what stands at `path`; `mode` comes first."""
-    try:
-        replaced = path.stat()
-    except FileNotFoundError:
+    """Give the open file `mode`, or owner, mode, ACL, user's attributes and SELinux label of what stands at `path`.
+
+    What cannot be kept of the last three is left out, and nobody gets more than before: where there is an ACL, the mode
+    of the group is its mask (acl(5)). Never kept are security.ima, evm and capability: they speak of the old content.
+    """
+    replaced = None
+    if mode is None:
+        with contextlib.suppress(FileNotFoundError):
+            replaced = path.stat()
+    if replaced is None:
+        _set_acl(descriptor, None)
         os.fchmod(descriptor, 0o600 if mode is None else mode)
         return
     own = os.fstat(descriptor)
     if (own.st_uid, own.st_gid) != (replaced.st_uid, replaced.st_gid):
         os.fchown(descriptor, replaced.st_uid, replaced.st_gid)
-    os.fchmod(descriptor, stat.S_IMODE(replaced.st_mode) if mode is None else mode)
+    attributes = _attributes(path)
+    acl = attributes.pop(_ACL, None)
+    if not _set_acl(descriptor, acl):
+        mode = stat.S_IMODE(replaced.st_mode)
+        os.fchmod(descriptor, mode if acl is None else mode & ~0o070 | _group_of(acl) << 3)
+    for name, value in attributes.items():
+        with contextlib.suppress(OSError):
+            os.setxattr(descriptor, name, value)
+
+
+def _attributes(path: Path) -> dict[str, bytes]:
+    """Read the extended attributes that a replacement keeps; none where the file system has none."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for name in os.listxattr(path):
+            if name in {_ACL, "security.selinux"} or name.startswith("user."):
+                with contextlib.suppress(OSError):
+                    found[name] = os.getxattr(path, name)
+    return found
+
+
+def _set_acl(descriptor: int, acl: bytes | None) -> bool:
+    """Have the open file just that ACL; tell whether that worked. One of the folder's default ACL goes."""
+    try:
+        if acl is not None:
+            os.setxattr(descriptor, _ACL, acl)
+            return True
+        os.removexattr(descriptor, _ACL)
+    except OSError:
+        pass
+    return False
+
+
+def _group_of(acl: bytes) -> int:
+    """Give what the owning group may do: its own entry, as far as the mask lets it (linux/posix_acl_xattr.h)."""
+    entries: dict[int, int] = {tag: bits for tag, bits, _ in struct.iter_unpack("<HHI", acl[4:])}
+    return entries.get(0x04, 0) & entries.get(0x10, 7) & 7
 
 
 def sync_folder(folder: Path) -> None:
