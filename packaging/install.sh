@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs the program below DESTDIR: called by `make install`, which says what the variables mean.
 set -eu
+umask 022  # whatever the caller's: nobody else may write what root runs
 : "${DESTDIR=}" "${PREFIX=/usr}" "${INSTALL_PYTHON=/usr/bin/python3}" "${BUILD_PYTHON=python3}" "${PIP_OPTIONS=}"
 cd "$(dirname "$0")/.."
 library=$PREFIX/lib/renew-client-cert
