@@ -221,3 +221,52 @@ def check_folder(folder: Path) -> None:
 def why_not() -> str:
     """Say what to do about a folder that this process may not write to."""
     return "run this as root" if os.geteuid() else "its file system is mounted read-only; mount it writable"
+
+
+def check_durable(folder: Path) -> None:
+    """Raise RequestRefusedError where the names in the folder cannot be made durable (CIFS, some of FUSE); OSError."""
+    try:
+        sync_folder(folder)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}:
+            raise
+        raise RequestRefusedError(
+            f"{folder} is on a file system ({_file_system(folder)}) that makes no names durable (fsync: "
+            f"{error.strerror}): expected one that does, such as ext4; move the folder there"
+        ) from error
+
+
+def _file_system(folder: Path) -> str:
+    """Give the type of the file system, as proc_pid_mountinfo(5) has it: that of the longest mount point above."""
+    found = (0, "unknown")
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
+            fields, _, kind = line.partition(" - ")
+            point = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields.split()[4]))
+            if Path(os.path.realpath(folder)).is_relative_to(point) and len(point.parts) >= found[0]:
+                found = (len(point.parts), kind.split()[0])
+    return found[1]
+
+
+def intrusion(folder: Path) -> str | None:
+    """Say why others may put files of theirs into the folder: its owner, or its mode for everybody; None if none may.
+
+    Raises OSError.
+    """
+    status = folder.stat()
+    if status.st_uid not in {0, os.geteuid()}:
+        return f"{folder} belongs to user {status.st_uid}: expected root or user {os.geteuid()}; chown it"
+    if status.st_mode & stat.S_IWOTH:
+        return f"everybody may write to {folder} (mode {stat.S_IMODE(status.st_mode):o}): chmod o-w"
+    return None
+
+
+def exposure(storage: Path) -> list[str]:
+    """Say how others may put files of theirs beside ours: into the storage folder, or that of the journal. OSError."""
+    said = []
+    for folder in (storage, storage / FOLDER):
+        if folder.is_dir():
+            mode = folder.stat().st_mode
+            group = f"a group may write to {folder} (mode {stat.S_IMODE(mode):o}): chmod g-w"
+            said += [each for each in (intrusion(folder), group if mode & stat.S_IWGRP else None) if each][:1]
+    return said

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from handler.device.storage import atomic_write, remove, remove_leftovers
+from handler.device.storage import atomic_write, check_durable, exposure, intrusion, remove, remove_leftovers
 from tests.privileges import NOBODY
 
 KILLED_WHILE_WRITING = """
@@ -214,6 +214,38 @@ def test_temporary_file_of_a_cut_is_known_as_a_leftover(tmp_path):
     subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(tmp_path / "file")], check=False)
     assert len(names_in(tmp_path)) == 1
     assert len(remove_leftovers(tmp_path)) == 1
+
+
+DURABLE = """
+import sys
+from pathlib import Path
+from handler.device.storage import check_durable
+check_durable(Path(sys.argv[1]))
+"""
+
+
+def test_file_system_that_makes_no_names_durable_is_refused_by_name(tmp_path):
+    check_durable(tmp_path)
+    strace = ["strace", "-qq", "-o", "/dev/null", "-e", "inject=fsync:error=EINVAL"]
+    done = subprocess.run(
+        [*strace, sys.executable, "-c", DURABLE, tmp_path], capture_output=True, text=True, check=False
+    )
+    kind = subprocess.check_output(["df", "--output=fstype", tmp_path], text=True).split()[-1]
+    assert f"RequestRefusedError: {tmp_path} is on a file system (" in done.stderr
+    assert f"({kind})" in done.stderr
+
+
+def test_folder_that_others_may_write_to_is_told_from_one_of_a_group(tmp_path):
+    tmp_path.chmod(0o755)
+    assert (intrusion(tmp_path), exposure(tmp_path)) == (None, [])
+    tmp_path.chmod(0o775)
+    assert (intrusion(tmp_path), len(exposure(tmp_path))) == (None, 1)
+    tmp_path.chmod(0o777)
+    assert "everybody may write" in intrusion(tmp_path)
+    tmp_path.chmod(0o700)
+    os.chown(tmp_path, NOBODY, NOBODY)
+    assert "belongs to user 65534" in intrusion(tmp_path)
+    assert exposure(tmp_path) == [intrusion(tmp_path)]
 
 
 def test_removing_can_be_repeated(tmp_path):
