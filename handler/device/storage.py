@@ -248,6 +248,15 @@ def _file_system(folder: Path) -> str:
     return found[1]
 
 
+def read_regular(path: Path, most: int = -1, *, follow: bool = False) -> bytes:
+    """Read at most so many bytes of a file that may be somebody else's; wait for no FIFO. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return file.read(most)
+
+
 def intrusion(folder: Path) -> str | None:
     """Say why others may put files of theirs into the folder: its owner, or its mode for everybody; None if none may.
 

@@ -9,7 +9,15 @@ from contextlib import contextmanager
 
 import pytest
 
-from handler.device.storage import atomic_write, check_durable, exposure, intrusion, remove, remove_leftovers
+from handler.device.storage import (
+    atomic_write,
+    check_durable,
+    exposure,
+    intrusion,
+    read_regular,
+    remove,
+    remove_leftovers,
+)
 from tests.privileges import NOBODY
 
 KILLED_WHILE_WRITING = """
@@ -246,6 +254,16 @@ def test_folder_that_others_may_write_to_is_told_from_one_of_a_group(tmp_path):
     os.chown(tmp_path, NOBODY, NOBODY)
     assert "belongs to user 65534" in intrusion(tmp_path)
     assert exposure(tmp_path) == [intrusion(tmp_path)]
+
+
+def test_neither_a_fifo_is_waited_for_nor_a_link_followed(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("file")
+    assert read_regular(tmp_path / "link", follow=True) == b"x"
+    for name in ("fifo", "link"):
+        with pytest.raises(OSError):
+            read_regular(tmp_path / name)
 
 
 def test_removing_can_be_repeated(tmp_path):
