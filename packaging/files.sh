@@ -3,6 +3,7 @@
 # UNITS and UDEV: where systemd and udev look; LIBRARY: where the program is; SITE_PACKAGES: libraries that the image has
 # itself; all without DESTDIR.
 set -eu
+umask 022
 : "${DESTDIR=}" "${PREFIX=/usr}" "${TARGET_PYTHON=/usr/bin/python3}" "${SITE_PACKAGES=}"
 : "${UNITS=$PREFIX/lib/systemd}" "${UDEV=$PREFIX/lib/udev}" "${LIBRARY=$PREFIX/lib/renew-client-cert}"
 cd "$(dirname "$0")/.."

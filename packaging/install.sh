@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs the program below DESTDIR, and says what it installed: called by `make install`, which explains the variables.
 set -eu
+umask 022  # whatever the caller's: nobody else may write what root runs
 : "${DESTDIR=}" "${PREFIX=/usr}" "${BUILD_PYTHON=python3}" "${PIP_OPTIONS=}" "${SITE_PACKAGES=}"
 : "${TARGET_PYTHON=/usr/bin/python3}" "${TARGET_PYTHON_VERSION=}" "${TARGET_STRIP=strip}"
 export TARGET_PYTHON SITE_PACKAGES

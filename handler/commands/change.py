@@ -13,7 +13,7 @@ from handler.console.settings import Settings
 from handler.console.terminal import Console
 from handler.device.device import Device
 from handler.device.lock import DeviceLock
-from handler.device.storage import remove_leftovers
+from handler.device.storage import exposure, remove_leftovers
 from handler.errors import FORESEEABLE, describe
 from handler.exit_status import DONE, PENDING, SWITCHED
 from handler.journal.journal import Journal
@@ -46,6 +46,10 @@ def change(
         progress = make_progress(sys.stdout, Console.of(sys.stdout, os.environ).width)
         rotator = Rotator(device, progress, called_by_fioconfig=by_fioconfig, limits=limits)
         JOURNALD.rotation_id = lambda: rotator.rotation_id
+        before = read_pending(device.storage)
+        if before is not None and before.rotation_id is not None:  # a new one is refused instead
+            for text in exposure(device.storage):
+                log.warning("%s", text)
         try:
             status = _done(device, settings, rotator, work, progress, tell_of_rest=not (by_fioconfig or offline))
         except BaseException:

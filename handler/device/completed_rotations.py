@@ -11,7 +11,7 @@ import logging
 from pathlib import Path
 
 from .request import RotationRequest
-from .storage import atomic_write
+from .storage import atomic_write, read_regular
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def rotation_ids(storage: Path) -> list[str]:
     """Give the ROTATIONIDs that were completed, the last one first; none where the file cannot be read."""
     path = storage / NAME
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(read_regular(path))
         found = [data["RotationId"]]
         with contextlib.suppress(KeyError, TypeError):  # fioconfig's own file has no others
             found += [each["RotationId"] for each in data["Earlier"]]

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from handler.crypto import encrypted_values as encrypted_config
 from handler.errors import RefusedError, RequestRefusedError
 
-from .storage import atomic_write, is_mount_point, put_in_place, remove
+from .storage import atomic_write, is_mount_point, put_in_place, read_regular, remove
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class LocalConfig:
 
     def _read(self) -> bytes | None:
         try:
-            return self._path.read_bytes()
+            return read_regular(self._path, follow=True)
         except FileNotFoundError:
             return None
 

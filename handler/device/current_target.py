@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from .storage import read_regular
+
 _ASSIGNMENT = re.compile(r"""^[ \t]*(\w+)[ \t]*=[ \t]*(["']?)([ !#-&(-~]*)\2[ \t]*\r?$""", re.MULTILINE)
 MAX_BYTES = 65536
 
@@ -10,8 +12,7 @@ MAX_BYTES = 65536
 def current_target(storage: Path) -> tuple[str, str]:
     """Give name and version from STORAGE_DIR/current-target; "" and "0", as fioconfig does, where it tells none."""
     try:
-        with (storage / "current-target").open("rb") as file:
-            text = file.read(MAX_BYTES).decode("ascii", "replace")
+        text = read_regular(storage / "current-target", MAX_BYTES).decode("ascii", "replace")
     except OSError:
         return "", "0"
     values = {match[1]: match[3] for match in _ASSIGNMENT.finditer(text)}

@@ -4,33 +4,32 @@ Order of an atomic write: unique temporary file in the same folder, write, mode 
 rename, fsync of the folder. A temporary file that a cut left behind is known by its name.
 """
 
+import contextlib
 import errno
-import logging
 import os
 import re
 import shutil
 import stat
+import struct
 from pathlib import Path
 
 from handler.errors import RequestRefusedError
 
-log = logging.getLogger(__name__)
-
 FOLDER = "renew-client-cert"
 """This program's own folder in the storage folder."""
-POLL_SECONDS = 0.1
-MAX_COMMAND = 200
+_ACL = "system.posix_acl_access"
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.renew-client-cert\.tmp")
 
 
 def atomic_write(path: Path, data: bytes, *, mode: int | None = None, mtime_ns: int | None = None) -> None:
-    """Replace `path` by `data` as a whole, durably. A symlink stays one: the file that it names is replaced.
+    """Replace `path` by `data` as a whole, durably.
 
-    The file gets `mode`, else the mode of what it replaces, else 0600; the owner of what it replaces; and the
-    modification time `mtime_ns` (nanoseconds since 1970) where given. On failure OSError is raised, which names `path`,
-    and no temporary file is left.
+    With `mode` it is a file of this program's own: it takes nothing from what it replaces, be that a link. Without, it
+    is somebody else's: a symlink stays one, the file that it names is replaced, and what it had is kept
+    (`_take_after`), 0600 where there was none. It gets the modification time `mtime_ns` (nanoseconds since 1970) where
+    given. On failure OSError is raised, which names `path`, and no temporary file is left.
     """
-    path = Path(os.path.realpath(path))
+    path = path if mode is not None else Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.renew-client-cert.tmp")
     try:
         _write_durably(path, temporary, data, mode, mtime_ns)
@@ -140,16 +139,59 @@ def remove_leftovers(folder: Path) -> list[Path]:
 
 
 def _take_after(path: Path, descriptor: int, mode: int | None) -> None:
-    """Give the open file the owner and mode of what stands at `path`; `mode` comes first."""
-    try:
-        replaced = path.stat()
-    except FileNotFoundError:
+    """Give the open file `mode`, or owner, mode, ACL, user's attributes and SELinux label of what stands at `path`.
+
+    What cannot be kept of the last three is left out, and nobody gets more than before: where there is an ACL, the mode
+    of the group is its mask (acl(5)). Never kept are security.ima, evm and capability: they speak of the old content.
+    """
+    replaced = None
+    if mode is None:
+        with contextlib.suppress(FileNotFoundError):
+            replaced = path.stat()
+    if replaced is None:
+        _set_acl(descriptor, None)
         os.fchmod(descriptor, 0o600 if mode is None else mode)
         return
     own = os.fstat(descriptor)
     if (own.st_uid, own.st_gid) != (replaced.st_uid, replaced.st_gid):
         os.fchown(descriptor, replaced.st_uid, replaced.st_gid)
-    os.fchmod(descriptor, stat.S_IMODE(replaced.st_mode) if mode is None else mode)
+    attributes = _attributes(path)
+    acl = attributes.pop(_ACL, None)
+    if not _set_acl(descriptor, acl):
+        mode = stat.S_IMODE(replaced.st_mode)
+        os.fchmod(descriptor, mode if acl is None else mode & ~0o070 | _group_of(acl) << 3)
+    for name, value in attributes.items():
+        with contextlib.suppress(OSError):
+            os.setxattr(descriptor, name, value)
+
+
+def _attributes(path: Path) -> dict[str, bytes]:
+    """Read the extended attributes that a replacement keeps; none where the file system has none."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for name in os.listxattr(path):
+            if name in {_ACL, "security.selinux"} or name.startswith("user."):
+                with contextlib.suppress(OSError):
+                    found[name] = os.getxattr(path, name)
+    return found
+
+
+def _set_acl(descriptor: int, acl: bytes | None) -> bool:
+    """Have the open file just that ACL; tell whether that worked. One of the folder's default ACL goes."""
+    try:
+        if acl is not None:
+            os.setxattr(descriptor, _ACL, acl)
+            return True
+        os.removexattr(descriptor, _ACL)
+    except OSError:
+        pass
+    return False
+
+
+def _group_of(acl: bytes) -> int:
+    """Give what the owning group may do: its own entry, as far as the mask lets it (linux/posix_acl_xattr.h)."""
+    entries: dict[int, int] = {tag: bits for tag, bits, _ in struct.iter_unpack("<HHI", acl[4:])}
+    return entries.get(0x04, 0) & entries.get(0x10, 7) & 7
 
 
 def sync_folder(folder: Path) -> None:
@@ -179,3 +221,61 @@ def check_folder(folder: Path) -> None:
 def why_not() -> str:
     """Say what to do about a folder that this process may not write to."""
     return "run this as root" if os.geteuid() else "its file system is mounted read-only; mount it writable"
+
+
+def check_durable(folder: Path) -> None:
+    """Raise RequestRefusedError where the names in the folder cannot be made durable (CIFS, some of FUSE); OSError."""
+    try:
+        sync_folder(folder)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}:
+            raise
+        raise RequestRefusedError(
+            f"{folder} is on a file system ({_file_system(folder)}) that makes no names durable (fsync: "
+            f"{error.strerror}): expected one that does, such as ext4; move the folder there"
+        ) from error
+
+
+def _file_system(folder: Path) -> str:
+    """Give the type of the file system, as proc_pid_mountinfo(5) has it: that of the longest mount point above."""
+    found = (0, "unknown")
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
+            fields, _, kind = line.partition(" - ")
+            point = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields.split()[4]))
+            if Path(os.path.realpath(folder)).is_relative_to(point) and len(point.parts) >= found[0]:
+                found = (len(point.parts), kind.split()[0])
+    return found[1]
+
+
+def read_regular(path: Path, most: int = -1, *, follow: bool = False) -> bytes:
+    """Read at most so many bytes of a file that may be somebody else's; wait for no FIFO. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return file.read(most)
+
+
+def intrusion(folder: Path) -> str | None:
+    """Say why others may put files of theirs into the folder: its owner, or its mode for everybody; None if none may.
+
+    Raises OSError.
+    """
+    status = folder.stat()
+    if status.st_uid not in {0, os.geteuid()}:
+        return f"{folder} belongs to user {status.st_uid}: expected root or user {os.geteuid()}; chown it"
+    if status.st_mode & stat.S_IWOTH:
+        return f"everybody may write to {folder} (mode {stat.S_IMODE(status.st_mode):o}): chmod o-w"
+    return None
+
+
+def exposure(storage: Path) -> list[str]:
+    """Say how others may put files of theirs beside ours: into the storage folder, or that of the journal. OSError."""
+    said = []
+    for folder in (storage, storage / FOLDER):
+        if folder.is_dir():
+            mode = folder.stat().st_mode
+            group = f"a group may write to {folder} (mode {stat.S_IMODE(mode):o}): chmod g-w"
+            said += [each for each in (intrusion(folder), group if mode & stat.S_IWGRP else None) if each][:1]
+    return said

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from handler.device.storage import atomic_write
+from handler.device.storage import atomic_write, read_regular
 
 from .decoding import read
 from .events import STARTED
@@ -50,7 +50,7 @@ class History:
             with open(self._path, "a", encoding="utf-8", errors="replace", opener=_for_its_owner) as file:
                 file.writelines(json.dumps(asdict(_entry(event)), ensure_ascii=False) + "\n" for event in events)
             if self._path.stat().st_size > MAX_BYTES:
-                lines = self._path.read_bytes().splitlines(keepends=True)
+                lines = read_regular(self._path).splitlines(keepends=True)
                 atomic_write(self._path, b"".join(lines[len(lines) // 2 :]), mode=0o600)
         except OSError as error:
             log.info("the history is not kept: %s", error)
@@ -58,7 +58,7 @@ class History:
     def read(self) -> list[Entry]:
         """Give what happened, oldest first. Raises OSError other than that there is none."""
         try:
-            lines = self._path.read_bytes().splitlines()
+            lines = read_regular(self._path).splitlines()
         except FileNotFoundError:
             return []
         entries = []
@@ -92,7 +92,7 @@ def told_apart(entries: Sequence[Entry], undelivered: Sequence[Mapping[str, Any]
 
 
 def _for_its_owner(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
 
 
 def _entry(event: Mapping[str, Any]) -> Entry:

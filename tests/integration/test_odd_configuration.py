@@ -84,3 +84,22 @@ def test_relative_names_are_below_the_base_path_and_what_is_written_is_absolute(
     assert names["tls_cacert_path"] == "root.crt"
     assert all(names[name].startswith(f"{device.storage}/") for name in NAMES[:2])
     assert device.current_identity().whole
+
+
+def test_a_new_rotation_is_refused_where_others_may_write(factory, refused):
+    factory.device.storage.chmod(0o777)
+    factory.device.write_request("certs-1")
+    assert "everybody may write to" in refused(factory, reported=True)
+    factory.device.storage.chmod(0o775)
+    assert "a group may write to" in rotated(factory).stderr
+
+
+def test_a_rotation_that_has_begun_goes_on_where_others_may_write(files):
+    device = files.device
+    files.gateway.faults.add("PATCH", "/config", times=1, status=403)
+    device.write_request("certs-1")
+    device.run()
+    device.storage.chmod(0o777)
+    done = device.run("abort")
+    assert done.returncode == DONE, done.stderr
+    assert "everybody may write to" in done.stderr

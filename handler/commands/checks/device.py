@@ -14,7 +14,7 @@ from handler.device.config_encrypted import LocalConfig
 from handler.device.configuration.configuration import CA_FILE, FILE, KEYS_OF_IDENTITY, TOKEN, Configuration, Value
 from handler.device.key_files import REGISTER, FileKeyStore, refusal_by_openssl
 from handler.device.keystore import IdentityNames, KeyStore
-from handler.device.storage import FOLDER
+from handler.device.storage import FOLDER, check_durable, exposure
 from handler.errors import RequestRefusedError
 from handler.inspection.anchors import read_anchors
 from handler.inspection.effective_request import EffectiveRequest
@@ -95,6 +95,8 @@ class DeviceChecks:
         folder = self.configured.storage / FOLDER if self.configured.storage else None
         if folder is not None and folder.is_dir():
             yield _private(folder, "is the journal's folder", "700")
+        if self.configured.storage and self.configured.storage.is_dir():
+            yield from (warning("permissions", text) for text in exposure(self.configured.storage))
         finding = _ca_finding(self.configured)
         self.no_trust = None if finding.level in (OK, WARNING) else "no server can be trusted without the CA file"
         yield finding
@@ -286,7 +288,7 @@ def _ca_finding(configured: Configuration) -> Result:
     return ok("CA file", f"{path}: {len(anchors)} trusted")
 
 
-def disk_finding(folder: Path) -> Result:
+def disk_finding(folder: Path) -> Result:  # noqa: PLR0911 - one for each finding
     """Look at one folder, and at the file system that it is on."""
     try:
         disk = os.statvfs(f"{folder}/.")  # which a file does not have
@@ -296,6 +298,10 @@ def disk_finding(folder: Path) -> Result:
         return problem("disk", f"{folder} is on a file system that is mounted read-only: mount it writable")
     if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
         return problem("disk", f"{folder} cannot be written by user {os.geteuid()}: run this as root")
+    try:
+        check_durable(folder)
+    except RequestRefusedError as error:
+        return problem("disk", str(error))
     free = disk.f_bavail * disk.f_frsize
     if free < LEAST_FREE or (disk.f_files and disk.f_favail < LEAST_FILES):
         return problem("disk", f"{folder}: {free // KIB} KiB and {disk.f_favail} files free: make room there")

@@ -10,7 +10,7 @@ from handler.device.config_encrypted import LocalConfig
 from handler.device.device import Device
 from handler.device.key_files import REGISTER, refusal_by_openssl
 from handler.device.keystore import IdentityNames
-from handler.device.storage import FOLDER
+from handler.device.storage import FOLDER, check_durable, exposure, intrusion
 from handler.errors import PendingError, RequestRefusedError
 from handler.servers.connections import Connections
 from hsm.errors import UnsupportedError
@@ -29,7 +29,9 @@ def check_before_anything_changes(device: Device, local_config: LocalConfig, con
     """
     names = device.names_in_use()
     _check_storage(device)
-    device.sota.check_writable(device.store.sota_keys)
+    target = device.sota.check_writable(device.store.sota_keys)
+    for folder in {device.storage, target.resolve().parent}:
+        check_durable(folder)
     local_config.check_replaceable()
     key, certificate = device.identity(names)
     curve_of(certificate)
@@ -53,7 +55,7 @@ def check_before_anything_changes(device: Device, local_config: LocalConfig, con
             "this token cannot derive keys (ECDH, CKM_ECDH1_DERIVE), and this device's configuration holds encrypted "
             "values: expected a token that can, or a configuration with nothing encrypted; nothing was changed"
         )
-    for odd in (*device.sota.problems, *device.sota.odd):
+    for odd in (*device.sota.problems, *device.sota.odd, *exposure(device.storage)):
         log.warning("%s", odd)
     return new
 
@@ -67,5 +69,8 @@ def _check_storage(device: Device) -> None:
         why = "run as root" if os.geteuid() else "the file system may be mounted read-only"
         raise RequestRefusedError(f"{device.storage} cannot be written to: expected to be allowed to; {why}")
     folder = device.storage / FOLDER
+    for each in (device.storage, folder):
+        if each.is_dir() and (intruder := intrusion(each)):
+            raise RequestRefusedError(f"{intruder}; a key is not made where others may put files of theirs")
     if os.path.lexists(folder) and not folder.is_dir():
         raise RequestRefusedError(f"{folder} is no folder: expected the journal's, or nothing; remove it")

@@ -2,13 +2,22 @@
 
 import os
 import resource
+import struct
 import subprocess
 import sys
 from contextlib import contextmanager
 
 import pytest
 
-from handler.device.storage import atomic_write, remove, remove_leftovers
+from handler.device.storage import (
+    atomic_write,
+    check_durable,
+    exposure,
+    intrusion,
+    read_regular,
+    remove,
+    remove_leftovers,
+)
 from tests.privileges import NOBODY
 
 KILLED_WHILE_WRITING = """
@@ -19,6 +28,14 @@ signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 atomic_write(Path(sys.argv[1]), b"x" * 5000)
+"""
+
+
+WRITE = """
+import sys
+from pathlib import Path
+from handler.device.storage import atomic_write
+atomic_write(Path(sys.argv[1]), b"new")
 """
 
 
@@ -76,6 +93,84 @@ def test_replaced_file_keeps_its_owner(tmp_path):
     assert path.stat().st_ino != before.st_ino
 
 
+ACL = "system.posix_acl_access"
+NONE = 0xFFFFFFFF
+
+
+def acl(owner, group, other, *, nobody, mask):
+    """Give an ACL as the kernel has it (linux/posix_acl_xattr.h), with an entry of a user's own."""
+    entries = [(1, owner, NONE), (2, nobody, NOBODY), (4, group, NONE), (0x10, mask, NONE), (0x20, other, NONE)]
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+def attributes(path):
+    return {name: os.getxattr(path, name) for name in os.listxattr(path)}
+
+
+def test_replaced_file_keeps_its_acl_and_attributes(tmp_path):
+    path = tmp_path / "sota.toml"
+    path.write_bytes(b"old")
+    os.setxattr(path, ACL, acl(6, 0, 0, nobody=4, mask=6))
+    os.setxattr(path, "user.note", b"by hand")
+    os.setxattr(path, "security.selinux", b"system_u:object_r:var_t:s0\0")
+    os.setxattr(path, "security.capability", bytes.fromhex("0100000200040000000000000000000000000000"))
+    before = attributes(path)
+    for number in range(2):
+        atomic_write(path, b"new%d" % number)
+        assert attributes(path) == {name: before[name] for name in before if name != "security.capability"}
+        assert mode(path) == 0o660  # whose middle is the mask
+
+
+def test_mask_of_an_acl_is_not_the_mode_of_the_group(tmp_path):
+    """Where the ACL cannot be kept, as in a file system without: nobody gets more than before."""
+    path = tmp_path / "sota.toml"
+    path.write_bytes(b"old")
+    os.setxattr(path, ACL, acl(6, 5, 4, nobody=4, mask=6))
+    done = subprocess.run(
+        [
+            "strace",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "inject=fsetxattr:error=EOPNOTSUPP",
+            sys.executable,
+            "-c",
+            WRITE,
+            path,
+        ],
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (path.read_bytes(), ACL in os.listxattr(path), mode(path)) == (b"new", False, 0o644)
+
+
+def test_default_acl_of_the_folder_gives_nobody_more(tmp_path):
+    path = tmp_path / "sota.toml"
+    path.write_bytes(b"old")
+    path.chmod(0o660)
+    os.setxattr(tmp_path, "system.posix_acl_default", acl(7, 7, 7, nobody=7, mask=7))
+    atomic_write(path, b"new")
+    atomic_write(tmp_path / "pkey.pem", b"new", mode=0o600)
+    for each, expected in ((path, 0o660), (tmp_path / "pkey.pem", 0o600)):
+        assert (os.listxattr(each), mode(each)) == ([], expected)
+
+
+def test_file_of_our_own_takes_nothing_from_what_it_replaces(tmp_path):
+    theirs, path = tmp_path / "theirs", tmp_path / "pkey.pem"
+    theirs.write_bytes(b"old")
+    os.chown(theirs, NOBODY, NOBODY)
+    os.link(theirs, path)
+    atomic_write(path, b"key", mode=0o600)
+    assert (path.stat().st_uid, mode(path)) == (os.geteuid(), 0o600)
+    path.unlink()
+    path.symlink_to(theirs)
+    atomic_write(path, b"key", mode=0o600)
+    assert not path.is_symlink()
+    assert theirs.read_bytes() == b"old"
+
+
 def test_modification_time_is_kept_to_the_nanosecond(tmp_path):
     path = tmp_path / "config.encrypted"
     atomic_write(path, b"x", mtime_ns=1_669_058_841_123_456_789)
@@ -127,6 +222,48 @@ def test_temporary_file_of_a_cut_is_known_as_a_leftover(tmp_path):
     subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(tmp_path / "file")], check=False)
     assert len(names_in(tmp_path)) == 1
     assert len(remove_leftovers(tmp_path)) == 1
+
+
+DURABLE = """
+import sys
+from pathlib import Path
+from handler.device.storage import check_durable
+check_durable(Path(sys.argv[1]))
+"""
+
+
+def test_file_system_that_makes_no_names_durable_is_refused_by_name(tmp_path):
+    check_durable(tmp_path)
+    strace = ["strace", "-qq", "-o", "/dev/null", "-e", "inject=fsync:error=EINVAL"]
+    done = subprocess.run(
+        [*strace, sys.executable, "-c", DURABLE, tmp_path], capture_output=True, text=True, check=False
+    )
+    kind = subprocess.check_output(["df", "--output=fstype", tmp_path], text=True).split()[-1]
+    assert f"RequestRefusedError: {tmp_path} is on a file system (" in done.stderr
+    assert f"({kind})" in done.stderr
+
+
+def test_folder_that_others_may_write_to_is_told_from_one_of_a_group(tmp_path):
+    tmp_path.chmod(0o755)
+    assert (intrusion(tmp_path), exposure(tmp_path)) == (None, [])
+    tmp_path.chmod(0o775)
+    assert (intrusion(tmp_path), len(exposure(tmp_path))) == (None, 1)
+    tmp_path.chmod(0o777)
+    assert "everybody may write" in intrusion(tmp_path)
+    tmp_path.chmod(0o700)
+    os.chown(tmp_path, NOBODY, NOBODY)
+    assert "belongs to user 65534" in intrusion(tmp_path)
+    assert exposure(tmp_path) == [intrusion(tmp_path)]
+
+
+def test_neither_a_fifo_is_waited_for_nor_a_link_followed(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("file")
+    assert read_regular(tmp_path / "link", follow=True) == b"x"
+    for name in ("fifo", "link"):
+        with pytest.raises(OSError):
+            read_regular(tmp_path / name)
 
 
 def test_removing_can_be_repeated(tmp_path):
