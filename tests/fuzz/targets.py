@@ -20,13 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from handler.crypto import ecies
-from handler.crypto.certificates import (
-    build_csr,
-    check_clock,
-    check_issued,
-    device_id,
-    pick_issued,
-)
+from handler.crypto.certificates import check_clock, check_issued, pick_issued
+from handler.crypto.csr import build_csr
 from handler.crypto.encrypted_values import check_readable, device_files, dump_config, parse_config, reencrypt
 from handler.device.completed_rotations import rotation_ids
 from handler.device.configuration.toml_files import SotaConfig
@@ -42,6 +37,7 @@ from handler.rotation.phases.takeover import NAME, Left
 from handler.servers.csrattrs import parse_csrattrs
 from handler.servers.est import certificates_of
 from handler.servers.response import Answer
+from hsm.certificate import Certificate
 from tests.simulators.pki import FactoryPki
 from tests.unit.servers.loopback import RawServer, World, ask, running
 
@@ -88,23 +84,20 @@ def targets(folder: Path) -> Iterator[dict[str, Target]]:
         logging.disable(level)
 
 
-def _certificates(current: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> dict[str, Target]:
+def _certificates(first: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> dict[str, Target]:
+    current = Certificate.read(first.public_bytes(Encoding.DER))
     recorded = json.loads((DATA / "est.json").read_text())
     bags = [
         base64.b64decode(recorded["simplereenroll"]["body"]),
-        pkcs7.serialize_certificates([current, current], Encoding.DER),
+        pkcs7.serialize_certificates([first, first], Encoding.DER),
     ]
 
-    def check(issued: x509.Certificate) -> None:
+    def check(issued: Certificate) -> None:
         check_clock(issued, now=NOW, server_time=NOW)
-        device_id(issued)
         check_issued(issued, current, key.public_key(), issuers=[issued, current], now=NOW)
 
     def certificate(data: bytes) -> None:
-        try:
-            read = x509.load_der_x509_certificate(data)
-        except (ValueError, x509.InvalidVersion):
-            return
+        read = Certificate.read(data)
         build_csr(read, key)
         check(read)
 
@@ -119,7 +112,7 @@ def _certificates(current: x509.Certificate, key: ec.EllipticCurvePrivateKey) ->
         build_csr(current, key, parse_csrattrs(data))
 
     return {
-        "certificates": Target(certificate, [current.public_bytes(Encoding.DER)]),
+        "certificates": Target(certificate, [current.der], (*FORESEEABLE, ValueError)),
         "bags": Target(bag, bags),
         "bags as text": Target(bag_as_text, [base64.encodebytes(each) for each in bags]),
         "csrattrs": Target(csrattrs, CSRATTRS, (ValueError, RefusedError)),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +27,7 @@ from handler.errors import PendingError, RefusedError, describe, harmless
 from handler.journal.events import EventFactory
 from handler.journal.history import Entry
 from handler.journal.journal import Journal
+from hsm.certificate import Certificate
 from hsm.errors import TokenError
 from tests.authority import Authority
 
@@ -83,7 +85,9 @@ def progressed(kind, text):
     progress.step_done()
     name = text.encode(errors="replace")[:60].decode(errors="replace")
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name[:20])])
-    progress.completed(text, IdentityNames(text, text), AUTHORITY.issue(KEY, subject))
+    progress.completed(
+        text, IdentityNames(text, text), Certificate.read(AUTHORITY.issue(KEY, subject).public_bytes(Encoding.DER))
+    )
     return stream.getvalue()
 
 
