@@ -25,11 +25,13 @@ from handler.errors import describe, until
 from hsm.errors import TokenError
 
 from .decoding import MalformedError
+from .due import is_due
 from .events import Event, limited, says_the_same
 from .history import History
 from .pending import (
     BROKEN,
     EARLIER,
+    EVENTS,
     GUARD,
     JOURNAL,
     LEFT,
@@ -39,10 +41,7 @@ from .pending import (
     MENDED,
     VERSION,
     Waiting,
-    is_due,
-    is_offered,
     is_there,
-    is_watched,
 )
 from .records import append, replace_all, whole_length
 from .rotation_state import Content, Kept, RotationState
@@ -59,6 +58,11 @@ class Journal:
 
     def __init__(self, storage: Path) -> None:
         self.folder = self._folder = storage / FOLDER
+        self.aside = self._folder / "config.encrypted"
+        """Where config.encrypted waits, encrypted to the new key, until the switch."""
+        self.broken, self.refused, self.mended = (self._folder / each for each in (BROKEN, LEFT, MENDED))
+        """Where a journal is set aside that cannot be read; while making readable what its rotation left was refused,
+        which nobody tries unasked; and once all of that can be read with the key in use."""
         self._path = self._folder / JOURNAL
         self._earlier = self._folder / EARLIER
         self._marker = self._folder / MARKER
@@ -74,26 +78,6 @@ class Journal:
         self._event_ids: set[str] = set()
         self.device = ""
         """The device's id, for the daemon's jitter; kept with the next change."""
-
-    @property
-    def aside(self) -> Path:
-        """Where config.encrypted waits, encrypted to the new key, until the switch."""
-        return self._folder / "config.encrypted"
-
-    @property
-    def broken(self) -> Path:
-        """Where a journal that cannot be read is set aside."""
-        return self._folder / BROKEN
-
-    @property
-    def refused(self) -> Path:
-        """Where it is while making readable what its rotation left was refused: nobody tries that unasked."""
-        return self._folder / LEFT
-
-    @property
-    def mended(self) -> Path:
-        """Where it is once all that its rotation left can be read with the key in use."""
-        return self._folder / MENDED
 
     def exists(self) -> bool:
         """Whether anything is pending."""
@@ -131,12 +115,9 @@ class Journal:
         kept: Kept | None,
         events: Sequence[Event],
     ) -> bool:
-        due = is_due(
-            rotation,
-            requested=requested is not None,
-            undelivered=bool(events) and is_offered(self._waiting),
-            watched=kept is not None and is_watched(kept.since),
-        )
+        offered = bool(events) and not (self._waiting and self._waiting.kind == EVENTS)
+        since = kept.since if kept else None
+        due = is_due(rotation, requested=requested is not None, offered=offered, kept_since=since)
         return due or (rotation is None and self.broken.exists())
 
     def load(self) -> None:

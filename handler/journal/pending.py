@@ -19,14 +19,15 @@ import json
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from handler.device.storage import FOLDER
 from handler.errors import RefusedError
 
 from .decoding import MalformedError, read
+from .due import is_due
 from .records import parse, state_of
 
 JOURNAL = "journal"
@@ -55,8 +56,6 @@ BUSY, UNREACHABLE, UNTRUSTED = "busy", "unreachable", "untrusted"
 the server that the reason names."""
 EVENTS = "events"
 """The `Waiting.kind` of events that the gateway refuses for good: no daemon offers them, but every other call."""
-WATCHED = 24 * 3600.0
-"""Seconds for which the daemon looks whether the gateway still takes the identity that was rolled back to."""
 MAX_REASON = 1000
 MAX_ATTEMPTS = 1_000_000
 
@@ -146,37 +145,6 @@ def marker(storage: Path) -> Path:
     return storage / FOLDER / MARKER
 
 
-class Unfinished(Protocol):
-    """What a rotation's state says of whether it goes on by itself."""
-
-    @property
-    def locked(self) -> bool: ...  # noqa: D102
-
-    @property
-    def refused(self) -> str | None: ...  # noqa: D102
-
-
-def is_due(rotation: Unfinished | None, *, requested: bool, undelivered: bool, watched: bool) -> bool:
-    """Whether there is anything to do that nobody has to ask for.
-
-    A refused rotation goes on only where it has to be cleaned up; behind one that does not, nothing is begun.
-    `undelivered`: events that the gateway does not refuse for good.
-    """
-    if rotation is None:
-        return requested or undelivered or watched
-    return rotation.refused is None or not rotation.locked or undelivered
-
-
-def is_offered(waiting: Waiting | None) -> bool:
-    """Whether events are offered to the gateway again without being asked."""
-    return waiting is None or waiting.kind != EVENTS
-
-
-def is_watched(since: str) -> bool:
-    """Whether a roll-back is not longer ago than a day, by a clock that may be wrong."""
-    return abs(datetime.now(UTC).timestamp() - datetime.fromisoformat(since).timestamp()) < WATCHED
-
-
 def read_pending(storage: Path) -> Pending | None:
     """Read the journal below the storage folder; None where nothing is pending.
 
@@ -261,8 +229,8 @@ def summary(data: Mapping[str, Any]) -> Pending:
         due=is_due(
             rotation,
             requested=requested is not None,
-            undelivered=undelivered > 0 and is_offered(waiting),
-            watched=kept is not None and is_watched(kept.since),
+            offered=undelivered > 0 and not (waiting and waiting.kind == EVENTS),
+            kept_since=kept.since if kept else None,
         ),
     )
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from handler.console.progress import LogProgress, TerminalProgress, in_use, make_progress
 from handler.console.terminal import Console
 from handler.device.keystore import IdentityNames
-from tests.authority import Authority
+from tests.authority import Authority, read
 from tests.terminal import make_terminal, read_all
 
 NAMES = IdentityNames("07", "09")
@@ -20,7 +20,7 @@ SECONDS = r"\d+\.\d s"
 
 @pytest.fixture(scope="module")
 def certificate():
-    return Authority().issue(ec.generate_private_key(ec.SECP256R1()).public_key())
+    return read(Authority().issue(ec.generate_private_key(ec.SECP256R1()).public_key()))
 
 
 class Pages(io.StringIO):
@@ -101,7 +101,7 @@ def test_log_of_a_completion_says_what_is_in_use(certificate):
 def test_identity_in_use_is_named_with_its_subject_and_its_end(certificate):
     line = in_use(NAMES, certificate)
     assert line.startswith("key 07, certificate 09 (CN=2e18a81e-2ec7-4471-a2f0-b3e0135b34c4,OU=factory), valid until ")
-    assert line.endswith(f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
+    assert line.endswith(f"{certificate.shown_end}")
     assert "\n" not in line
 
 

@@ -32,10 +32,13 @@ ELSEWHERE = {
     "tomllib": "tomllib",
     "urllib": "netclient",
     "uuid": "netclient",
+    "http": "netclient",
+    "math": "math",
+    "resource": "resource",
 }
 # fmt: off
 CORE = {
-    "__future__", "argparse", "binascii", "codecs", "collections", "contextlib", "dataclasses", "enum", "errno",
+    "__future__", "argparse", "binascii", "codecs", "copy", "collections", "contextlib", "dataclasses", "enum", "errno",
     "functools", "importlib", "io", "ipaddress", "itertools", "os", "pathlib", "re", "selectors", "shutil",
     "signal", "stat", "struct", "subprocess", "sys", "tempfile", "textwrap", "threading", "time", "types",
     "typing", "unicodedata", "warnings", "weakref", "zlib",
@@ -147,7 +150,7 @@ def test_byte_code_survives_a_file_time_of_zero_and_is_not_hashed_at_every_start
 
 def test_the_installed_program_starts(built):
     program = built[1] / "usr/sbin/renew-client-cert"
-    assert program.read_text().startswith("#!/usr/bin/python3 -I\n")
+    assert program.read_text().startswith("#!/usr/bin/python3 -IS\n")
     program = program.read_text().replace("/usr/lib/renew-client-cert", f"{built[1]}/usr/lib/renew-client-cert")
     done = subprocess.run(
         [sys.executable, "-I", "-c", program, "--version"], capture_output=True, text=True, check=True

@@ -59,7 +59,6 @@ SYSTEMD_AUTO_ENABLE = "preset"
 
 # What the program imports; a test compares.
 RDEPENDS:${PN} += "\
-    python3-asn1crypto \
     python3-core \
     python3-crypt \
     python3-cryptography \
@@ -76,6 +75,7 @@ RDEPENDS:${PN} += "\
     python3-pyudev \
     python3-requests \
     python3-tomllib \
+    python3-urllib3 \
 "
 RDEPENDS:${PN}-timer += "${PN}"
 RDEPENDS:${PN}-actions += "${PN}"
