@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from handler.commands.checks.device import disk_finding
+from handler.commands.checks.disk import disk_finding
 from handler.commands.checks.result import OK, PROBLEM
 from handler.device.lock import DeviceLock
 from handler.device.refused_pin import RefusedPin

@@ -2,16 +2,14 @@
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from handler.crypto import ecies
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
-from handler.journal.pending import read_pending
 from tests import journal as journals
-from tests.invariants import broken_files, broken_invariants, secrets_in_journal
+from tests.invariants import broken_invariants, secrets_in_journal
 from tests.simulators.factory import running_factory
 
 from .in_process import LIMITS, call
@@ -352,149 +350,6 @@ def test_a_file_that_no_key_reads_does_not_stop_a_roll_back(factory):
     assert "rolled back" in call(factory.device, "resume").said
     del factory.gateway.config_device["stray"]
     assert broken_invariants(factory, ID, completed=False) == []
-
-
-# What is kept
-
-
-def test_a_key_that_was_rolled_back_is_used_again_by_the_next_rotation(factory):
-    new_certificate_is_refused(factory)
-    assert call(factory.device).status == REFUSED
-    kept = journals.kept(factory.device.storage)
-    rotates_again(factory)
-    assert factory.device.current_identity().public_key == kept["public_key"]
-    assert len(set(factory.est.csrs)) == 2
-    assert journals.read(factory.device.storage) is None
-
-
-def test_a_key_that_was_rolled_back_twice_is_still_the_one(factory):
-    new_certificate_is_refused(factory)
-    for number in range(3):
-        factory.device.write_request(f"certs-{number}")
-        assert call(factory.device).status == REFUSED
-        keys = {journals.kept(factory.device.storage)["public_key"]}
-    assert len(keys) == 1
-    rotates_again(factory)
-
-
-def test_a_rotation_that_is_refused_by_the_est_server_keeps_what_was_kept(factory):
-    new_certificate_is_refused(factory)
-    assert call(factory.device).status == REFUSED
-    kept = journals.kept(factory.device.storage)
-    factory.est.faults.add("POST", "/simplereenroll", times=1, status=403)
-    factory.device.write_request("certs-refused")
-    assert call(factory.device).status == REFUSED
-    assert journals.kept(factory.device.storage) == kept
-    assert broken_invariants(factory, ID, completed=False) == []
-    rotates_again(factory)
-
-
-def test_abort_destroys_what_is_kept(factory):
-    new_certificate_is_refused(factory)
-    assert call(factory.device).status == REFUSED
-    assert call(factory.device, "abort").worked
-    assert journals.read(factory.device.storage) is None
-    assert broken_invariants(factory, ID, completed=False) == []
-    assert not call(factory.device, "abort").worked
-    rotates_again(factory)
-
-
-# A gateway of two replicas that learn late
-
-
-def rolled_back_by_the_replica_that_is_behind(factory):
-    """The first sight reaches one replica, whose answer is lost; all else reaches the other one."""
-    cannot_answer(factory, drop="after")
-    assert call(factory.device).status == SWITCHED
-    factory.gateway.faults.clear()
-    assert factory.gateway.current == factory.device.current_identity().public_key
-    with factory.gateway.behind():
-        assert call(factory.device, "resume").status == REFUSED
-
-
-def refused_for_a_minute(factory):
-    """Have the journal say that the old certificate was refused a minute ago."""
-    content = journals.read(factory.device.storage)
-    past = (datetime.now(UTC) - timedelta(seconds=61)).isoformat(timespec="seconds")
-    journals.write(factory.device.storage, {**content, "kept": {**content["kept"], "refused": past}})
-
-
-@pytest.mark.parametrize("command", ["resume", "unattended", None, "rotate"])
-def test_a_device_whose_new_certificate_was_taken_after_all_goes_on_with_it(factory, command):
-    rolled_back_by_the_replica_that_is_behind(factory)
-    taken = factory.gateway.current
-    assert factory.device.current_identity().public_key != taken
-    outcome = call(factory.device, command)
-    assert outcome.status == PENDING
-    assert "if it still does in a minute" in outcome.said
-    assert call(factory.device, command).status == PENDING  # it is no minute yet
-    refused_for_a_minute(factory)
-    assert call(factory.device, command).status == (SWITCHED if command is None else DONE)
-    assert factory.device.current_identity().public_key == taken
-    assert call(factory.device, "resume").status == DONE
-    assert [each["event"]["success"] for each in factory.gateway.completed(ID)][-2:] == [False, True]
-    assert journals.read(factory.device.storage) is None
-    assert broken_files(factory) == []
-    assert not call(factory.device, "rotate").worked  # the ROTATIONID is complete
-
-
-def test_an_old_certificate_that_is_still_taken_is_looked_at_for_a_day_and_no_longer(files):
-    new_certificate_is_refused(files)
-    assert call(files.device).status == REFUSED
-    assert read_pending(files.device.storage).due
-    assert call(files.device, "unattended").status == DONE
-    assert journals.read(files.device.storage)["waiting"]["attempts"] == 1
-    assert files.gateway.calls()[-1] == ("GET", "/config-device")
-    content = journals.read(files.device.storage)
-    past = (datetime.now(UTC) - timedelta(hours=25)).isoformat(timespec="seconds")
-    journals.write(files.device.storage, {**content, "kept": {**content["kept"], "since": past}})
-    assert not read_pending(files.device.storage).due
-
-
-# A server in front of the gateway, and connections that break
-
-
-@pytest.mark.parametrize("status", [400, 404, 421, 451, 495, 496, 200])
-def test_what_a_server_in_front_says_to_the_new_certificate_is_no_proof(factory, status):
-    """It does not trust the new one, and answers in the place of the gateway."""
-    body = "<html>The SSL certificate error</html>"
-    factory.gateway.faults.add("*", "*", times=None, announced=True, status=status, body=body)
-    old = factory.device.current_identity()
-    outcome = call(factory.device)
-    factory.gateway.faults.clear()
-    if status == 200:  # a page is no answer at all
-        assert outcome.status == SWITCHED
-        assert call(factory.device, "resume").status == DONE
-        assert broken_invariants(factory, ID, completed=True) == []
-        return
-    assert outcome.status == REFUSED, outcome
-    assert factory.device.current_identity() == old
-    assert broken_invariants(factory, ID, completed=False) == []
-    rotates_again(factory)
-
-
-def test_a_gateway_that_takes_no_events_at_all_is_proved_by_its_files(factory):
-    """Events are off for this device: 403 to both certificates."""
-    factory.gateway.faults.add("POST", "/events", times=None, status=403)
-    assert call(factory.device).status == SWITCHED
-    assert call(factory.device, "resume").status == DONE
-    assert len(factory.est.csrs) == 1
-    assert journals.read(factory.device.storage)["events"]
-    assert not read_pending(factory.device.storage).due  # no daemon offers them for ever
-    factory.gateway.faults.clear()
-    assert call(factory.device).status == DONE
-    assert broken_invariants(factory, ID, completed=True) == []
-
-
-@pytest.mark.parametrize("how", [{"drop": "before"}, {"reset": True}], ids=str)
-def test_connections_that_break_on_the_new_certificate_alone_mean_that_it_is_refused(factory, how):
-    factory.gateway.faults.add("*", "*", times=None, announced=True, **how)
-    old = factory.device.current_identity()
-    outcome = call(factory.device)
-    assert outcome.status == REFUSED, outcome
-    assert factory.device.current_identity() == old
-    factory.gateway.faults.clear()
-    rotates_again(factory)
 
 
 # As a process

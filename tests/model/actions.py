@@ -5,25 +5,30 @@ its work, put off, or be wrong; each of these is a fault, and costs one.
 """
 
 from functools import partial
-from typing import NamedTuple
 
 from handler.rotation.found import GOING_BACK, Before, Call, Found, Kept, Mark, Named, Sight, Stage, Taken, Way, Wish
 from handler.rotation.rules import Action
 
-from .world import NEW, OLD, OTHER, REPLICAS, RESETS, TAKES, Memory, World, without_rotation
+from .effects import (
+    OK,
+    STEP_REFUSED,
+    Outcome,
+    ask,
+    ended,
+    ends,
+    enrol_at_server,
+    faulty,
+    is_refused,
+    remember,
+    start_fioconfig,
+    step_done,
+    stop_fioconfig,
+    write,
+)
+from .proving import ask_old, end_kept, prove, record_proof, report, restore, take_back, watch
+from .world import NEW, OLD, OTHER, without_rotation
 
 STAGES = (Stage.ENROL, Stage.ANNOUNCE, Stage.PREPARE, Stage.MOVE, Stage.SWITCH, Stage.PROVE, Stage.TELL, Stage.TIDY)
-OK = None
-"""Of an outcome: the effects that are left follow."""
-
-
-class Outcome(NamedTuple):
-    """What came of an effect: the world and the memory after it, and what follows in the place of what was left."""
-
-    world: World
-    memory: Memory
-    instead: tuple | None = OK
-    label: str = ""
 
 
 def found_in(world, memory):
@@ -77,132 +82,10 @@ def is_switched(world, memory):
     return memory.changed or memory.settled or world.named != memory.loaded
 
 
-def _ended(world, memory):
-    """Give the memory once no rotation is left: what is in use is the old identity of any next."""
-    return memory._replace(
-        changed=memory.changed or world.named != memory.loaded,
-        loaded=OLD,
-        way=Way.UNKNOWN,
-        superseding=False,
-        new=Sight.UNKNOWN,
-        old=Taken.UNKNOWN,
-        breaks=0,
-    )
-
-
 def _wanted(world, memory):
     if memory.wish is Wish.ROTATE:
         return memory.wanted if memory.noted else 0
     return world.requested if memory.wish in {Wish.RESUME, Wish.UNATTENDED} else 0
-
-
-# Kinds of effects
-
-
-def write(world, memory, **changes):
-    """Change the world; nothing can come between."""
-    yield Outcome(world._replace(**changes), memory)
-
-
-def remember(world, memory, **changes):
-    """Change what the call knows."""
-    yield Outcome(world, memory._replace(**changes))
-
-
-def ends(world, memory):
-    """End the call with a failure that may pass."""
-    yield Outcome(world, memory._replace(call=Call.ENDS, failed=True), ())
-
-
-def is_refused(world, memory):
-    """Have something refused for good; the call goes on as the rules say."""
-    yield Outcome(world, memory._replace(call=Call.REFUSED, failed=True), ())
-
-
-def faulty(world):
-    """Give the world with one more fault."""
-    return world._replace(faults=world.faults + 1)
-
-
-def ask(world, memory, identity, done=None, refused=(is_refused,), denied=(is_refused,)):
-    """Ask the gateway as that identity. `done` changes the world where it answers yes; else what follows instead.
-
-    A final answer is the gateway's own or that of something in front of it; `denied` is one about the certificate.
-    """
-    takes = world.takes(identity) or (identity == NEW and _would_take(world))
-    done = dict(done or {})
-    if identity == NEW and takes:
-        done["seen"] = True
-    after = world._replace(**done)
-    if takes:
-        yield Outcome(after, memory)
-        yield Outcome(faulty(after), memory, (ends,), "its answer is lost")
-    else:
-        yield Outcome(world, memory, denied, "the gateway refuses the certificate")
-    yield Outcome(faulty(world), memory, (ends,), "the gateway cannot answer now")
-    yield Outcome(
-        faulty(world)._replace(asked_to_wait=world.rotation != 0),
-        memory,
-        (ends,),
-        "the gateway asks to come back later",
-    )
-    yield Outcome(faulty(world), memory, denied, "something answers 403")
-    yield Outcome(faulty(world), memory, refused, "the request is answered 400")
-    if world.gateway == REPLICAS and identity == OLD and world.seen:
-        yield Outcome(world._replace(**{**done, "seen": world.seen}), memory, OK, "a replica still takes the old one")
-
-
-def _would_take(world):
-    return world.gateway in {TAKES, REPLICAS}
-
-
-def enrol_at_server(world, memory):
-    """Have a certificate issued."""
-    yield Outcome(world, memory)
-    yield Outcome(faulty(world), memory, (ends,), "the EST server cannot answer now")
-    yield Outcome(faulty(world)._replace(asked_to_wait=True), memory, (ends,), "the EST server asks to come back later")
-    yield Outcome(faulty(world), memory, (record_refused, is_refused), "the EST server refuses")
-
-
-def record_refused(world, memory):
-    """Journal that a step was refused for good, unless the new identity is in use."""
-    if world.named == NEW:
-        yield Outcome(world._replace(events_wait=True), memory)
-    else:
-        yield Outcome(world._replace(mark=Mark.REFUSED, events_wait=True), memory)
-
-
-STEP_REFUSED = (record_refused, is_refused)
-
-
-def step_done(number):
-    """Journal a step and its event."""
-
-    def effect(world, memory):
-        step = max(world.step, number)
-        moved = {"asked_to_wait": False} if step != world.step else {}
-        yield Outcome(world._replace(step=step, events_wait=True, **moved), memory)
-
-    return effect
-
-
-def stop_fioconfig(world, memory):
-    """Stop fioconfig, unless this is its own call; it may have stored what it was about to."""
-    if memory.by_fioconfig or world.stopped:
-        yield Outcome(world, memory)
-        return
-    yield Outcome(world._replace(stopped=True), memory)
-    if world.fioconfig not in {world.config, NEW}:
-        yield Outcome(
-            world._replace(stopped=True, config=world.fioconfig), memory, OK, "fioconfig stored its own first"
-        )
-
-
-def start_fioconfig(world, memory):
-    """Start it again where we stopped it: it loads what is in use."""
-    if world.stopped:
-        world = world._replace(stopped=False, fioconfig=world.named)
-    yield Outcome(world, memory)
 
 
 # The actions
@@ -318,104 +201,6 @@ def settle_back(world, memory):
     yield Outcome(world, memory)
 
 
-def report(world, memory):
-    """Journal the success before it is reported over the new certificate, the first time."""
-    yield Outcome(world if world.reported else world._replace(reported=True, success_waits=True), memory)
-
-
-def prove(world, memory):
-    """Show the gateway the new certificate; what it says is for the rules."""
-    for after, sight, label in sights(world):
-        breaks = min(memory.breaks + 1, 3) if sight is Sight.BROKEN else 0
-        taken = memory.old is Taken.YES
-        if taken and (sight is memory.new is Sight.NO or breaks == 3):
-            known = memory._replace(new=Sight.NO_AGAIN, breaks=breaks)
-        else:
-            known = memory._replace(new=sight, old=Taken.UNKNOWN, breaks=breaks)
-        yield Outcome(after, known, OK, label)
-
-
-def sights(world):
-    """Give what the gateway, or something in front of it, may say to the new certificate."""
-    taken = world._replace(seen=True, success_waits=False, events_wait=False)
-    if world.seen or _would_take(world):
-        yield taken, Sight.YES, ""
-        yield faulty(world._replace(seen=True)), Sight.UNCLEAR, "its answer is lost"
-        yield faulty(world._replace(seen=True)), Sight.BROKEN, "the connection breaks after the answer"
-    if not (world.seen or _would_take(world)) or world.gateway == REPLICAS:
-        yield world, (Sight.BROKEN if world.gateway == RESETS else Sight.NO), "it is refused"
-    yield faulty(world), Sight.NO, "something answers 400"
-    yield faulty(world), Sight.BROKEN, "the connection breaks"
-    yield faulty(world), Sight.UNCLEAR, "the gateway cannot answer now"
-
-
-def ask_old(world, memory):
-    """See whether the gateway takes the old certificate."""
-    yes, unclear = memory._replace(old=Taken.YES), memory._replace(old=Taken.UNCLEAR)
-    takes = world.takes(OLD)
-    yield Outcome(world, yes if takes else unclear)
-    if takes:
-        yield Outcome(faulty(world), unclear, OK, "the gateway cannot answer now")
-    elif world.gateway == REPLICAS:
-        yield Outcome(world, yes, OK, "a replica still takes the old one")
-
-
-def record_proof(world, memory):
-    yield Outcome(world._replace(step=6, false_success=not world.seen), memory)
-
-
-def take_back(world, memory):
-    memory = memory._replace(way=Way.OPEN, new=Sight.UNKNOWN, old=Taken.UNKNOWN)
-    yield Outcome(world._replace(mark=Mark.TAKEN_BACK), memory)
-
-
-def end_kept(world, memory):
-    going_back = world.mark is Mark.TAKEN_BACK
-    kept = world.rotation if world.certificate else world.kept
-    ended = without_rotation(world, kept=kept, kept_refused=False)._replace(events_wait=True)
-    memory = _ended(world, memory)._replace(delivered=False, kept=Kept.NONE)
-    yield Outcome(ended, memory, (is_refused,) if going_back else OK)
-
-
-def watch(world, memory):
-    """Look whether the gateway still takes the old certificate."""
-    left, needed = memory._replace(kept=Kept.LEFT), memory._replace(kept=Kept.NEEDED)
-    taken = Outcome(world._replace(kept_refused=False), left)
-    if world.kept_refused:
-        refused = Outcome(world, needed, OK, "the old certificate is refused again")
-    else:
-        refused = Outcome(world._replace(kept_refused=True), left, (ends,), "the old certificate is refused")
-    takes = world.takes(OLD)
-    yield taken if takes else refused
-    if takes:
-        yield refused._replace(world=faulty(refused.world), label="something answers 403")
-    elif world.gateway == REPLICAS:
-        yield taken._replace(label="a replica still takes the old one")
-    yield Outcome(faulty(world), left, OK, "the gateway cannot answer now")
-
-
-def restore(world, memory):
-    """Go on with the kept identity, where the gateway takes it."""
-    rotation = world.kept
-    for after, sight, label in sights(world):
-        if sight is not Sight.YES:
-            yield Outcome(after, memory, (ends,), label)
-            continue
-        restored = after._replace(
-            success_waits=world.success_waits,
-            events_wait=world.events_wait,
-            kept=0,
-            rotation=rotation,
-            step=4,
-            certificate=True,
-            announced=True,
-            files_left=True,
-            mark=Mark.NONE,
-            reported=False,
-        )
-        yield Outcome(restored, memory._replace(wanted=0 if memory.wanted == rotation else memory.wanted), OK, label)
-
-
 def follow(world, memory):
     yield from ask(world, memory, NEW, {"files": NEW} if world.files == OLD else {}, (ends,), (ends,))
 
@@ -429,7 +214,7 @@ def retire_old(world, memory):
 
 
 def close_journal(world, memory):
-    yield Outcome(without_rotation(world, kept=0), _ended(world, memory))
+    yield Outcome(without_rotation(world, kept=0), ended(world, memory))
 
 
 def mark(world, memory):
@@ -481,7 +266,7 @@ def end_dropped(world, memory):
     going_back = world.mark is Mark.TAKEN_BACK
     locked_out = world.expects_new and not world.known
     dropped = without_rotation(world, kept=0)._replace(events_wait=True, locked_out=locked_out)
-    memory = _ended(world, memory)._replace(delivered=False)
+    memory = ended(world, memory)._replace(delivered=False)
     yield Outcome(dropped, memory, (is_refused,) if going_back else OK)
 
 
@@ -496,7 +281,7 @@ def hand_over(world, memory):
 
 def end_given_up(world, memory):
     given_up = without_rotation(world, kept=0)._replace(events_wait=True)
-    memory = _ended(world, memory)._replace(delivered=False)
+    memory = ended(world, memory)._replace(delivered=False)
     yield Outcome(given_up, memory, OK if memory.wish is Wish.ABORT else (is_refused,))
 
 

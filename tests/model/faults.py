@@ -5,7 +5,9 @@ from dataclasses import replace
 from handler.rotation.found import Sight
 from handler.rotation.rules import TABLE, Action
 
-from .actions import ACTIONS, ask, end_kept, ends, retire_old
+from .actions import ACTIONS, retire_old
+from .effects import ask, ends
+from .proving import end_kept
 from .world import OLD
 
 

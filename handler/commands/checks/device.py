@@ -1,6 +1,5 @@
 """The checks of the device itself: configuration, permissions, disk, certificate, clock, token, key."""
 
-import os
 import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,7 +13,7 @@ from handler.device.config_encrypted import LocalConfig
 from handler.device.configuration.configuration import CA_FILE, FILE, KEYS_OF_IDENTITY, TOKEN, Configuration, Value
 from handler.device.key_files import REGISTER, FileKeyStore, refusal_by_openssl
 from handler.device.keystore import IdentityNames, KeyStore
-from handler.device.storage import FOLDER, check_durable, exposure
+from handler.device.storage import FOLDER, exposure
 from handler.errors import RequestRefusedError
 from handler.inspection.anchors import read_anchors
 from handler.inspection.effective_request import EffectiveRequest
@@ -26,13 +25,9 @@ from handler.rotation.phases.preflight import CLOCK_TOLERANCE
 from hsm.curves import is_pair, shown_curve
 from hsm.errors import UnsupportedError
 
+from .disk import disk_finding
 from .result import OK, WARNING, Result, ok, problem, skipped, warning
 
-KIB = 1024
-LEAST_FREE = 256 * KIB
-"""Room for the journal, the history, a key and a certificate."""
-ENOUGH_FREE = 4096 * KIB
-LEAST_FILES = 16
 SOON = timedelta(days=30)
 _SECRET = "p11.pass"  # noqa: S105 - the name of the key that holds one
 
@@ -76,7 +71,7 @@ class DeviceChecks:
         yield from (_value_finding(each) for each in self.configured.values() if not each.unread)
         if self.configured.sources_differ:
             yield problem("configuration", self.configured.sources_differ)
-        if self.store_keys and not self.configured.wrong():
+        if self.store_keys and not any(True for _ in self.configured.wrong()):
             target = self.configured.sota.check_writable(self.store_keys)
             yield ok("configuration", f"{target} can be written: the new names go there")
 
@@ -286,25 +281,3 @@ def _ca_finding(configured: Configuration) -> Result:
     if notes:
         return warning("CA file", f"{path}: {len(anchors)} trusted; {'; '.join(notes)}; put them there again")
     return ok("CA file", f"{path}: {len(anchors)} trusted")
-
-
-def disk_finding(folder: Path) -> Result:  # noqa: PLR0911 - one for each finding
-    """Look at one folder, and at the file system that it is on."""
-    try:
-        disk = os.statvfs(f"{folder}/.")  # which a file does not have
-    except OSError as error:
-        return problem("disk", f"{folder}: {error.strerror}; look at storage.path")
-    if disk.f_flag & os.ST_RDONLY:
-        return problem("disk", f"{folder} is on a file system that is mounted read-only: mount it writable")
-    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
-        return problem("disk", f"{folder} cannot be written by user {os.geteuid()}: run this as root")
-    try:
-        check_durable(folder)
-    except RequestRefusedError as error:
-        return problem("disk", str(error))
-    free = disk.f_bavail * disk.f_frsize
-    if free < LEAST_FREE or (disk.f_files and disk.f_favail < LEAST_FILES):
-        return problem("disk", f"{folder}: {free // KIB} KiB and {disk.f_favail} files free: make room there")
-    if free < ENOUGH_FREE:
-        return warning("disk", f"{folder}: only {free // KIB} KiB free, make room there")
-    return ok("disk", f"{folder} can be written, {free // KIB // KIB} MiB free")

@@ -1,0 +1,37 @@
+"""The check of a folder that a rotation writes to, and of the file system that it is on."""
+
+import os
+from pathlib import Path
+
+from handler.device.storage import check_durable
+from handler.errors import RequestRefusedError
+
+from .result import Result, ok, problem, warning
+
+KIB = 1024
+LEAST_FREE = 256 * KIB
+"""Room for the journal, the history, a key and a certificate."""
+ENOUGH_FREE = 4096 * KIB
+LEAST_FILES = 16
+
+
+def disk_finding(folder: Path) -> Result:  # noqa: PLR0911 - one for each finding
+    """Look at one folder, and at the file system that it is on."""
+    try:
+        disk = os.statvfs(f"{folder}/.")  # which a file does not have
+    except OSError as error:
+        return problem("disk", f"{folder}: {error.strerror}; look at storage.path")
+    if disk.f_flag & os.ST_RDONLY:
+        return problem("disk", f"{folder} is on a file system that is mounted read-only: mount it writable")
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+        return problem("disk", f"{folder} cannot be written by user {os.geteuid()}: run this as root")
+    try:
+        check_durable(folder)
+    except RequestRefusedError as error:
+        return problem("disk", str(error))
+    free = disk.f_bavail * disk.f_frsize
+    if free < LEAST_FREE or (disk.f_files and disk.f_favail < LEAST_FILES):
+        return problem("disk", f"{folder}: {free // KIB} KiB and {disk.f_favail} files free: make room there")
+    if free < ENOUGH_FREE:
+        return warning("disk", f"{folder}: only {free // KIB} KiB free, make room there")
+    return ok("disk", f"{folder} can be written, {free // KIB // KIB} MiB free")
