@@ -2,7 +2,7 @@
 
 from handler.rotation.found import Kept, Mark, Sight, Taken, Way
 
-from .effects import OK, Outcome, ends, faulty, is_refused, would_take
+from .effects import OK, Outcome, ended, ends, faulty, is_refused, would_take
 from .world import OLD, REPLICAS, RESETS, without_rotation
 
 
