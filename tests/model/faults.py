@@ -108,7 +108,10 @@ FAULTS = {
     "the files that were left are forgotten": (_instead("proved; the device's files were left", Action.TELL), ACTIONS),
     "complete without a proof": (_instead(UNSEEN, Action.TELL), ACTIONS),
     "two rows are swapped": (
-        _swapped("goes back, and is back; fioconfig waits, and knows only the new key", "goes back, and is back"),
+        _swapped(
+            "switched; it may be refused, and the old one was not tried",
+            "switched; nothing that says anything of the certificate",
+        ),
         ACTIONS,
     ),
     "a refused rotation stays for good": (_instead("refused, and somebody asks", Action.DONE), ACTIONS),
