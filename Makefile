@@ -44,7 +44,7 @@ test-crash: $(INSTALLED) tools
 	@$(BIN)/python -m tests.crash.explorer $(EXPLORE)
 
 # The rules over an abstract world, with more faults and changes on a path than `make test` has: some minutes.
-# MODEL="--faults 2 --changes 3".
+# MODEL="--faults 2 --changes 2".
 MODEL ?=
 test-model: $(INSTALLED)
 	@$(BIN)/python -m tests.model $(MODEL)
