@@ -15,7 +15,7 @@ TOOLS := $(TOKEN) opensc:/usr/bin/pkcs11-tool strace:/usr/bin/strace \
     libtss2-tcti-tabrmd0:/usr/share/doc/libtss2-tcti-tabrmd0/copyright dbus-daemon:/usr/bin/dbus-daemon \
     dbus-bin:/usr/bin/dbus-send \
     systemd:/usr/bin/systemd-analyze udev:/usr/bin/udevadm iproute2:/usr/sbin/ip lintian:/usr/bin/lintian \
-    man-db:/usr/bin/man strongswan-pki:/usr/bin/pki \
+    nginx-light:/usr/sbin/nginx apache2-bin:/usr/sbin/apache2 man-db:/usr/bin/man strongswan-pki:/usr/bin/pki \
     libstrongswan-standard-plugins:/usr/lib/ipsec/plugins/libstrongswan-openssl.so
 
 .PHONY: bench fleet fuzz plot soak tokens install uninstall deb demo layer test test-oldest test-crash test-architecture test-model test-distribution test-systemd check lint types format token tools libest clean
