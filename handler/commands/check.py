@@ -84,7 +84,9 @@ class Check:
         """Say what only root may read or write here, so that another user need not try the rest."""
         if self.system.user() == 0:
             return None
-        forbidden = next((each for each in self.configured.wrong() if each.endswith("run this as root")), None)
+        forbidden = next(
+            (each.problem for each in self.configured.unsure() if each.problem.endswith("run this as root")), None
+        )
         if forbidden is None and (storage := self.configured.storage) is not None and storage.is_dir():
             writable = os.access(storage, os.R_OK | os.W_OK, effective_ids=True)
             forbidden = None if writable else f"{storage} cannot be written: run this as root"

@@ -29,6 +29,8 @@ class Memory:
     old: Taken = Taken.UNKNOWN
     said: RenewalError | None = None
     """What the gateway said to the new certificate."""
+    old_said: RenewalError | None = None
+    """What it said to the old one."""
     unreported: RenewalError | None = None
     """Why the gateway did not take the events over it."""
     breaks: int = 0

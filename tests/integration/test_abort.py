@@ -155,9 +155,7 @@ def test_without_anything_pending_there_is_nothing_to_give_up(files):
 def test_events_that_are_not_delivered_are_a_warning_and_leave_the_call_pending(factory):
     device = factory.device
     left_after(factory, "PATCH", "/device")
-    factory.gateway.faults.add(
-        "*", "*", announced=True, times=None, status=503, headers={"Retry-After": "3000"}, body="later"
-    )
+    factory.gateway.faults.add("POST", "/events", times=None, status=503, headers={"Retry-After": "3000"}, body="later")
     done = device.run("abort")
     waiting = read_pending(device.storage).undelivered
     assert waiting

@@ -151,6 +151,6 @@ def test_an_abort_inside_fioconfig_that_would_stop_it_is_noted_and_the_daemon_go
 
 
 def test_each_name_is_one_that_fioconfig_takes():
-    installed = (REPOSITORY / "packaging/install.sh").read_text()
+    installed = (REPOSITORY / "packaging/files.sh").read_text()
     assert f"for action in {' '.join(ACTIONS)};" in installed
     assert max(map(len, ACTIONS)) <= 32

@@ -223,7 +223,7 @@ def test_byte_code_is_for_the_python_of_the_device_or_there_is_none(tmp_path):
     said = packaged(install, tmp_path / "image", TARGET_PYTHON_VERSION="3.90", **device)
     assert "byte code          none: no Python 3.90 is here" in said
     assert list((tmp_path / "image").rglob("*.pyc")) == []
-    assert (tmp_path / "image" / PROGRAM).read_text().startswith("#!/opt/device/bin/python3 -I\n")
+    assert (tmp_path / "image" / PROGRAM).read_text().startswith("#!/opt/device/bin/python3 -IS\n")
     with pytest.raises(AssertionError, match="set TARGET_PYTHON_VERSION to the device's Python"):
         packaged(install, tmp_path / "image", **device)
 

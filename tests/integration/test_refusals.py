@@ -1,5 +1,6 @@
 """What is refused before anything changes, by the program as a process: status 78, and everything as it was."""
 
+import os
 import subprocess
 import sys
 
@@ -133,7 +134,7 @@ def test_sota_toml_that_may_not_be_written_is_refused_before_anything_is_sent():
         device = factory.device
         device.write_request("certs-1")
         (folder / "device").chmod(0o755)
-        device.storage.chmod(0o777)
+        os.chown(device.storage, NOBODY, -1)
         device.sota_toml.chmod(0o444)
         before = device.snapshot()
         done = subprocess.run(

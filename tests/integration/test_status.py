@@ -79,7 +79,7 @@ def test_the_last_rotation_is_shown_and_the_slots_it_left(factory):
 def test_a_rotation_that_waits_is_shown_with_what_it_waits_for_and_until_when(factory):
     factory.device.write_request(ID)
     factory.gateway.faults.add("PATCH", "/device", **NOT_YET)
-    factory.gateway.faults.add("*", "*", announced=True, **NOT_YET)
+    factory.gateway.faults.add("POST", "/events", **NOT_YET)
     assert factory.device.run().returncode == PENDING
     shown = facts(look(factory, "status"))
     assert shown["pending"] == f"rotation {ID}: 1 of 5 steps done"

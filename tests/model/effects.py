@@ -6,7 +6,7 @@ its work, put off, or be wrong; each of these is a fault, and costs one.
 
 from typing import NamedTuple
 
-from handler.rotation.found import Call, Mark, Sight, Taken, Way
+from handler.rotation.found import Call, Mark, Way
 
 from .world import NEW, OLD, REPLICAS, TAKES, Memory, World
 
@@ -30,9 +30,6 @@ def ended(world, memory):
         loaded=OLD,
         way=Way.UNKNOWN,
         superseding=False,
-        new=Sight.UNKNOWN,
-        old=Taken.UNKNOWN,
-        breaks=0,
     )
 
 

@@ -49,6 +49,7 @@ def ask_old(world, memory):
 
 
 def record_proof(world, memory):
+    memory = memory._replace(new=Sight.UNKNOWN, old=Taken.UNKNOWN, breaks=0)
     yield Outcome(world._replace(step=6, false_success=not world.seen), memory)
 
 

@@ -5,6 +5,8 @@ import logging
 import os
 from datetime import UTC, datetime, timedelta
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from handler.crypto.encrypted_values import has_encrypted_values
 from handler.device.config_encrypted import LocalConfig
 from handler.device.device import Device
@@ -46,18 +48,29 @@ def check_before_anything_changes(device: Device, local_config: LocalConfig, con
             certificate.begin,
         )
     new = device.store.unused(names)
+    _check_values(device, names, key, local_config, connections)
+    for odd in (*device.sota.problems, *device.sota.odd, *exposure(device.storage)):
+        log.warning("%s", odd)
+    return new
+
+
+def _check_values(
+    device: Device,
+    names: IdentityNames,
+    key: ec.EllipticCurvePrivateKey,
+    local_config: LocalConfig,
+    connections: Connections,
+) -> None:
+    """Refuse a key that cannot read the configuration's encrypted values."""
     with contextlib.suppress(UnsupportedError):  # a value that it decrypts shows that it can derive
         local_config.check_readable(key)
     if device.store.can_derive(names.key):
-        return new
+        return
     if local_config.has_encrypted_values() or has_encrypted_values(connections.gateway(names).device_config()):
         raise RequestRefusedError(
             "this token cannot derive keys (ECDH, CKM_ECDH1_DERIVE), and this device's configuration holds encrypted "
             "values: expected a token that can, or a configuration with nothing encrypted; nothing was changed"
         )
-    for odd in (*device.sota.problems, *device.sota.odd, *exposure(device.storage)):
-        log.warning("%s", odd)
-    return new
 
 
 def _check_storage(device: Device) -> None:

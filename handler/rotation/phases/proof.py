@@ -73,7 +73,7 @@ def ask_old(context: Context, memory: Memory) -> None:
     """Ask the gateway for the files as the old identity. Raises hsm.errors.TokenError, OSError."""
     sight, said = _takes(context, context.rotation.old)
     log.info("the gateway, asked with the old certificate: %s", said or "taken")
-    memory.old = Taken.YES if sight is Sight.YES else Taken.UNCLEAR
+    memory.old, memory.old_said = (Taken.YES, None) if sight is Sight.YES else (Taken.UNCLEAR, said)
 
 
 def take_back(context: Context, memory: Memory) -> None:
@@ -87,7 +87,7 @@ def again(context: Context, memory: Memory) -> None:
     """Wait in line for another round. Raises PendingError where that does not fit this call."""
     said = memory.said
     if not isinstance(said, PendingError):
-        said = PendingError(f"the gateway takes neither the new certificate nor the old one: {said}")
+        said = PendingError(f"the gateway takes neither the new certificate nor the old one: {said}; {memory.old_said}")
     context.connections.wait(memory.rounds, said)
     memory.rounds += 1
     memory.new, memory.old = Sight.UNKNOWN, Taken.UNKNOWN
@@ -96,6 +96,7 @@ def again(context: Context, memory: Memory) -> None:
 def record(context: Context, memory: Memory) -> None:
     """Journal the proof, and deliver what still waits. Raises OSError."""
     context.journal.record(replace(context.rotation, step=PROVED))
+    memory.new, memory.old = Sight.UNKNOWN, Taken.UNKNOWN  # of another rotation in this call nothing is known
     if memory.unreported is not None:
         log.warning("the gateway takes the new certificate, but not the events: %s", memory.unreported)
         return
@@ -207,7 +208,7 @@ def _files(context: Context, names: IdentityNames) -> bool:
 
 def _takes(context: Context, names: IdentityNames) -> tuple[Sight, RenewalError | None]:
     if names == NOWHERE:
-        return Sight.UNCLEAR, RefusedError("the old identity is not known")
+        return Sight.UNCLEAR, RefusedError("the old one is not known: fioconfig itself had switched to the new one")
     return _sight(lambda: _files(context, names))
 
 

@@ -74,6 +74,7 @@ RDEPENDS:${PN} += "\
     python3-pkcs11 \
     python3-pyudev \
     python3-requests \
+    python3-resource \
     python3-tomllib \
     python3-urllib3 \
 "
