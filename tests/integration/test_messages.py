@@ -62,10 +62,10 @@ def test_a_broken_configuration_file_is_what_slots_names(token):
 
 
 def test_a_broken_file_beside_the_tokens_own_is_a_note_of_slots(token):
-    (token.device.folder / "usr/lib/sota/conf.d/50-broken.toml").write_text("[[[")
+    (token.device.folder / "usr/lib/sota/conf.d/00-broken.toml").write_text("[[[")
     status, words = said(token.device, "slots")
     assert status == DONE
-    assert "50-broken.toml is not TOML" in words
+    assert "00-broken.toml is not TOML" in words
 
 
 @pytest.mark.parametrize("folder", ["/nowhere", "/etc/passwd"])
