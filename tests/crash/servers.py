@@ -11,6 +11,8 @@ from tests.simulators.https_server import Answer
 
 PROOF = "POST /events with CertRotationCompleted"
 MOODS = ("new", "old")
+LATE = 7
+"""Requests after the first sight that the replica answers that is behind: as many as a rotation needs to go back."""
 _KEPT = (list, dict, set, str, type(None))
 _JOIN_SECONDS = 10.0
 
@@ -32,7 +34,7 @@ class Exchange:
 class Servers:
     """Watches a factory's servers. `meet` is called with each exchange, and "before" or "after" the server's work."""
 
-    def __init__(self, factory, *, changes=False):
+    def __init__(self, factory, *, changes=False, replicas=False):
         self._states = {"est": factory.est, "gateway": factory.gateway}
         self._servers = {"est": factory.est_server, "gateway": factory.gateway_server}
         self._counts = collections.Counter()
@@ -40,11 +42,14 @@ class Servers:
         self.exchanges = []
         """When (seconds since 1970) each was answered, and which."""
         self.meet = lambda exchange, moment: None
+        if changes or replicas:
+            factory.gateway.refused_once = []
+        if replicas:
+            self._servers["gateway"].respond = self._late(factory.gateway, self._servers["gateway"].respond)
+        if changes:
+            factory.gateway.refusal = self._moody(factory.gateway, factory.gateway.refusal)
         for name, server in self._servers.items():
             server.respond = self._watched(name, server.respond)
-        if changes:
-            factory.gateway.refused_once = []
-            factory.gateway.refusal = self._moody(factory.gateway, factory.gateway.refusal)
 
     def begin(self):
         """Begin to count anew: a run begins."""
@@ -101,6 +106,23 @@ class Servers:
         values = {each: getattr(state, each) for each in names if hasattr(state, each)}
         # What they keep grows or is replaced; nothing inside it is changed.
         return {each: copy.copy(value) for each, value in values.items() if isinstance(value, _KEPT)}
+
+    @staticmethod
+    def _late(gateway, respond):
+        """Be two replicas: one takes the new certificate, whose answer is lost; the other one learns of it late."""
+
+        def late(request):
+            heard = gateway.refused_once
+            if not gateway.denied:
+                answer = respond(request)
+                return Answer.text(503, "busy") if gateway.denied else answer
+            if len(heard) >= LATE:
+                return respond(request)
+            gateway.refused_once = [*heard, request.path]
+            with gateway.behind():
+                return respond(request)
+
+        return late
 
     @staticmethod
     def _moody(gateway, refusal):

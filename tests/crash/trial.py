@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from handler.journal.decoding import MalformedError
@@ -63,7 +64,7 @@ class Trial:
         self.factory = factory
         self.device = factory.device
         self.gateway = gateway
-        self.servers = Servers(factory, changes=gateway == "changes")
+        self.servers = Servers(factory, changes=gateway == "changes", replicas=gateway == "replicas")
         self.storage = str(self.device.storage)
         self.others = [str(self.device.token.directory)] if self.device.token else []
         self.tops = [self.storage, *self.others]
@@ -183,7 +184,9 @@ class Trial:
         `owed` are the ids of events that have to be delivered. Where the gateway changes its mind, all of it twice.
         """
         statuses, broken = [], []
-        for _ in range(2 if self.gateway == "changes" else 1):
+        for round_ in range({"changes": 2, "replicas": 3}.get(self.gateway, 1)):
+            if round_:
+                self._a_minute_passes()
             for arguments in ((), *[("resume",)] * 3):
                 done = warm.program().run(self.device, *arguments)
                 statuses.append(done.status)
@@ -198,6 +201,13 @@ class Trial:
         if undelivered:
             broken.append(f"{len(undelivered)} events were in the journal and never delivered under their id")
         return broken
+
+    def _a_minute_passes(self):
+        """Have the journal say that the old certificate was refused a minute ago, where it was refused."""
+        content = journals.read(self.device.storage)
+        if content is not None and content.get("kept") and content["kept"]["refused"]:
+            past = (datetime.now(UTC) - timedelta(seconds=61)).isoformat(timespec="seconds")
+            journals.write(self.device.storage, {**content, "kept": {**content["kept"], "refused": past}})
 
     def failed_softly(self, status, said):
         """Ask after a call that met an error: how it ended, and whether the next calls finish what it left."""
@@ -234,7 +244,7 @@ def record(keys, gateway):
     with trial(keys, gateway) as tried:
         before = powerloss.snapshot(tried.tops)
         status, calls, said = tried.recorded()
-        if status != {"takes": SWITCHED, "refuses": REFUSED, "changes": SWITCHED}[gateway]:
+        if status != {"takes": SWITCHED, "refuses": REFUSED, "changes": SWITCHED, "replicas": REFUSED}[gateway]:
             raise UncutError(f"without any cut it ended with status {status}: {said}")
         disk = tried.disk(before)
         for call in calls:
@@ -261,7 +271,7 @@ def _module_calls(keys, gateway):
 
 def _calls_by_hand(keys, gateway):
     """Give what a rotation by hand writes, replaces and removes in the storage folder where systemd runs."""
-    if gateway == "changes":
+    if gateway in {"changes", "replicas"}:
         return []
     with trial(keys, gateway) as tried, by_hand.fioconfig_running(tried.device) as runs:
         before = powerloss.snapshot([tried.storage])
