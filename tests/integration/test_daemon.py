@@ -75,7 +75,7 @@ def test_a_server_that_is_down_for_three_back_offs_is_asked_again(files, systemd
 
 def test_events_that_the_gateway_did_not_take_are_delivered(files, systemd):
     files.device.write_request(ID)
-    files.gateway.faults.add("POST", "/events", times=3, status=403, work=False)
+    files.gateway.faults.add("POST", "/events", times=2, status=403, work=False)
     files.device.run()
     with running(files, systemd, *QUICK) as daemon:
         ended(daemon)
