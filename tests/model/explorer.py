@@ -234,7 +234,15 @@ def _renamed(world):
 def _lost(world):
     """Give the world without its journal: the other key is one that nothing names."""
     requested = world._replace(
-        rotation=0, requested=0, step=0, lost=True, success_waits=False, events_wait=False, certificate=False
+        rotation=0,
+        requested=0,
+        step=0,
+        lost=True,
+        kept=0,
+        kept_refused=False,
+        success_waits=False,
+        events_wait=False,
+        certificate=False,
     )._replace(mark=rules.Mark.NONE, announced=False, files_left=False, reported=False, asked_to_wait=False)
     if world.named != NEW:
         return requested
