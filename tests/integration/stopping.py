@@ -3,7 +3,7 @@
 import pytest
 
 from handler.exit_status import DONE, PENDING, SWITCHED
-from tests.invariants import secrets_in_journal
+from tests.invariants import broken_invariants, secrets_in_journal
 from tests.simulators.factory import running_factory
 
 from .in_process import call
@@ -62,3 +62,16 @@ def finish(factory):
     # A call that has switched the key leaves a second rotation to the next one.
     assert set(statuses[:2]) <= {SWITCHED, DONE}
     assert (statuses[2], call(factory.device, "resume").status) == (DONE, DONE)
+
+
+def new_certificate_is_refused(factory, how=403):
+    factory.gateway.refuse_new_certificate = how
+
+
+def rotates_again(factory):
+    """Let the gateway take new certificates, and ask anew."""
+    factory.gateway.refuse_new_certificate = None
+    factory.device.write_request("certs-after")
+    assert call(factory.device).status == SWITCHED
+    assert call(factory.device).status == DONE
+    assert broken_invariants(factory, "certs-after", completed=True) == []

@@ -254,8 +254,7 @@ def test_two_calls_at_the_same_time_make_one_rotation(factory):
 # Whose token, and whose objects
 
 
-# Not p11kit: behind its client a login fails with CKR_GENERAL_ERROR here at the end of a long run, and not alone.
-@pytest.mark.parametrize("kind", [kind for kind in OF_THEIR_OWN if kind != "p11kit"])
+@pytest.mark.parametrize("kind", OF_THEIR_OWN)
 def test_the_label_is_aktualizr_by_default_and_another_token_in_the_module_is_left_alone(tmp_path, kind):
     with (
         running_token(kind, "aktualizr") as token,

@@ -6,12 +6,13 @@ import pytest
 
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from handler.journal.pending import read_pending
+from handler.journal.rotation_state import ANNOUNCED
 from tests import journal as journals
 from tests.invariants import broken_files, broken_invariants
 from tests.simulators.factory import running_factory
 
 from .in_process import call
-from .stopping import cannot_answer
+from .stopping import cannot_answer, new_certificate_is_refused, rotates_again
 
 ID = "certs-rollback"
 
@@ -28,23 +29,6 @@ def files(tmp_path):
     with running_factory(tmp_path / "device", "file") as running:
         running.device.write_request(ID)
         yield running
-
-
-def journal(device):
-    return journals.read(device.storage)
-
-
-def new_certificate_is_refused(factory, how=403):
-    factory.gateway.refuse_new_certificate = how
-
-
-def rotates_again(factory):
-    """Let the gateway take new certificates, and ask anew."""
-    factory.gateway.refuse_new_certificate = None
-    factory.device.write_request("certs-after")
-    assert call(factory.device).status == SWITCHED
-    assert call(factory.device).status == DONE
-    assert broken_invariants(factory, "certs-after", completed=True) == []
 
 
 # What is kept
@@ -177,6 +161,25 @@ def test_a_gateway_that_takes_no_events_at_all_is_proved_by_its_files(factory):
     factory.gateway.faults.clear()
     assert call(factory.device).status == DONE
     assert broken_invariants(factory, ID, completed=True) == []
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"status": 200, "body": "<html>blocked</html>"},
+        {"status": 429, "headers": {"Retry-After": "3000"}},
+        {"status": 503},
+        {"status": 200, "body": "ok"},
+    ],
+    ids=str,
+)
+def test_what_stands_before_the_events_alone_does_not_keep_the_files_from_proving(files, fault):
+    files.gateway.faults.add("POST", "/events", times=None, announced=True, **fault)
+    assert call(files.device).status == SWITCHED
+    assert journals.read(files.device.storage)["rotation"]["step"] == ANNOUNCED
+    files.gateway.faults.clear()
+    assert call(files.device, "resume").status == DONE
+    assert len(files.est.csrs) == 1
 
 
 @pytest.mark.parametrize("how", [{"drop": "before"}, {"reset": True}], ids=str)

@@ -13,7 +13,7 @@ from tests.invariants import broken_invariants, secrets_in_journal
 from tests.simulators.factory import running_factory
 
 from .in_process import LIMITS, call
-from .stopping import cannot_answer
+from .stopping import cannot_answer, new_certificate_is_refused, rotates_again
 
 ID = "certs-rollback"
 REFUSALS = ["alert", 401, 403]
@@ -55,19 +55,6 @@ def files(tmp_path):
 
 def journal(device):
     return journals.read(device.storage)
-
-
-def new_certificate_is_refused(factory, how=403):
-    factory.gateway.refuse_new_certificate = how
-
-
-def rotates_again(factory):
-    """Let the gateway take new certificates, and ask anew."""
-    factory.gateway.refuse_new_certificate = None
-    factory.device.write_request("certs-after")
-    assert call(factory.device).status == SWITCHED
-    assert call(factory.device).status == DONE
-    assert broken_invariants(factory, "certs-after", completed=True) == []
 
 
 @pytest.mark.parametrize("how", REFUSALS)

@@ -14,13 +14,13 @@ from handler.crypto.csr import spki_pem
 from handler.device.keystore import IdentityNames
 from handler.errors import (
     FORESEEABLE,
-    AnswerError,
     ConnectionLostError,
+    OfflineError,
     PendingError,
     RefusedError,
     RenewalError,
-    ServerBusyError,
     ServerRefusedError,
+    UnreachableError,
     describe,
 )
 from handler.journal.pending import COMPLETED
@@ -38,8 +38,6 @@ from .takeover import NOWHERE
 log = logging.getLogger(__name__)
 
 SUCCESS = range(200, 300)
-ANSWERED = (AnswerError, ConnectionLostError, ServerBusyError, ServerRefusedError)
-"""Failures after which the next question may be answered: somebody was there."""
 BREAKS = 3
 """Connections in a row that break on the new certificate, while the old one is taken, say that it is refused."""
 DOUBT = 60.0
@@ -59,7 +57,8 @@ def prove(context: Context, memory: Memory) -> None:
         context.connections.close()
     sight, memory.said = _sight(lambda: _report(context))
     memory.unreported = memory.said
-    if sight is not Sight.YES and (sight is not Sight.UNCLEAR or isinstance(memory.said, ANSWERED)):
+    unreached = sight is Sight.UNCLEAR and isinstance(memory.said, OfflineError | UnreachableError)
+    if sight is not Sight.YES and not unreached:  # whatever stands before the events need not stand before the files
         sight, memory.said = _sight(lambda: _files(context, state.new))
     memory.breaks = memory.breaks + 1 if sight is Sight.BROKEN else 0
     if taken and (before is sight is Sight.NO or memory.breaks >= BREAKS):
