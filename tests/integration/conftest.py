@@ -67,5 +67,5 @@ def until():
 
 
 def pytest_collection_modifyitems(items):
-    """Run first what needs a fresh process: in one that has run many tests, a login behind p11-kit's client fails."""
+    """Run first what needs a process in which SoftHSM was not used before without p11-kit: its login fails there."""
     items.sort(key=lambda item: "aktualizr_by_default" not in item.name or "p11kit" not in item.name)
