@@ -1,1 +1,1 @@
-"""The daemon: waits in little memory and has a child resume."""
+"""The daemon: waits in little memory and runs `resume` in a child process."""

@@ -1,9 +1,9 @@
-"""The process that does the daemon's work: whether it gets on, and its end.
+"""The child process that does the daemon's work: detect that it hangs, and end it.
 
-It gets on while it uses the processor (it or what it runs) or the journal changes. A call is quiet for two minutes at
-most: it waits in line for a server no longer (`http.Limits.total`), for systemctl and for the lock a minute each. One
-that is quiet for longer hangs, and is killed. One that is still there after that hangs in the kernel, in a token's
-driver perhaps: nothing here can help, so the watchdog is left to bite.
+The child makes progress if it or its children use the processor, or if the journal changes. A healthy call is quiet for
+two minutes at most (`http.Limits.total` for a server; a minute each for systemctl and the lock). A child that is quiet
+for longer hangs, and is killed. If it survives that, it hangs in the kernel, perhaps in a token's driver: only
+systemd's watchdog can help then.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 STOP_LIMIT = 1.5
-"""Seconds in which it comes to a safe point and ends, once it is asked to."""
+"""Seconds that a child has after SIGTERM to reach a safe point and exit."""
 REAP_LIMIT = 0.3
 
 
@@ -27,24 +27,24 @@ class ChildLimits:
     """Seconds."""
 
     quiet: float = 150.0
-    """Without getting on."""
+    """Without progress."""
     total: float = 600.0
-    """A wait for the lock, two minutes of its own, a slow token, services that restart."""
+    """Covers the wait for the lock, two minutes of network, a slow token and service restarts."""
     killed: float = 5.0
-    """Until it is gone, once it is killed."""
+    """From the kill until the process is gone."""
     tick: float = 10.0
-    """Between two looks."""
+    """Between two checks."""
 
     @classmethod
     def within(cls, watchdog: float | None) -> "ChildLimits":
-        """Give limits by which a child that hangs is killed before a watchdog of so many seconds kills all."""
+        """Return limits that kill a hanging child before a watchdog of `watchdog` seconds kills the service."""
         if watchdog is None:
             return cls()
         return cls(quiet=min(cls.quiet, 0.8 * watchdog), tick=min(cls.tick, watchdog / 10))
 
 
 class Child:
-    """A running process. `signature` gives what changes with the journal; `kill` ends a process for good."""
+    """A running process. `signature` returns a value that changes with the journal."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Child:
         self._signature = signature
         self._limits = limits
         self._kill = kill
-        # The daemon waits for a token itself, without the lock and in less memory.
+        # The daemon itself waits for a token: without the lock, and in less memory.
         self._process = subprocess.Popen(command, env={**os.environ, "HSM_WAIT": "0"})
         self._began = self._moved = time.monotonic()
         self._killed: float | None = None
@@ -64,11 +64,11 @@ class Child:
 
     @property
     def status(self) -> int | None:
-        """How it ended: its exit status, or minus a signal's number; None while it runs."""
+        """The exit status, or minus the number of the signal that ended it; None while it runs."""
         return self._process.poll()
 
-    def gets_on(self) -> bool:
-        """Tell whether it has got on since the last time this was asked; kill it where it hangs."""
+    def made_progress(self) -> bool:
+        """Tell whether the child made progress since the last call; kill it if it hangs."""
         now = time.monotonic()
         if self._killed is not None:
             return now - self._killed < self._limits.killed
@@ -79,7 +79,7 @@ class Child:
         if now - self._moved < self._limits.quiet and now - self._began < self._limits.total:
             return moved
         log.warning(
-            "the rotation hangs: process %d is killed %.0f s after it began, %.0f s after it last got on",
+            "the rotation hangs: killing process %d after %.0f s, %.0f s of them without progress; it will be resumed",
             self._process.pid,
             now - self._began,
             now - self._moved,
@@ -89,9 +89,9 @@ class Child:
         return True
 
     def stop(self) -> None:
-        """Have it end at a safe point, or else end it, within two seconds.
+        """Ask the child to exit, kill it if it does not; takes two seconds at most.
 
-        Any point is safe, but a token is better not left in the middle of an operation.
+        Killing it is safe at any point, but a token should not be interrupted in the middle of an operation.
         """
         self._process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -101,12 +101,12 @@ class Child:
         try:
             self._process.wait(REAP_LIMIT)
         except subprocess.TimeoutExpired:
-            log.warning("process %d does not end: it is left to systemd", self._process.pid)
+            log.warning("process %d cannot be killed; leaving it to systemd", self._process.pid)
 
     def _used(self) -> int:
-        """Give the processor time that it and its own children have used (clock ticks; proc_pid_stat(5))."""
+        """Return the processor time of the child and its own children (clock ticks; proc_pid_stat(5))."""
         try:
             fields = Path("/proc", str(self._process.pid), "stat").read_text("ascii", "replace").rpartition(")")[2]
-        except OSError:  # it has ended
+        except OSError:  # it has exited
             return 0
         return sum(int(each) for each in fields.split()[11:15])

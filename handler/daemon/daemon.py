@@ -1,11 +1,11 @@
-"""The daemon: finishes what is pending, then ends.
+"""The daemon: finishes what is pending, then exits.
 
-It only waits; the rotation itself runs in a child process (`resume --unattended`). So while it waits it holds neither
-the lock nor a token session nor a connection, and little memory: nothing here may load cryptography, requests or a
-PKCS#11 module (pyudev only while a token is waited for).
+The daemon only waits; a child process (`resume --unattended`) runs the rotation. While it waits, the daemon holds no
+lock, no token session, no connection and little memory: nothing here may import cryptography, requests or a PKCS#11
+module (and pyudev only while waiting for a token).
 
-    nothing due ─▶ remove the marker, end with 0
-    due ─▶ wait (back-off, Retry-After, the clock, the token, whoever holds the lock) ─▶ child ─▶ look again
+    nothing due ─▶ remove the marker, exit 0
+    due ─▶ wait (back-off, Retry-After, the clock, the token, the lock) ─▶ run the child ─▶ look again
 """
 
 import contextlib
@@ -41,17 +41,16 @@ from .waits import Wake, clock, seconds_until, waits_for_token, words
 log = logging.getLogger(__name__)
 
 TICK = 10.0
-"""Seconds between two looks at the clock: it may be set meanwhile, and nothing else says so (timerfd_create(2) would,
-but Python has it only from 3.13 on)."""
+"""Seconds between two checks of whether the clock was set (Python has timerfd_create(2) only since 3.13)."""
 LOCK_TICK = 1.0
 SETTLED = 2.0
-"""Seconds after which a journal that is not understood is not one that somebody just writes in place."""
+"""Seconds after which an unreadable journal counts as broken rather than as being written right now."""
 CLOCK_JUMP = 60.0
-"""Seconds by which a clock is set, rather than slewed or read at another moment."""
+"""Seconds: a larger difference means that the clock was set, not slewed."""
 
 
 class Daemon:
-    """Waits below one storage folder. `child` is the command that goes on with what is pending."""
+    """Serves one storage folder. `child` is the command that resumes what is pending."""
 
     def __init__(
         self,
@@ -74,13 +73,13 @@ class Daemon:
         self._device_came = False
 
     def run(self) -> None:
-        """Return once nothing is due, or after SIGTERM. Raises OSError (the journal cannot be read)."""
+        """Return when nothing is due, or after SIGTERM. Raises OSError if the journal cannot be read."""
         with self._signals(), self._watched_folder():
             self._pending()
-            # Before anything is waited for, be it the lock: no start takes long.
-            self._tell(READY=1, STATUS="looking at what is pending")
+            # Before the first wait, even for the lock, so that the unit starts quickly.
+            self._tell(READY=1, STATUS="reading the journal")
             pending = self._look()
-            # A device that may bring a token has us started anew (udev rule): its event is over by now.
+            # The udev rule restarts the daemon when a device appears, and that event is over by now.
             news = pending is not None and waits_for_token(pending)
             while pending and not self._stopping:
                 due = self._wait(pending, self._schedule(pending, news=news))
@@ -91,9 +90,9 @@ class Daemon:
     # What is pending
 
     def _look(self) -> Pending | None:
-        """Read the journal. Where nothing is due, remove the marker, unless somebody rotates just now."""
+        """Read the journal. If nothing is due, remove the marker, unless a rotation is running right now."""
         while not self._stopping:
-            self._seen = self._signature()  # before it is read: a later change is seen as one
+            self._seen = self._signature()  # before reading, so that a later change is noticed
             pending = self._pending()
             if pending and pending.due:
                 return pending
@@ -104,19 +103,19 @@ class Daemon:
                         remove(marker(self._storage))
                         return None
             except BusyError:
-                self._say("another process rotates")
+                self._say("waiting: another process is rotating")
                 self._sleep(LOCK_TICK)
         return None
 
     def _pending(self) -> Pending | None:
-        """Read the journal. One that is not understood is due: the child says so, and sets a broken one aside."""
+        """Read the journal. An unreadable one is due: the child reports it, and sets a broken one aside."""
         try:
             return read_pending(self._storage)
         except LaterJournalError as error:
             return Pending(problem=str(error))
 
     def _schedule(self, pending: Pending, *, news: bool = False) -> Wake:
-        """Say when to try again. `news`: what was waited for may have come, so only a server's word is heeded."""
+        """Return when to try again. `news`: what we waited for may have come, so only a server's Retry-After counts."""
         now, ahead = time.monotonic(), clock()
         waiting = pending.waiting
         attempts = max(self._failures, waiting.attempts if waiting else 0)
@@ -128,7 +127,7 @@ class Daemon:
         return Wake(now + delay_of(pending, self._backoff, attempts, asked), self._seen, ahead)
 
     def _signature(self) -> tuple[int, int, int] | None:
-        """Give what changes with every change of the journal."""
+        """Return a value that changes with every change of the journal."""
         try:
             status = (self._storage / FOLDER / JOURNAL).stat()
         except FileNotFoundError:
@@ -138,7 +137,7 @@ class Daemon:
     # Waiting
 
     def _wait(self, pending: Pending, wake: Wake) -> bool:
-        """Wait until it is time to try; tell whether it is. False: the journal has changed, or we are to stop."""
+        """Wait until the next attempt is due. Return False if the journal changed or the daemon was told to stop."""
         if waits_for_token(pending):
             self._listen()
         while not self._stopping:
@@ -151,7 +150,7 @@ class Daemon:
                 self._device_came = False
                 if self._is_free():
                     return True
-                self._say("another process rotates")
+                self._say("waiting: another process is rotating")
                 self._sleep(LOCK_TICK)
                 continue
             self._say(words(pending, clock() + wake.at))
@@ -159,10 +158,10 @@ class Daemon:
         return False
 
     def _after_clock_was_set(self, pending: Pending, wake: Wake) -> Wake:
-        """Give when to try again by the clock as it is now.
+        """Return when to try again by the clock as it is now.
 
-        A wrong clock may be what a call failed for, said or not (TLS). Where a server asked for a wait, one that was
-        set forward can tell better how long that is; one that was set back changes only the time of day of its end.
+        A wrong clock may be why the last call failed (TLS). If a server asked for a delay, a clock set forward shortens
+        it; a clock set back changes only the displayed time.
         """
         jumped = clock() - wake.clock
         if abs(jumped) <= CLOCK_JUMP:
@@ -180,7 +179,7 @@ class Daemon:
         return True
 
     def _sleep(self, seconds: float) -> None:
-        """Sleep so long, or until something happens, and say to the watchdog that this loop turns."""
+        """Sleep, or return earlier if something happens; keep the watchdog quiet."""
         self._is_alive()
         self._select(seconds if self._notifier.watchdog is None else min(seconds, self._notifier.watchdog / 3))
 
@@ -193,15 +192,15 @@ class Daemon:
             key.data()
 
     def _listen(self) -> None:
-        """Listen to udev, from now on."""
+        """Listen to udev from now on."""
         if self._listening:
             return
         try:
-            from hsm.devices import Devices  # noqa: PLC0415 - only who waits for a token needs it
+            from hsm.devices import Devices  # noqa: PLC0415 - needed only to wait for a token
 
             devices = Devices()
         except (ImportError, OSError) as error:
-            log.info("events of udev cannot be had: %s", error)
+            log.info("cannot listen to udev, so a new device is not noticed: %s", error)
             return
 
         def heard() -> None:
@@ -214,14 +213,14 @@ class Daemon:
 
     @contextlib.contextmanager
     def _watched_folder(self) -> Iterator[None]:
-        """Have SIGIO come when the journal's folder changes (fcntl(2), F_NOTIFY)."""
+        """Receive SIGIO when the journal's folder changes (fcntl(2), F_NOTIFY)."""
         descriptor = -1
         try:
             descriptor = os.open(self._storage / FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             changes = fcntl.DN_CREATE | fcntl.DN_DELETE | fcntl.DN_RENAME | fcntl.DN_MODIFY | fcntl.DN_MULTISHOT
             fcntl.fcntl(descriptor, fcntl.F_NOTIFY, changes)
         except OSError as error:
-            log.info("changes of the journal are noticed by the next look only: %s", error)
+            log.info("cannot watch the journal's folder, checking it every few seconds: %s", error)
         try:
             yield
         finally:
@@ -231,28 +230,28 @@ class Daemon:
     # Working
 
     def _work(self, pending: Pending) -> bool:
-        """Run the child, and wait for its end. Tell whether it was killed, for the first time in a row.
+        """Run the child and wait for it. Tell whether it was killed, and the child before it was not.
 
-        Whatever that left half done (a service that was stopped) is mended at once then.
+        If so, run another one at once: it repairs what the killed one left half done, such as a stopped service.
         """
         if pending.problem:
-            self._say(f"the journal is looked at: {pending.problem}")
+            self._say(f"checking the journal: {pending.problem}")
         else:
             self._say(f"rotation {pending.rotation_id}: working" if pending.rotation_id else "delivering events")
         before = self._signature()
         limits = ChildLimits.within(self._notifier.watchdog)
         child = Child(self._child, self._signature, limits)
         while child.status is None and not self._stopping:
-            if child.gets_on():
+            if child.made_progress():
                 self._is_alive()
             self._select(limits.tick)
         if self._stopping:
             self._tell(STOPPING=1, STATUS="stopping", EXTEND_TIMEOUT_USEC=int(2e6 * STOP_LIMIT))
             child.stop()
             return False
-        log.info("the child ended with status %s", child.status)
+        log.info("the child exited with status %s", child.status)
         after = self._pending()
-        # A call that left the journal as it was, or without a word why it is not done, is counted here.
+        # Count here what the journal does not count: a call that left it unchanged, or without a reason.
         self._failures = self._failures + 1 if after and (not after.waiting or self._signature() == before) else 0
         killed, was_killed = (child.status or 0) < 0, self._was_killed
         self._was_killed = killed
@@ -262,7 +261,7 @@ class Daemon:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Have signals wake the loop: SIGTERM and SIGINT end it, SIGCHLD and SIGIO have it look again."""
+        """Let signals wake the loop: SIGTERM and SIGINT end it, SIGCHLD and SIGIO make it look again."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
             ours.setblocking(False)

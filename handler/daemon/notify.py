@@ -1,6 +1,6 @@
-"""What the daemon tells systemd (sd_notify(3)): a datagram to the socket that NOTIFY_SOCKET names.
+"""Notify systemd (sd_notify(3)): one datagram to the socket that NOTIFY_SOCKET names.
 
-The protocol is this one datagram. The libraries for it either compile against libsystemd or are no longer kept.
+The libraries for this either compile against libsystemd or are no longer maintained.
 """
 
 import logging
@@ -14,16 +14,16 @@ log = logging.getLogger(__name__)
 
 
 class Notifier:
-    """Tells systemd; without it (`environment` names no socket) nobody. Nothing here fails."""
+    """Notifies systemd; does nothing if `environment` names no socket. Never fails."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         address = environment.get("NOTIFY_SOCKET", "")
-        # "@" stands for the abstract namespace.
+        # "@" means the abstract namespace.
         self._address = "\0" + address[1:] if address.startswith("@") else address
         mine = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         microseconds = environment.get("WATCHDOG_USEC", "")
         self.watchdog = int(microseconds) / 1e6 if mine and microseconds.isdecimal() else None
-        """Seconds within which systemd wants to hear WATCHDOG=1; None where it does not ask."""
+        """Seconds within which systemd expects WATCHDOG=1; None without a watchdog."""
 
     def tell(self, **variables: str | int) -> None:
         """Send variables, such as READY=1, STATUS="..."."""
@@ -35,4 +35,4 @@ class Notifier:
                 link.connect(self._address)
                 link.sendall(text.encode())
         except OSError as error:
-            log.info("systemd was not told: %s", error)
+            log.info("cannot notify systemd: %s", error)

@@ -1,4 +1,4 @@
-"""What the daemon waits for: until when, and in words."""
+"""What the daemon waits for, and until when."""
 
 import time
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ from handler.journal.pending import CLOCK, EST, GATEWAY, NETWORK, TOKEN, Pending
 
 @dataclass(frozen=True)
 class Wake:
-    """When to try again, and what made it so."""
+    """When to try again, and the state that this depends on."""
 
     at: float
     """On the monotonic clock."""
     journal: tuple[int, int, int] | None
     clock: float
-    """How far the wall clock was ahead of the monotonic one."""
+    """How far the wall clock was ahead of the monotonic clock (seconds)."""
 
 
 def words(pending: Pending, attempt: float) -> str:
-    """Say for a person what is waited for. `attempt`: when it is tried again (seconds since 1970)."""
+    """Say what the daemon waits for. `attempt`: the time of the next attempt (seconds since 1970)."""
     waiting, at = pending.waiting, time_of_day(attempt)
     if waiting is None:
         return f"next attempt at {at}" + (f": {pending.problem}" if pending.problem else "")
@@ -27,8 +27,8 @@ def words(pending: Pending, attempt: float) -> str:
         server = "EST server" if waiting.kind == EST else "device gateway"
         return f"{server} asks to come back at {time_of_day(asked)}"
     if waiting.kind == TOKEN:
-        return f"waiting for {waiting.what}, next look at {at}"
-    if waiting.kind == CLOCK:  # at which time it is tried again, such a clock cannot tell
+        return f"waiting for {waiting.what}, next check at {at}"
+    if waiting.kind == CLOCK:  # a wrong clock cannot tell the time of the next attempt
         return f"waiting for {waiting.what}"
     if waiting.kind == NETWORK:
         return f"waiting for {waiting.what}, next attempt at {at}"
@@ -36,22 +36,22 @@ def words(pending: Pending, attempt: float) -> str:
 
 
 def waits_for_token(pending: Pending) -> bool:
-    """Tell whether it is a token that is waited for."""
+    """Tell whether a token is what it waits for."""
     return pending.waiting is not None and pending.waiting.kind == TOKEN
 
 
 def seconds_until(waiting: Waiting | None) -> float | None:
-    """Give the seconds until the time that a wait has; None where it has none or that has passed."""
+    """Return the seconds until `waiting.until`; None if there is no such time or it has passed."""
     moment = waiting.moment if waiting else None
     return None if moment is None or moment <= time.time() else moment - time.time()
 
 
 def clock() -> float:
-    """Give how far the wall clock is ahead of the monotonic one (seconds)."""
+    """Return how far the wall clock is ahead of the monotonic clock (seconds)."""
     return time.time() - time.monotonic()
 
 
 def time_of_day(moment: float) -> str:
-    """Say when a moment (seconds since 1970) is, with the date where that is another day."""
+    """Format a moment (seconds since 1970) as a time of day, with the date unless it is today."""
     then, now = time.localtime(moment), time.localtime()
     return time.strftime("%H:%M" if then[:3] == now[:3] else "%Y-%m-%d %H:%M", then)

@@ -154,7 +154,7 @@ def test_it_says_that_it_waits_for_the_token_and_when_it_looks_next(token, syste
         assert token.device.run().returncode == PENDING
         with running(token, systemd, *SLOW):
             until(lambda: waits(systemd))
-    assert waits_for(systemd) == [f"waiting for token {token.device.token.label}, next look at 12:34"]
+    assert waits_for(systemd) == [f"waiting for token {token.device.token.label}, next check at 12:34"]
 
 
 def test_it_says_that_it_waits_for_the_network(files, systemd, until):
@@ -204,7 +204,7 @@ def test_a_change_of_the_journal_wakes_it_at_once(files, systemd, until):
 def test_a_process_that_rotates_already_is_waited_for(files, systemd, until):
     cut_off(files, until)
     with DeviceLock(files.device.storage).acquire(0.0), running(files, systemd, *SLOW) as daemon:
-        until(lambda: "STATUS=another process rotates" in systemd.said)
+        until(lambda: "STATUS=waiting: another process is rotating" in systemd.said)
         assert read_pending(files.device.storage) is not None
         daemon.terminate()
         ended(daemon)
@@ -240,7 +240,7 @@ def test_a_child_that_hangs_feeds_no_watchdog_and_is_killed_and_the_rotation_goe
         # What it did before it was stopped, and the end of it.
         assert systemd.said.count("WATCHDOG=1") - fed <= 3
         errors = ended(daemon)
-    assert f"the rotation hangs: process {child} is killed" in errors
+    assert f"the rotation hangs: killing process {child}" in errors
     assert broken_invariants(files, ID, completed=True) == []
 
 
@@ -271,7 +271,7 @@ def test_it_is_ready_before_it_waits_for_the_lock(files, systemd, until):
     marker(files.device.storage).parent.mkdir()
     marker(files.device.storage).touch()
     with DeviceLock(files.device.storage).acquire(0.0), running(files, systemd) as daemon:
-        until(lambda: "STATUS=another process rotates" in systemd.said)
+        until(lambda: "STATUS=waiting: another process is rotating" in systemd.said)
         assert systemd.said[0] == "READY=1"
         daemon.terminate()
         ended(daemon)

@@ -60,7 +60,7 @@ def test_the_daemon_has_a_broken_journal_set_aside_and_said_to_be(files, systemd
     journal(files).write_bytes(content)
     with running(files, systemd, *SLOW) as daemon:
         errors = ended(daemon)
-    assert any(each.startswith("STATUS=the journal is looked at: line 1 is damaged") for each in systemd.said)
+    assert any(each.startswith("STATUS=checking the journal: line 1 is damaged") for each in systemd.said)
     assert "cannot be read" in errors
     assert "set aside as rotation.broken" in errors
     assert set_aside(files, "mended").read_bytes() == content

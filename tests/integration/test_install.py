@@ -116,7 +116,7 @@ def test_the_installed_daemon_finds_the_installed_program_for_its_child(image, f
     assert run(image, HANDLER, environment=files.device.environment()).returncode == SWITCHED
     done = run(image, PROGRAM, "daemon", environment=files.device.environment())
     assert done.returncode == DONE, done.stderr
-    assert "the child ended with status 0" in done.stderr
+    assert "the child exited with status 0" in done.stderr
     assert broken_invariants(files, ID, completed=True) == []
 
 

@@ -1,4 +1,4 @@
-"""The daemon's child: when it counts as hanging, and what becomes of it then. Real processes, short limits."""
+"""The child process of the daemon: when it counts as hanging, and what happens then. Real processes, short limits."""
 
 import signal
 import subprocess
@@ -31,22 +31,22 @@ def running(program, signature=lambda: None, limits=LIMITS, **arguments):
 
 
 def looked_at(child, seconds):
-    """Ask so long, while it runs, whether it gets on; give the answers."""
+    """Ask whether the child makes progress until `seconds` are over or it exits; return the answers."""
     end, answers = time.monotonic() + seconds, []
     while child.status is None and time.monotonic() < end:
-        answers.append(child.gets_on())
+        answers.append(child.made_progress())
         PAUSE.wait(0.05)
     return answers
 
 
-def test_one_that_uses_the_processor_gets_on():
+def test_one_that_uses_the_processor_makes_progress():
     with running(BUSY) as child:
         answers = looked_at(child, 2.0)
         assert child.status is None
         assert sum(answers) > 10
 
 
-def test_one_that_changes_the_journal_gets_on():
+def test_one_that_changes_the_journal_makes_progress():
     with running(QUIET, signature=time.monotonic) as child:
         assert all(looked_at(child, 1.5))
         assert child.status is None
@@ -78,7 +78,7 @@ def test_one_that_cannot_be_killed_is_killed_once_and_soon_counts_as_lost(caplog
         began = time.monotonic()
         child.stop()
         assert time.monotonic() - began < 2.0
-        assert "is left to systemd" in caplog.text
+        assert "leaving it to systemd" in caplog.text
 
 
 def test_one_that_hears_no_sigterm_is_ended_within_two_seconds():
