@@ -56,7 +56,7 @@ def change(
             # Whatever it is: fioconfig has to be ended, or it stores a configuration for the key that is gone.
             if not (by_fioconfig and rotator.switched):
                 raise
-            log.critical("a fault of this program; the key was switched before", exc_info=True)
+            log.critical("a bug in this program; the key was switched before", exc_info=True)
         return SWITCHED if by_fioconfig and rotator.switched else status
 
 

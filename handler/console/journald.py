@@ -1,4 +1,4 @@
-"""Lines for systemd's journal: each with its priority (sd-daemon(3)) and the ROTATIONID."""
+"""Lines for the systemd journal: each has a priority (sd-daemon(3)) and the ROTATIONID."""
 
 import os
 import re
@@ -11,9 +11,9 @@ _NAMELESS = re.compile(r"[^!-~]")
 
 
 class Journald:
-    """Whether a stream is the journal's, and what its lines begin with then.
+    """Prefixes lines that go to the systemd journal.
 
-    `rotation_id` gives the rotation that the lines are about, the last one that was known where it knows none.
+    `rotation_id` returns the current rotation; after it returns None, the last one is used.
     """
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
@@ -32,7 +32,7 @@ class Journald:
         return self._stream == f"{status.st_dev}:{status.st_ino}"
 
     def line(self, stream: TextIO, text: str, priority: int = INFO) -> str:
-        """Give a line (or several) as the stream wants it: as it is, but for the journal."""
+        """Return the line (or lines), with prefixes if the stream is connected to the journal."""
         if not self.reads(stream):
             return text
         self._known = self.rotation_id() or self._known
@@ -41,4 +41,4 @@ class Journald:
 
 
 JOURNALD = Journald()
-"""Of this process."""
+"""The one of this process."""

@@ -1,4 +1,4 @@
-"""What a person sees of a rotation: a line per step on a terminal, plain lines for a log."""
+"""The progress of a rotation: one line per step on a terminal, plain lines in a log."""
 
 import contextlib
 import logging
@@ -16,14 +16,14 @@ from .journald import ERROR, INFO, JOURNALD
 from .table import hanging
 
 STEPS = 5
-"""Of a rotation, as fioconfig counts them."""
+"""Steps of a rotation, as fioconfig counts them."""
 _INDENT = 6 * " "
 
 
 def make_progress(stream: TextIO | None = None, width: int | None = None) -> "LogProgress":
-    """Choose by what the stream is (standard output where not given). `width`: columns of the terminal, if it has any.
+    """Return the progress for a stream (default: standard output). `width`: columns of the terminal.
 
-    On a terminal, log messages that go to one as well no longer run into the line of a step.
+    On a terminal, log messages start a new line first if a step's line is open.
     """
     stream = stream or sys.stdout
     if not stream.isatty():
@@ -36,30 +36,30 @@ def make_progress(stream: TextIO | None = None, width: int | None = None) -> "Lo
 
 
 class LogProgress:
-    """One fact a line, for fioconfig (which prefixes each) and the systemd journal."""
+    """One fact per line, for fioconfig (which prefixes each) and the systemd journal."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._started = 0.0
         self._step = ""
         self.shown = ""
-        """The last reason that a terminal shows."""
+        """The last reason that was shown on a terminal."""
 
     def step_started(self, number: int, name: str) -> None:
-        """Remember which and when; a line of its own would say nothing yet."""
+        """Remember the step and the time."""
         self._step = f"[{number}/{STEPS}] {name}"
         self._started = time.monotonic()
 
     def step_done(self) -> None:
-        """Say that the step is done."""
+        """Report that the step is done."""
         self._say(f"{self._step}: ok, {self._seconds()}")
 
     def step_failed(self, reason: str) -> None:
-        """Say why the step failed."""
+        """Report why the step failed."""
         self._say(f"{self._step}: failed, {self._seconds()}: {reason}", priority=ERROR)
 
     def completed(self, rotation_id: str, names: IdentityNames, certificate: Certificate) -> None:
-        """Say what is in use now and until when."""
+        """Report the identity in use and its end of validity."""
         self._say(f"rotation {rotation_id} complete", f"in use now: {in_use(names, certificate)}")
 
     def _seconds(self) -> str:
@@ -69,36 +69,36 @@ class LogProgress:
         self._write("".join(f"{harmless(line)}\n" for line in lines), priority)
 
     def _write(self, text: str, priority: int = INFO) -> None:
-        with contextlib.suppress(OSError):  # a rotation goes on where nobody reads of it
+        with contextlib.suppress(OSError):  # a rotation goes on without a reader
             self._stream.write(JOURNALD.line(self._stream, text, priority))
             self._stream.flush()
 
 
 class TerminalProgress(LogProgress):
-    """The step's name when it begins, its end on the same line; on a line of its own after a message in between."""
+    """Shows a step's name when it starts and its result on the same line, or on a new one after a log message."""
 
     def __init__(self, stream: TextIO, width: int | None = None) -> None:
         super().__init__(stream)
         self._width = width
         self._line_open = False
-        self._lock = threading.RLock()  # messages come from the threads beside the rotation too
+        self._lock = threading.RLock()  # other threads log as well
 
     def step_started(self, number: int, name: str) -> None:
-        """Begin the step's line."""
+        """Start the step's line."""
         super().step_started(number, name)
         self._begin_line()
 
     def step_done(self) -> None:
-        """End the step's line."""
+        """Finish the step's line."""
         self._end_line(f"ok, {self._seconds()}\n")
 
     def step_failed(self, reason: str) -> None:
-        """End the step's line, with the reason below it."""
+        """Finish the step's line, with the reason below it."""
         self.shown = reason
         self._end_line("\n".join([f"failed, {self._seconds()}", *hanging(_INDENT, reason, self._width), ""]))
 
     def make_room(self, _message: logging.LogRecord) -> bool:
-        """Leave the step's line for a message that is about to be written (a logging filter: lets all pass)."""
+        """Finish the step's line before a log message is written (a logging filter that lets everything pass)."""
         with self._lock:
             if self._line_open:
                 self._line_open = False
@@ -113,7 +113,7 @@ class TerminalProgress(LogProgress):
     @property
     def _beginning(self) -> str:
         number, _, name = self._step.partition(" ")
-        # Folded with the three dots that a terminal shows which knows ASCII only.
+        # Folded with three dots, which is what an ASCII terminal shows for an ellipsis.
         return "\n".join(hanging(f"{number} ", f"{name} ...", self._width)).removesuffix("...") + "… "
 
     def _end_line(self, text: str) -> None:
@@ -125,13 +125,13 @@ class TerminalProgress(LogProgress):
             self._write(text if self._width is None or taken <= self._width else f"\n{_INDENT}{text}")
 
     def completed(self, rotation_id: str, names: IdentityNames, certificate: Certificate) -> None:
-        """Say what is in use now and until when."""
+        """Report the identity in use and its end of validity."""
         text = f"{rotation_id}. In use now: {in_use(names, certificate)}"
         self._write("\n".join([*hanging("Done: ", text, self._width), ""]))
 
 
 def in_use(names: IdentityNames, certificate: Certificate) -> str:
-    """Name an identity in one line: where key and certificate are, whose it is, and until when."""
+    """Describe an identity in one line: key, certificate, subject and end of validity."""
     return (
         f"key {names.key}, certificate {names.certificate} "
         f"({shown(certificate.subject)}), valid until {certificate.shown_end}"

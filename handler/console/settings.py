@@ -1,4 +1,4 @@
-"""Where things are: from options, fioconfig's environment, or the defaults."""
+"""Paths and other settings: from options, from fioconfig's environment, or defaults."""
 
 import argparse
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ DEFAULT_REQUEST = "/var/run/secrets/fio-rotate-certs"
 
 @dataclass(frozen=True)
 class Settings:
-    """Where everything is, from options first, then fioconfig's environment, then the defaults."""
+    """Options override fioconfig's environment, which overrides the defaults."""
 
     request_file: Path
     request_named: bool
@@ -21,11 +21,11 @@ class Settings:
     storage: Path | None
     config_url: str | None
     hsm_wait: str
-    """HSM_WAIT as it was given, for the calls that need it: `token_wait`."""
+    """HSM_WAIT, unparsed: not every command needs it."""
 
     @classmethod
     def of(cls, options: argparse.Namespace, environment: Mapping[str, str]) -> "Settings":
-        """Merge the options with the environment. An empty variable counts as none. Raises RequestRefusedError."""
+        """Merge options and environment. An empty variable counts as unset."""
         named = getattr(options, "config_file", None)
         request_file = named or environment.get("CONFIG_FILE") or DEFAULT_REQUEST
         sota = options.sota or environment.get("SOTA_DIR") or ",".join(DEFAULT_SEARCH_PATHS)
@@ -41,12 +41,12 @@ class Settings:
 
     @property
     def token_wait(self) -> float:
-        """Seconds that a token that is not there yet is waited for. Raises RequestRefusedError."""
+        """Seconds to wait for a token that is not present yet. Raises RequestRefusedError."""
         return _seconds("HSM_WAIT", self.hsm_wait)
 
     def storage_folder(self) -> Path:
-        """Give the storage folder, from the configuration where nothing else names it. Raises RefusedError, OSError."""
-        from handler.device.configuration.toml_files import SotaConfig  # noqa: PLC0415 - --help does without
+        """Return the storage folder, by default from the configuration. Raises RefusedError, OSError."""
+        from handler.device.configuration.toml_files import SotaConfig  # noqa: PLC0415 - not needed for --help
 
         return self.storage or Path(SotaConfig.load(self.search_paths).require("storage.path"))
 
@@ -56,7 +56,7 @@ def _seconds(name: str, text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
-    # Not (a < b): neither holds for "nan".
+    # Written so that "nan" fails, too.
     if not 0 <= seconds < float("inf"):
         raise RequestRefusedError(f"{name} in the environment is {text!r}: expected a number of seconds, such as 60")
     return seconds

@@ -1,4 +1,4 @@
-"""A call that is ended by SIGTERM or Ctrl+C ends in order: as KeyboardInterrupt, wherever the signal comes."""
+"""SIGTERM and Ctrl+C end a call in order: they raise KeyboardInterrupt."""
 
 import signal
 import sys
@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Protocol
 
 AGAIN = 0.01
-"""Seconds after which an interruption that was swallowed comes again."""
+"""Seconds after which a swallowed KeyboardInterrupt is raised again."""
 
 
 class _Unraisable(Protocol):
@@ -18,7 +18,7 @@ class _Unraisable(Protocol):
 
 
 def end_in_order() -> None:
-    """Have SIGTERM raise KeyboardInterrupt, as SIGINT does, again where C code calling back to Python swallowed it."""
+    """Make SIGTERM raise KeyboardInterrupt, like SIGINT, and raise it again if a C callback swallowed it."""
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, signal.default_int_handler)
     sys.unraisablehook = _raise_again
@@ -26,6 +26,6 @@ def end_in_order() -> None:
 
 def _raise_again(unraisable: _Unraisable) -> None:
     if isinstance(unraisable.exc_value, KeyboardInterrupt):
-        signal.setitimer(signal.ITIMER_REAL, AGAIN)  # at once, it would be raised, and swallowed, in here
+        signal.setitimer(signal.ITIMER_REAL, AGAIN)  # raising it here would swallow it again
     else:
         sys.__unraisablehook__(unraisable)

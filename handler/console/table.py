@@ -1,7 +1,6 @@
 """Plain text in columns, for a console of any width.
 
-Everything here is ASCII but for what comes from outside, and that is made harmless: whoever may label an object of a
-token must not steer the console of who looks at it.
+Text from outside, such as the label of a token's object, is made harmless first: it must not control the console.
 """
 
 import textwrap
@@ -16,9 +15,9 @@ _NARROWEST = 6
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> Iterator[str]:
-    """Give the lines of a table; cells of the widest columns go over several lines where it is wider than `width`.
+    """Yield the lines of a table; if it is wider than `width` columns, cells of the widest columns are folded.
 
-    `width` is in columns of the console; None: as wide as it gets.
+    `width` None: no limit.
     """
     lines = [[harmless(cell) for cell in line] for line in (header, *rows)]
     widths = [max(_columns_of(line[number]) for line in lines) for number in range(len(header))]
@@ -32,7 +31,7 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | N
 
 
 def hanging(first: str, text: str, width: int | None = None, indent: int | None = None) -> Iterator[str]:
-    """Give `first` and the text behind it; what does not fit goes on below the text's beginning, or at `indent`."""
+    """Yield `first` and the text; what does not fit continues below the start of the text, or at `indent`."""
     text, used = harmless(text), _columns_of(first)
     if width is None or width - used < 2 * _NARROWEST or not text:
         yield first + text
@@ -43,7 +42,7 @@ def hanging(first: str, text: str, width: int | None = None, indent: int | None 
 
 
 def lasting(time: timedelta) -> str:
-    """Give a span of time in the largest unit that it holds twice: "11 days", "26 hours", "7 minutes", "90 seconds"."""
+    """Format a duration in the largest unit that fits twice: "11 days", "26 hours", "7 minutes", "90 seconds"."""
     for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if time.total_seconds() >= 2 * length:
             return f"{time.total_seconds() / length:.0f} {unit}"
@@ -51,19 +50,19 @@ def lasting(time: timedelta) -> str:
 
 
 def _shrink(widths: list[int], room: int) -> None:
-    """Take from the widest columns until all fit."""
+    """Narrow the widest columns until all fit."""
     while sum(widths) > room and max(widths) > _NARROWEST:
         widths[widths.index(max(widths))] -= 1
 
 
 def folded(cell: str, width: int) -> list[str]:
-    """Give a printable text in lines of that width, one at least."""
-    # By characters, not columns: wide ones may stand out a little.
+    """Fold a printable text to lines of that width, at least one."""
+    # Folds by characters, so wide ones may exceed the width a little.
     return textwrap.wrap(cell, max(width, 1), break_on_hyphens=False) if _columns_of(cell) > width else [cell]
 
 
 def _columns_of(text: str) -> int:
-    """Count the columns of a console that a printable text takes."""
+    """Count the columns that a printable text takes on a console."""
     return sum(0 if unicodedata.combining(each) else 1 + (unicodedata.east_asian_width(each) in "WF") for each in text)
 
 

@@ -1,4 +1,4 @@
-"""What the place is like that output goes to: its width, its characters, and whether it shows colours."""
+"""What the console can show: its width, its characters and its colours."""
 
 import codecs
 import io
@@ -15,16 +15,16 @@ _COLOURS = {"ok": "\033[32m", "warning": "\033[33m", "problem": "\033[1;31m"}
 
 @dataclass(frozen=True)
 class Console:
-    """`width` is None where lines may be of any length (a file, a pipe)."""
+    """`width` is None if lines may have any length (a file, a pipe)."""
 
     width: int | None = None
     colours: bool = False
     ascii: bool = False
-    """Whether it is told so by the locale C, which Python takes for UTF-8 (PEP 540); a stream that is ASCII knows."""
+    """Whether the locale is C, which Python takes for UTF-8 (PEP 540)."""
 
     @classmethod
     def set_up(cls, stream: TextIO, environment: Mapping[str, str]) -> "Console":
-        """Have the stream escape what its console cannot show, and give what it is like."""
+        """Make the stream escape what its console cannot show; return the console."""
         console = cls.of(stream, environment)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="ascii" if console.ascii else None, errors=_ESCAPED)
@@ -32,7 +32,7 @@ class Console:
 
     @classmethod
     def of(cls, stream: TextIO, environment: Mapping[str, str]) -> "Console":
-        """Look at a stream. A serial console that does not know its size counts as 80 columns wide."""
+        """Examine a stream. A serial console of unknown size counts as 80 columns wide."""
         plain = _locale(environment) in {"C", "POSIX"} and not environment.get("PYTHONIOENCODING")
         if not stream.isatty():
             return cls(ascii=plain)
@@ -40,13 +40,13 @@ class Console:
         return cls(_columns(stream, environment.get("COLUMNS", "")), colours, plain)
 
     def coloured(self, word: str, padded: str) -> str:
-        """Give the padded word in the colour of what it says, where this console has colours."""
+        """Return the padded word, in the colour of `word` if this console has colours."""
         colour = _COLOURS.get(word) if self.colours else None
         return f"{colour}{padded}{_RESET}" if colour else padded
 
 
 def _locale(environment: Mapping[str, str]) -> str:
-    """Give the locale that was asked for: Python itself writes LC_CTYPE in the place of C (PEP 538)."""
+    """Return the locale of the environment, from before Python changed LC_CTYPE (PEP 538)."""
     names = ["LC_ALL", "LC_CTYPE", "LANG"]
     if environment.get("LC_CTYPE") in {"C.UTF-8", "C.utf8", "UTF-8"}:
         try:
@@ -59,7 +59,7 @@ def _locale(environment: Mapping[str, str]) -> str:
 
 
 def _columns(stream: TextIO, told: str) -> int:
-    """Give the width of a terminal: what the environment tells, what the terminal knows, or 80."""
+    """Return the width of a terminal: from COLUMNS, from the terminal, or 80."""
     if told.isascii() and told.isdecimal() and int(told):
         return int(told)
     try:
@@ -69,7 +69,7 @@ def _columns(stream: TextIO, told: str) -> int:
 
 
 def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Give what stands for a character that cannot be shown (codecs.register_error)."""
+    """Return the replacement of a character that cannot be shown (codecs.register_error)."""
     if isinstance(error, UnicodeEncodeError):
         error.end = error.start + 1
         if error.object[error.start] == "\N{HORIZONTAL ELLIPSIS}":
