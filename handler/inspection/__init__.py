@@ -1,1 +1,1 @@
-"""The device as commands see it that only look."""
+"""The state of the device, for commands that change nothing."""

@@ -1,4 +1,4 @@
-"""The trust anchors of the device: nothing renews them, so who looks is warned long before one ends."""
+"""The trust anchors of the device. Nothing renews them, so `check` and `status` warn long before one expires."""
 
 import contextlib
 import hashlib
@@ -27,7 +27,7 @@ class Anchor:
 
 
 def read_anchors(configured: Configuration, certificate: Certificate | None, now: datetime) -> tuple[Anchor, ...]:
-    """Read the CA file, each certificate once; none if it cannot be read. `certificate` is the device's own."""
+    """Read each distinct certificate of the CA file; () if it cannot be read. `certificate` is the device's own."""
     with contextlib.suppress(RenewalError):
         found = {each.der: judged(each, certificate, now) for each in configured.anchors()[0]}
         return tuple(each for each in found.values() if each is not None)
@@ -35,7 +35,7 @@ def read_anchors(configured: Configuration, certificate: Certificate | None, now
 
 
 def judged(anchor: Certificate, certificate: Certificate | None, now: datetime) -> Anchor | None:
-    """Say whether it is time to replace an anchor; None for one that does not say when it ends."""
+    """Judge whether an anchor has to be replaced; None if its end of validity cannot be read."""
     end, warning = anchor.end, None
     own = None if certificate is None else certificate.end
     if end is None:
@@ -52,7 +52,7 @@ def judged(anchor: Certificate, certificate: Certificate | None, now: datetime) 
 def roots_among(
     found: Sequence[Certificate], trusted: Sequence[Certificate]
 ) -> tuple[list[Certificate], list[Certificate]]:
-    """Give the self-issued certificates of an EST server's /cacerts, and those that the device does not trust."""
+    """Return the self-issued certificates of an EST server's /cacerts, and those of them that are not trusted."""
     known = {(each.subject, each.spki) for each in trusted}
     roots = [each for each in found if each.subject == each.issuer]
     return roots, [each for each in roots if (each.subject, each.spki) not in known]

@@ -1,4 +1,4 @@
-"""What a rotation would be asked now, as far as that is known without being asked: for commands that only look."""
+"""The request that a rotation would use now, for commands that change nothing."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,22 +12,22 @@ _NOWHERE = "https://nowhere.invalid"
 
 @dataclass(frozen=True)
 class EffectiveRequest:
-    """The request, or what stands in for the parts of it that nobody gave."""
+    """The request, completed with defaults."""
 
     origin: str
-    """Where it comes from, for a person."""
+    """Where it comes from, in words."""
     est_server: str | None
-    """None where nothing says where to enrol."""
+    """None if nothing names the EST server."""
     key_ids: tuple[str, ...] = ()
     certificate_ids: tuple[str, ...] = ()
     problem: str | None = None
-    """Why what is given is refused; the ids are the usual ones then."""
+    """Why the given request is refused; then the ids are the defaults."""
 
     @classmethod
     def of(cls, path: Path, options: Overrides, view: Snapshot, *, named: bool, token: bool) -> "EffectiveRequest":
-        """Read the request file with the options over it; without a file, a pending rotation's request, or the usual.
+        """Read the request file, overridden by options; without a file, the pending rotation's request or the defaults.
 
-        `named`: a person named the file; `token` tells whether ids are needed. Raises nothing that is foreseeable.
+        `named`: a person named the file. `token`: ids are needed. Raises nothing foreseeable.
         """
         usual = with_usual_ids(replace(options, est_server=options.est_server or _NOWHERE, rotation_id=None))
         try:

@@ -1,4 +1,4 @@
-"""The identity in use, looked at without taking part: no login where the token shows its certificates without one."""
+"""The identity in use, read without a login if the token shows its certificates without one."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -23,36 +23,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Identity:
-    """What the configuration names, and what is there; whatever is not known is None."""
+    """What the configuration names, and what was found; None means unknown."""
 
     source: str | None = None
     names: IdentityNames | None = None
     token: TokenConfig | None = None
     pin: str | None = None
-    """How the token's PIN stands."""
+    """The state of the token's PIN."""
     certificate: Certificate | None = None
     fits: bool | None = None
-    """Whether the certificate is for the key in use."""
+    """Whether the certificate belongs to the key in use."""
     problem: str | None = None
     passing: bool = False
-    """Whether the problem may pass by itself: a token that is away."""
+    """Whether the problem may go away, such as an absent token."""
     items: "tuple[Item, ...]" = ()
-    """The token's objects, as far as they were seen."""
+    """The objects of the token that were visible."""
     opened: "Token | None" = None
-    """The token, logged in to; whoever asked for that closes it."""
+    """The token, logged in, if `log_in` asked for it; the caller closes it."""
     refusal: TokenError | None = None
-    """Why it could not be logged in to, though that risked nothing."""
+    """Why the login failed."""
 
     def days_left(self, now: datetime) -> int | None:
-        """Give the whole days that the certificate is still valid; negative once it has ended, None for none."""
+        """Return the whole days of validity left; negative after the end, None without a certificate."""
         end = None if self.certificate is None else self.certificate.end
         return None if end is None else (end - now).days
 
 
 def read_identity(configured: Configuration, *, log_in: bool = False) -> Identity:
-    """Look at the identity in use. Raises nothing that is foreseeable: `problem` says it.
+    """Read the identity in use. Raises nothing foreseeable: see `problem`.
 
-    `log_in`: to a token too, where that risks nothing, as whoever goes on to use the key has to: one look is enough.
+    `log_in`: log in to the token if that risks no PIN attempt, and keep it open for the caller.
     """
     source, names = configured.source, configured.names
     if source is None or names is None:
@@ -78,7 +78,7 @@ def _in_files(names: IdentityNames) -> Identity:
 
 
 def _in_token(names: IdentityNames, token: TokenConfig, storage: Path | None, *, log_in: bool) -> Identity:
-    # Loaded only here: a device with keys in files needs no PKCS#11 at all.
+    # Imported here: a device with keys in files needs no PKCS#11.
     from hsm.inventory import Inventory, items  # noqa: PLC0415
 
     known = Identity(TOKEN, names, token)
@@ -102,7 +102,7 @@ def _in_token(names: IdentityNames, token: TokenConfig, storage: Path | None, *,
 
 
 def token_of(config: TokenConfig, storage: Path | None) -> "Token":
-    """Give the token, to be logged in to when it is first used; a refused PIN is noted."""
+    """Return the token, which logs in on first use; a refused PIN is recorded."""
     from handler.device.refused_pin import RefusedPin  # noqa: PLC0415
     from hsm.token import Token  # noqa: PLC0415
 
@@ -110,7 +110,7 @@ def token_of(config: TokenConfig, storage: Path | None) -> "Token":
 
 
 def _logged_in(known: Identity, config: TokenConfig, storage: Path | None) -> Identity:
-    """Look logged in; where that fails, what anybody is shown has to do."""
+    """Read the objects after a login; if it fails, the public objects have to do."""
     from hsm.inventory import items  # noqa: PLC0415
 
     token = token_of(config, storage)
@@ -122,19 +122,19 @@ def _logged_in(known: Identity, config: TokenConfig, storage: Path | None) -> Id
 
 
 def _is_shown(known: Identity, names: IdentityNames) -> bool:
-    """Tell whether key and certificate are among what the token shows to anybody."""
+    """Tell whether key and certificate are visible without a login."""
     return bool(_under(known.items, "cert", names.certificate) and _under(known.items, "public", names.key))
 
 
-_AMISS = "; correct the id in sota.toml, or register the device anew"
+_AMISS = "; correct the id in sota.toml, or register the device again"
 
 
 def _judged(known: Identity, names: IdentityNames, token: TokenConfig, unseen: Unsafe | None) -> Identity:
-    """Look among the objects for the identity in use; `unseen` says why private ones are not among them."""
+    """Find the identity in use among the objects; `unseen` says why private ones are not visible."""
     items = known.items
     certificates = _under(items, "cert", names.certificate)
     if len(certificates) != 1 or certificates[0].certificate is None:
-        found = f"found {len(certificates)}" if len(certificates) != 1 else "it cannot be read"
+        found = f"found {len(certificates)}" if len(certificates) != 1 else "unreadable"
         hidden = f" (private objects are not shown: {unseen})" if unseen else ""
         return replace(
             known,
@@ -143,9 +143,9 @@ def _judged(known: Identity, names: IdentityNames, token: TokenConfig, unseen: U
     known = replace(known, certificate=certificates[0].certificate)
     keys = _under(items, "public", names.key)
     if not keys and len(_under(items, "private", names.key)) == 1:
-        return known  # the certificate has the public key: whether it fits shows when the private one signs
+        return known  # the certificate has the public key; a signature will show whether it fits
     if len(keys) != 1 or keys[0].spki is None:
-        found = f"found {len(keys)}" if len(keys) != 1 else "it is of another kind"
+        found = f"found {len(keys)}" if len(keys) != 1 else "another type"
         return replace(
             known,
             problem=f"expected one public key {names.key} on P-256 or P-384 in token {token.label!r}: {found}{_AMISS}",
@@ -157,7 +157,7 @@ def _judged(known: Identity, names: IdentityNames, token: TokenConfig, unseen: U
 
 
 def _fitting(items: "Sequence[Item]", certificate: "Item", key: "Item") -> Iterator[str]:
-    """Name what does belong to a certificate and a key that do not belong together."""
+    """Name the counterparts of a certificate and a key that do not belong together."""
     for item in items:
         if item.kind == "cert" and item.spki == key.spki:
             yield f"certificate {item.id} is for key {key.id}"
@@ -177,5 +177,6 @@ def _same(certificate: Certificate, spki: bytes | None) -> bool:
 def _misfit(names: IdentityNames, fitting: str = "") -> str:
     known = f"{fitting}; " if fitting else ""
     return (
-        f"key {names.key} and certificate {names.certificate} do not belong together: {known}look at the configuration"
+        f"key {names.key} and certificate {names.certificate} do not belong together: {known}"
+        "correct the ids in sota.toml"
     )

@@ -1,14 +1,14 @@
-"""What is in use of what lies in the token or in the storage folder, and whose the rest is.
+"""How objects in the token and files in the storage folder are used.
 
 | use | |
 | --- | --- |
 | in use | the configuration names it |
-| pending | a rotation that is not finished made it, or may still go back to it |
-| free | a rotation made it once: the next one may take its place |
-| leftover | a file that a rotation made and that nothing names any more |
-| kept | a file that was provisioned: never removed |
-| ambiguous | under an id in use there is more than one of its class: a rotation is refused |
-| not ours | somebody else's: never touched |
+| pending | a pending rotation made it, or may still roll back to it |
+| free | an earlier rotation made it: the next one may replace it |
+| leftover | a file that a rotation made and that nothing uses |
+| kept | a provisioned file: never removed |
+| ambiguous | several objects of one class have an id in use: rotations are refused |
+| not ours | never touched |
 """
 
 import hashlib
@@ -25,14 +25,14 @@ KEPT, AMBIGUOUS, STRANGE = "kept", "ambiguous", "not ours"
 
 
 def fingerprint(spki: bytes | None) -> str:
-    """Give the first 12 hexadecimal digits of the SHA-256 of a public key (SubjectPublicKeyInfo, DER); `-` for none."""
+    """Return 12 hexadecimal digits of the SHA-256 of a public key (SubjectPublicKeyInfo, DER); `-` for None."""
     return hashlib.sha256(spki).hexdigest()[:12] if spki else "-"
 
 
 def use_of(
     item: "Item", items: "Sequence[Item]", names: IdentityNames | None, pending: Sequence[IdentityNames] = ()
 ) -> str:
-    """Say whether an object is in use, free to be replaced, or somebody else's."""
+    """Return how an object is used: one of the table above."""
     place = {"private": "key", "public": "key", "cert": "certificate"}.get(item.kind)
     label = {"key": "tls", "certificate": "client"}.get(place or "")
     if place is None:

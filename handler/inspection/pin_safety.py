@@ -1,4 +1,4 @@
-"""Whether the token's PIN may be tried for a look only: a wrong attempt may lock the token."""
+"""Whether a command that only inspects may try the PIN: a wrong attempt may lock the token."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +7,8 @@ from handler.device.configuration.configuration import TokenConfig
 from hsm.errors import TokenError
 
 _PIN_ADVICE = {
-    "LOW": "log in by hand with the right PIN (pkcs11-tool --login), which gives all attempts back",
-    "FINAL": "log in by hand with the right PIN (pkcs11-tool --login), which gives all attempts back",
+    "LOW": "log in by hand with the right PIN (pkcs11-tool --login), which restores all attempts",
+    "FINAL": "log in by hand with the right PIN (pkcs11-tool --login), which restores all attempts",
     "LOCKED": "unlock it with the security officer's PIN",
     "MISSING": "set a user PIN",
 }
@@ -16,7 +16,7 @@ _PIN_ADVICE = {
 
 @dataclass(frozen=True)
 class Unsafe:
-    """Why the PIN is not to be tried for a look only."""
+    """Why the PIN should not be tried."""
 
     reason: str
     hopeless: bool = True
@@ -27,7 +27,7 @@ class Unsafe:
 
 
 def why_no_login(config: TokenConfig, storage: Path | None) -> Unsafe | None:
-    """Say why the PIN is not to be tried for a look only; None where it may be. Raises TokenError."""
+    """Say why the PIN should not be tried; None if it may be. Raises TokenError."""
     from handler.device.refused_pin import RefusedPin  # noqa: PLC0415
     from hsm.inventory import Inventory, PinState  # noqa: PLC0415 - only where a token is used
 
@@ -35,14 +35,14 @@ def why_no_login(config: TokenConfig, storage: Path | None) -> Unsafe | None:
     if not config.pin:
         return Unsafe("p11.pass is not set: expected the token's PIN there")
     if state not in (PinState.GOOD, PinState.LOW):
-        return Unsafe(f"the PIN is not tried, its state is: {state.value}; {_PIN_ADVICE[state.name]}")
+        return Unsafe(f"not trying the PIN, its state is: {state.value}; {_PIN_ADVICE[state.name]}")
     if storage is not None:
         try:
             RefusedPin(storage).check(config.label, config.pin)
-        except TokenError as error:  # it was refused before, or its refusal could not be noted
+        except TokenError as error:  # it was refused before, or a refusal could not be recorded
             return Unsafe(str(error))
-    # The attempt that the token counts may be ours, with the PIN from before it was corrected.
+    # The failed attempt may be ours, with the PIN before it was corrected.
     if state is PinState.LOW and not (storage and RefusedPin(storage).was_another(config.label, config.pin)):
-        said = f"the PIN is not tried, its state is: {state.value}; {_PIN_ADVICE[state.name]}"
+        said = f"not trying the PIN, its state is: {state.value}; {_PIN_ADVICE[state.name]}"
         return Unsafe(said, hopeless=False)
     return None

@@ -1,4 +1,4 @@
-"""The program's own systemd units: whether they are there, enabled and active."""
+"""The program's own systemd units: whether they are installed, enabled and active."""
 
 import subprocess
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ PATH_UNIT, OFFLINE_UNIT, DAEMON_UNIT, TIMER = (
 )
 TIMEOUT = 10.0
 RUNTIME = Path("/run/systemd/system")
-"""Its presence says that systemd runs (sd_booted(3))."""
+"""Exists if systemd runs (sd_booted(3))."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def show(systemctl: str, name: str) -> dict[str, str]:
 
 
 def read_units(runtime: Path = RUNTIME, systemctl: str = "systemctl") -> dict[str, Unit] | None:
-    """Look at all of them; None if systemd does not run here, or does not answer."""
+    """Return the state of each unit; None if systemd does not run or does not answer."""
     if not runtime.is_dir():
         return None
     found = {}
