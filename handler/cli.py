@@ -1,4 +1,4 @@
-"""The command line: what is called for, done, and ended with which exit status.
+"""The command line: run one command, return its exit status.
 
 | status | meaning |
 | --- | --- |
@@ -7,8 +7,8 @@
 | 64 | wrong usage |
 | 75 | pending: it will be resumed |
 | 78 | refused: the request, the configuration or a server's answer has to be changed first |
-| 123 | called by fioconfig, and this call switched the key: fioconfig must exit and start anew |
-| 141 | whoever read the output of a command that shows something has gone |
+| 123 | called by fioconfig, and this call switched the key: fioconfig must restart |
+| 141 | the reader of the output has gone |
 """
 
 import argparse
@@ -30,13 +30,13 @@ from .errors import FORESEEABLE
 from .exit_status import DONE, PENDING, UNREAD, USAGE
 
 OF_FIOCONFIG = ("FIOCONFIG_BIN", "CONFIG_FILE")
-"""What fioconfig has in the environment of a handler; a person who types the program's name alone has neither."""
+"""Variables that fioconfig sets for a handler, and a person's shell does not."""
 
 log = logging.getLogger("renew-client-cert")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and give its exit status."""
+    """Run one command; return its exit status."""
     set_up(os.environ)
     parser = make_parser()
     try:
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else USAGE
     if options.command is None and not any(map(os.environ.get, OF_FIOCONFIG)):
         parser.print_usage(sys.stderr)
-        say("a command is missing: `renew-client-cert rotate` rotates by hand; --help names the others")
+        say("expected a command: `renew-client-cert rotate` rotates by hand, --help lists the others")
         return USAGE
     level = logging.INFO if options.command == "daemon" else logging.WARNING
     set_up_messages(logging.DEBUG if options.verbose else level, waits=not (options.quiet or options.verbose))
@@ -58,9 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _called(options, shows=shows)
         flush()
     except OutputError as error:
-        # What waits would be tried again by the interpreter when it ends, with words and a status of its own.
+        # Otherwise the interpreter flushes again at exit, with a message and a status of its own.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if shows:  # a rotation is what it is, whether anybody reads of it or not
+        if shows:  # a rotation does not depend on a reader
             status = error.status
             if status != UNREAD:
                 say(str(error))
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _called(options: argparse.Namespace, *, shows: bool) -> int:
-    """Do what is asked; say how it ended, and give the exit status. Raises OutputError."""
+    """Run the command; explain a failure; return the exit status. Raises OutputError."""
     settings = None
     try:
         keep_memory_private()
@@ -86,11 +86,11 @@ def _called(options: argparse.Namespace, *, shows: bool) -> int:
 
 
 def _run(options: argparse.Namespace, settings: Settings) -> int:
-    """Load the module of the command, and no other, so that --help answers at once; run it."""
+    """Import and run only the command's module, so that --help answers at once."""
     command = importlib.import_module(f"handler.commands.{options.command or 'rotate'}")
     status: int = command.run(options, settings)
     return status
 
 
 LOOKS = frozenset({"status", "check", "slots", "log", "daemon"})
-"""Commands that neither take the lock nor change anything themselves."""
+"""Commands that take no lock and change nothing themselves."""

@@ -1,4 +1,4 @@
-"""`abort`: give up a pending rotation, if that is possible still."""
+"""`abort`: give up a pending rotation, if that is still possible."""
 
 import argparse
 from pathlib import Path
@@ -14,7 +14,7 @@ from .change import change
 
 
 def run(_options: argparse.Namespace, settings: Settings) -> int:
-    """Give up, and give the exit status. Raises RenewalError, OSError, OutputError."""
+    """Give up; return the exit status. Raises RenewalError, OSError, OutputError."""
     device = Device(settings.search_paths, settings.storage, settings.config_url, token_wait=settings.token_wait)
     return change(device, settings, lambda rotator: _abort(rotator, device, settings.request_file))
 
@@ -24,14 +24,12 @@ def _abort(rotator: Rotator, device: Device, request_file: Path) -> str:
         return "nothing to do: no rotation is pending"
     asks = ""
     if asked := _asked_for(device, request_file):
-        asks = (
-            f"; {request_file} still asks for a rotation ({asked}): remove it with fioctl, or fioconfig begins it again"
-        )
-    return f"given up; the identity in use is the one from before{asks}"
+        asks = f"; {request_file} still requests rotation {asked}: remove it with fioctl, or fioconfig starts it again"
+    return f"given up; the old identity is in use{asks}"
 
 
 def _asked_for(device: Device, request_file: Path) -> str | None:
-    """Give the ROTATIONID that fioconfig would begin at its next call; None if there is none, or it is complete."""
+    """Return the ROTATIONID that fioconfig would start next; None without a request, or if it is complete."""
     try:
         request = read_request(request_file, Overrides(), token=False, default_rotation_id=None)
     except RequestRefusedError:

@@ -1,4 +1,4 @@
-"""What every command shares that may change something: the device's lock, and how its end is said."""
+"""Shared by the commands that change something: the device's lock, and the final message."""
 
 import logging
 import os
@@ -35,9 +35,9 @@ def change(
     by_fioconfig: bool = False,
     offline: bool = False,
 ) -> int:
-    """Do `work` under the device's lock; it gives what to say beside the progress. Give the exit status.
+    """Do `work` under the device's lock and print the text that it returns; return the exit status.
 
-    Raises RenewalError and OSError where the lock cannot be taken, OutputError.
+    Raises RenewalError and OSError if the lock cannot be taken; OutputError.
     """
     limits = Limits()
     with DeviceLock(device.storage).acquire(limits.lock_wait):
@@ -47,13 +47,13 @@ def change(
         rotator = Rotator(device, progress, called_by_fioconfig=by_fioconfig, limits=limits)
         JOURNALD.rotation_id = lambda: rotator.rotation_id
         before = read_pending(device.storage)
-        if before is not None and before.rotation_id is not None:  # a new one is refused instead
+        if before is not None and before.rotation_id is not None:  # a new rotation is refused instead
             for text in exposure(device.storage):
                 log.warning("%s", text)
         try:
             status = _done(device, settings, rotator, work, progress, tell_of_rest=not (by_fioconfig or offline))
         except BaseException:
-            # Whatever it is: fioconfig has to be ended, or it stores a configuration for the key that is gone.
+            # In any case fioconfig has to exit: otherwise it stores a configuration for the old key.
             if not (by_fioconfig and rotator.switched):
                 raise
             log.critical("a bug in this program; the key was switched before", exc_info=True)
@@ -77,7 +77,7 @@ def _done(
     except FORESEEABLE as error:
         known = sys.stderr.isatty() and describe(error) == progress.shown
         status = explain(error, what_next(settings), known=known)
-    except KeyboardInterrupt:  # here, because fioconfig has to be told even then that the key was switched
+    except KeyboardInterrupt:  # caught here, because fioconfig has to learn of a switch even then
         say("interrupted" + what_next(settings))
         status = PENDING
     finally:
@@ -86,13 +86,10 @@ def _done(
 
 
 def _left(storage: Path, before: Pending | None) -> int:
-    """Say what became of what was left of a rotation (`before`); give the exit status for what is left now.
-
-    What is left though everything else is done is warned of.
-    """
+    """Report what became of the rest of a rotation (`before`), and warn of what is left; return the exit status."""
     left = read_pending(storage)
     if before is not None and before.step == ANNOUNCED and (left is None or left.rotation_id != before.rotation_id):
-        tell(f"tidied up: rotation {before.rotation_id} is complete, and the old key is not needed any more")
+        tell(f"cleaned up after rotation {before.rotation_id}: the old key is no longer needed")
     if left is not None and left.rotation_id is None and left.undelivered:
         why = f": {left.waiting.reason}" if left.waiting else ""
         log.warning("not delivered yet: %s%s%s", _events(left.undelivered), why, GOES_ON)

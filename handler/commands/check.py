@@ -1,12 +1,12 @@
-"""`renew-client-cert check`: everything that a rotation needs, tried without changing anything.
+"""`renew-client-cert check`: try everything that a rotation needs, without changing anything.
 
-Each check is for itself: what one of them meets stops no other. Of the servers only `GET /config-device` (gateway) and
-`GET /cacerts` (EST) are asked, once, with the certificate in use. Two things are left alone on purpose:
+The checks are independent of each other. Each server gets one request with the certificate in use: `GET /config-device`
+(device gateway) and `GET /cacerts` (EST server). Two things are not tried, by design:
 
-- the PIN, where the token says that it was refused lately, or this program noted that; else it is tried once, and a
-  refusal is noted as every call does, so that no later one tries it again;
-- the gateway, where a rotation has switched to a certificate that it may not have seen yet: its first sight is the
-  point of no return.
+- the PIN, if the token or this program knows that it was refused; otherwise it is tried once, and a refusal is
+  recorded, so that no later call tries it again;
+- the gateway, if a rotation has switched to a certificate that it may not have seen yet: showing it is the point of no
+  return.
 """
 
 import argparse
@@ -36,7 +36,7 @@ _LEVEL_WIDTH, _TOPIC_WIDTH = 9, 15
 
 @dataclass
 class Check:
-    """All checks over one device."""
+    """All checks of one device."""
 
     settings: Settings
     configured: Configuration
@@ -44,7 +44,7 @@ class Check:
     system: System
 
     def findings(self) -> Iterator[Result]:
-        """Give what is found, as soon as it is. Raises nothing that is foreseeable."""
+        """Yield each result as soon as it is known. Raises nothing foreseeable."""
         configured = self.configured
         if blocked := self._only_root():
             yield problem("user", f"user {self.system.user()}, not root: {blocked}")
@@ -81,7 +81,7 @@ class Check:
             device.close()
 
     def _only_root(self) -> str | None:
-        """Say what only root may read or write here, so that another user need not try the rest."""
+        """Say what only root may read or write; then the other checks make no sense."""
         if self.system.user() == 0:
             return None
         forbidden = next(
@@ -93,7 +93,7 @@ class Check:
         return forbidden
 
     def _environment(self) -> Iterator[Result]:
-        """Look at what the environment says beside places. Raises RequestRefusedError."""
+        """Check HSM_WAIT. Raises RequestRefusedError."""
         if seconds := self.settings.token_wait:
             yield ok("configuration", f"HSM_WAIT = {seconds:g} (environment)")
 
@@ -106,24 +106,24 @@ def _guarded(topic: str, check: Callable[[], Iterator[Result]]) -> Iterator[Resu
 
 
 def exit_status(levels: set[str]) -> int:
-    """Give the exit status for what was found."""
+    """Return the exit status for these levels."""
     if PROBLEM in levels:
         return PROBLEMS
     return WARNINGS if WARNING in levels else ALL_OK
 
 
 def summary(findings: list[Result]) -> str:
-    """Say in one line what it comes to."""
+    """Summarize the results in one line."""
     count = {level: sum(each.level == level for each in findings) for level in (PROBLEM, WARNING, SKIPPED)}
     parts = [f"{number} {level}{'s' * (number > 1 and level != SKIPPED)}" for level, number in count.items() if number]
     found = ", ".join(parts)
     if count[PROBLEM]:
         return f"{found}: a rotation would fail"
-    return f"{found or 'all ok'}: a rotation can go ahead" + (", as far as it was tried" if count[SKIPPED] else "")
+    return f"{found or 'all ok'}: a rotation can go ahead" + (", as far as this was checked" if count[SKIPPED] else "")
 
 
 def lines_of(finding: Result, console: Console) -> Iterator[str]:
-    """Give the lines of one finding: one, but for a narrow console."""
+    """Yield the lines of one result, folded to the width of the console."""
     level = f"{finding.level:{_LEVEL_WIDTH}}"
     first, *rest = hanging(f"{level}{finding.topic:{_TOPIC_WIDTH}}", finding.text, console.width)
     yield console.coloured(finding.level, level) + first[_LEVEL_WIDTH:]

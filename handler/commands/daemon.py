@@ -1,4 +1,4 @@
-"""`daemon`: finish what is pending, then end (for systemd)."""
+"""`daemon`: finish what is pending, then exit (for systemd)."""
 
 import argparse
 import contextlib
@@ -17,7 +17,7 @@ from handler.journal.pending import read_pending
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Be the daemon, which loads next to nothing: its child, another process of this program, does the work."""
+    """Run the daemon, which imports little: a child process of this program does the work."""
     backoff = Backoff(options.first_delay, max(options.first_delay, options.longest_delay))
     storage = settings.storage_folder()
     JOURNALD.rotation_id = partial(_rotation_id, storage)

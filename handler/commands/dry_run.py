@@ -1,4 +1,4 @@
-"""What a rotation would do, in words, after every check that changes nothing (`rotate --dry-run`)."""
+"""`rotate --dry-run`: say what a rotation would do, after every check that changes nothing."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -29,30 +29,29 @@ from hsm.curves import shown_curve
 from .formats.envelope import as_json
 
 Line = tuple[str, str]
-"""How a line begins, and its text: what does not fit goes on behind that beginning."""
+"""The beginning of a line and its text, which is folded behind that."""
 
 
 def plan(device: Device, request: RotationRequest) -> Iterator[Line]:
-    """Give the lines that say what `request` would do. Changes nothing, here or on a server.
+    """Yield lines that say what `request` would do. Changes nothing, here or on a server.
 
-    No server is asked anything while the certificate in use may be new to the gateway: its first sight of it is the
-    point of no return. Raises what the rotation itself would before it changes anything: RefusedError, PendingError,
-    hsm.errors.TokenError, OSError.
+    Asks no server if the gateway may not have seen the certificate in use yet: showing it is the point of no return.
+    Raises what the checks of the rotation raise: RefusedError, PendingError, hsm.errors.TokenError, OSError.
     """
     check_folder(device.storage)
     pending = read_pending(device.storage)
     view = Snapshot.of(device.storage)
     going_back = view.rotation is not None and view.rotation.rollback is not None
     if pending is not None and pending.rotation_id == request.rotation_id and not going_back:
-        yield "", f"rotation {request.rotation_id} is pending after step {pending.step}: it would go on from there"
+        yield "", f"rotation {request.rotation_id} is pending after step {pending.step}: it would continue there"
         return
     if request.rotation_id in completed.rotation_ids(device.storage):
-        yield "", f"nothing to do: rotation {request.rotation_id} is complete already"
+        yield "", f"nothing to do: rotation {request.rotation_id} is already complete"
         return
     if device.config.token is not None:
         unsafe = why_no_login(device.config.token, device.storage)
         if unsafe is not None:
-            raise RequestRefusedError(f"token {device.config.token.label!r}: {unsafe}; nothing was looked at")
+            raise RequestRefusedError(f"token {device.config.token.label!r}: {unsafe}; nothing was checked")
     limits = Limits()
     connections = Connections(device, Deadline(limits.total), limits)
     device.open_store(request.key_ids, request.certificate_ids)
@@ -60,7 +59,7 @@ def plan(device: Device, request: RotationRequest) -> Iterator[Line]:
         names = device.names_in_use()
         finished_first = _finished_first(view, names)
         if finished_first is not None:
-            yield "", f"{finished_first}. Then {request.rotation_id} would begin: ask again when that is done"
+            yield "", f"{finished_first}. Then {request.rotation_id} would start: run this again when that is done"
             return
         if pending is not None and pending.rotation_id is not None:
             yield "", _ended_first(view, pending.rotation_id)
@@ -73,7 +72,7 @@ def plan(device: Device, request: RotationRequest) -> Iterator[Line]:
 
 
 def plan_json(asked: Callable[[], tuple[Device, RotationRequest]]) -> int:
-    """Give the plan as JSON, or why there is none; give the exit status. Raises OutputError."""
+    """Print the plan as JSON, or why there is none; return the exit status. Raises OutputError."""
     lines: list[Line] = []
     rotation_id = problem = None
     status = DONE
@@ -96,11 +95,11 @@ def plan_json(asked: Callable[[], tuple[Device, RotationRequest]]) -> int:
 
 
 def _finished_first(view: Snapshot, names: IdentityNames) -> str | None:
-    """Say what would have to be brought to its end first, so that nothing is known yet of what follows."""
+    """Say what has to be finished first, so that the rest cannot be foreseen yet."""
     if view.left_by_fioconfig:
         return "a rotation that fioconfig left would be taken over and finished first"
     if view.problem is not None:
-        return f"first, this: {view.problem}"
+        return f"this would come first: {view.problem}"
     rotation = view.rotation
     if rotation is None or rotation.step >= PROVED:
         return None
@@ -117,10 +116,10 @@ def _finished_first(view: Snapshot, names: IdentityNames) -> str | None:
 def _ended_first(view: Snapshot, rotation_id: str) -> str:
     rotation = view.rotation
     if rotation is None:
-        return f"rotation {rotation_id} is asked for, not begun: this one takes its place"
+        return f"rotation {rotation_id} is requested but not started: this one would replace it"
     if rotation.step >= PROVED:
-        return f"rotation {rotation_id} is in use: what is left of it would be tidied up first"
-    return f"rotation {rotation_id} is pending after step {rotation.step}: it would be dropped first, its new key too"
+        return f"rotation {rotation_id} is in use: cleaning up after it would come first"
+    return f"rotation {rotation_id} is pending after step {rotation.step}: it would be dropped first, with its new key"
 
 
 def _steps(device: Device, request: RotationRequest, old: IdentityNames, new: IdentityNames) -> Iterator[Line]:
@@ -134,24 +133,24 @@ def _steps(device: Device, request: RotationRequest, old: IdentityNames, new: Id
     yield "", f"Nothing was changed. Rotation {request.rotation_id} would do this:"
     if certificate.has_ended(datetime.now(UTC)):
         ended = f"the certificate in use ended {certificate.shown_end}"
-        yield "warning: ", f"{ended}: servers refuse it, as a rule; then the device has to be registered anew"
+        yield "warning: ", f"{ended}: servers usually refuse it; if so, register the device again"
     yield (
         "  [1/5] ",
-        f"make a {shown_curve(curve_of(certificate))} key as {new.key} ({place}; what a rotation left there goes)",
+        f"make a {shown_curve(curve_of(certificate))} key as {new.key} ({place}; leftovers there are replaced)",
     )
     if request.csrattrs:
-        yield "        ", f"GET {request.est_server}/csrattrs: what is wanted in the CSR"
+        yield "        ", f"GET {request.est_server}/csrattrs: what the CSR has to contain"
     yield "        ", f"POST {request.est_server}/simplereenroll as {shown(certificate.subject)},"
     yield "        ", f"authenticated by certificate {old.certificate}"
     yield "        ", f"store the issued certificate as {new.certificate}"
     yield "        ", f"GET {request.est_server}/cacerts with the new certificate, as a trial"
-    yield "  [2/5] ", f"GET {config}-device: whether the key in use reads the device's own files"
+    yield "  [2/5] ", f"GET {config}-device: check that the key in use reads the device's own files"
     yield "        ", f"PATCH {server}/device: the next public key"
     yield "  [3/5] ", f"encrypt {device.config_encrypted} to the new key"
     yield "  [4/5] ", f"GET {config}-device, PATCH {config}: the device's own files, encrypted to the new key"
     yield "  [5/5] ", f"in {device.sota.check_writable((key, name))}:"
     yield "        ", f"{key}: {old.key} -> {new.key}"
     yield "        ", f"{name}: {old.certificate} -> {new.certificate}"
-    yield "        ", f"POST {server}/events after each step, with the certificate from before"
+    yield "        ", f"POST {server}/events after each step, with the old certificate"
     yield "        ", f"POST {server}/events with the new certificate: the gateway's first sight of it"
     yield "        ", f"restart {AKTUALIZR} if it runs, and {FIOCONFIG}"

@@ -1,4 +1,4 @@
-"""`log`: what happened in the last rotations, as a timeline."""
+"""`log`: the events of the last rotations, as a timeline."""
 
 import argparse
 import itertools
@@ -29,7 +29,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     """Show the last rotations as a timeline. Raises OutputError, RequestRefusedError."""
     storage = settings.storage_folder()
     if not storage.is_dir():
-        raise RequestRefusedError(f"the storage folder {storage} is not there, or no folder: look at storage.path")
+        raise RequestRefusedError(f"the storage folder {storage} does not exist or is not a folder: check storage.path")
     entries = last(told_apart(History(storage / FOLDER).read(), _undelivered(storage)), options.number)
     if options.json:
         print_line(as_json("log", {"rotations": list(_rotations(entries)), "waits_for": _waits_for(storage)}))
@@ -40,19 +40,19 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     if waits_for:
         tell(waits_for, "pending: ")
     elif not entries:
-        tell("no rotation has been begun on this device")
+        tell("no rotation was started on this device")
     return DONE
 
 
 def last(entries: Sequence[Entry], rotations: int | None) -> list[Entry]:
-    """Give the entries of so many rotations, those in which something happened last; of all where not given."""
+    """Return the entries of the most recently active rotations; of all if `rotations` is None."""
     ids = list(dict.fromkeys(entry.rotation_id for entry in reversed(entries)))
     kept = set(ids[:rotations])
     return [entry for entry in entries if entry.rotation_id in kept]
 
 
 def _rotations(entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
-    """Give the rotations as the timeline does: one that comes again after another begins again."""
+    """Yield the rotations in the order of the timeline; one that was continued after another appears again."""
     for rotation_id, events in itertools.groupby(entries, lambda entry: entry.rotation_id):
         yield {
             "rotation_id": rotation_id,
@@ -64,7 +64,7 @@ def _rotations(entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
 
 
 def _undelivered(storage: Path) -> list[dict[str, Any]]:
-    """Give the events that the gateway has not taken; none where that cannot be known."""
+    """Return the undelivered events; [] if the journal cannot be read."""
     try:
         data = load(storage)
         return [] if data is None else events_of(data)
@@ -73,7 +73,7 @@ def _undelivered(storage: Path) -> list[dict[str, Any]]:
 
 
 def _waits_for(storage: Path) -> str | None:
-    """Say what a pending rotation waits for, or why that cannot be known."""
+    """Say what a pending rotation waits for, or why that is unknown."""
     try:
         pending = read_pending(storage)
     except LaterJournalError as error:
@@ -84,7 +84,7 @@ def _waits_for(storage: Path) -> str | None:
 
 
 def timeline(entries: Sequence[Entry], width: int | None = None) -> Iterator[str]:
-    """Give the lines of a timeline for a console of that width: a paragraph per rotation, a line or two per event."""
+    """Yield the lines of a timeline: a paragraph per rotation, a line or two per event."""
     name_width = max((len(entry.event) for entry in entries), default=0)
     if width is not None:
         name_width = max(MIN_NAME, min(name_width, width - len(_line("", "", "failed"))))

@@ -1,4 +1,4 @@
-"""`resume`: go on with what is pending."""
+"""`resume`: continue what is pending."""
 
 import argparse
 
@@ -11,7 +11,7 @@ from .change import change
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Resume, and give the exit status. Raises RenewalError, OSError, OutputError."""
+    """Resume; return the exit status. Raises RenewalError, OSError, OutputError."""
     device = Device(settings.search_paths, settings.storage, settings.config_url, token_wait=settings.token_wait)
     if options.offline:
         return change(device, settings, _resume_offline, offline=True)
@@ -19,7 +19,11 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _resume_offline(rotator: Rotator) -> str:
-    return "made whole" if rotator.resume_offline() else "nothing to do without a network"
+    return (
+        "repaired: the configuration fits the key in use"
+        if rotator.resume_offline()
+        else "nothing to do without a network"
+    )
 
 
 def _resume(rotator: Rotator, settings: Settings, *, unattended: bool) -> str:
@@ -27,5 +31,5 @@ def _resume(rotator: Rotator, settings: Settings, *, unattended: bool) -> str:
         return ""
     pending = read_pending(settings.storage_folder())
     if pending is not None and pending.refused is not None:
-        return f"nothing to do: rotation {pending.rotation_id} was refused, `resume` by hand tries again"
+        return f"nothing to do: rotation {pending.rotation_id} was refused; `resume` by hand retries it"
     return "nothing to do: no rotation is pending"

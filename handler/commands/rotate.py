@@ -28,7 +28,7 @@ from .change import change
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Rotate, or say what that would do; give the exit status. Raises RenewalError, OSError, OutputError."""
+    """Rotate, or show what a rotation would do; return the exit status. Raises RenewalError, OSError, OutputError."""
     if options.command == "rotate" and options.json:
         from .dry_run import plan_json  # noqa: PLC0415 - few calls need it
 
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     device = Device(settings.search_paths, settings.storage, settings.config_url, token_wait=settings.token_wait)
     if options.command is None:
         return _handle(options, settings, device)
-    request = _request(options, settings, device)  # what is wrong with it is said long before it is due
+    request = _request(options, settings, device)  # report a wrong request long before a rotation is due
     if options.if_due and (status := _unless_due(options, settings, device)) is not None:
         return status
     if options.dry_run:
@@ -54,26 +54,26 @@ def _planned(options: argparse.Namespace, settings: Settings) -> tuple[Device, R
 
 
 def _unless_due(options: argparse.Namespace, settings: Settings, device: Device) -> int | None:
-    """Give the exit status where the timer has nothing to begin: not due yet, or a rotation is pending."""
+    """Return the exit status if the timer has nothing to start: not due yet, or a rotation is pending."""
     pending = read_pending(device.storage)
-    if pending is None or not pending.rotation_id or pending.step == ANNOUNCED:  # then only tidying up is left
+    if pending is None or not pending.rotation_id or pending.step == ANNOUNCED:  # only cleaning up is left
         return None if _is_due(settings, options.if_due) else DONE
     if pending.refused is None:
-        tell(f"nothing to do: rotation {pending.rotation_id} is pending already")
+        tell(f"nothing to do: rotation {pending.rotation_id} is already pending")
     elif options.dry_run:
-        tell(f"rotation {pending.rotation_id} was refused, and would be tried again: {pending.refused}")
-    else:  # nobody else would look at it
+        tell(f"rotation {pending.rotation_id} was refused and would be retried: {pending.refused}")
+    else:  # nothing else retries it
         return resume.run(argparse.Namespace(**vars(options), offline=False, unattended=False), settings)
     return DONE
 
 
 def _handle(options: argparse.Namespace, settings: Settings, device: Device) -> int:
-    """Be the handler: do what the request file asks, or heed that it is gone."""
+    """Act as the handler: follow the request file, or its removal."""
     if settings.request_file.exists():
         request = _request(options, settings, device)
         return change(device, settings, lambda rotator: _rotate(rotator, request, device.storage), by_fioconfig=True)
     if not Journal(device.storage).exists():
-        tell(f"nothing to do: {settings.request_file} is not there, no rotation is asked for")
+        tell(f"nothing to do: {settings.request_file} does not exist, so no rotation is requested")
         return DONE
     return change(device, settings, _withdraw, by_fioconfig=True)
 
@@ -81,9 +81,9 @@ def _handle(options: argparse.Namespace, settings: Settings, device: Device) -> 
 def _rotate(rotator: Rotator, request: RotationRequest, storage: Path) -> str:
     other = Snapshot.of(storage).rotation
     if other is not None and other.rotation_id != request.rotation_id and other.step < PROVED:
-        fate = "is finished or rolled back before" if other.locked else "is dropped, its new key too, for"
+        fate = "is finished or rolled back before" if other.locked else "is dropped with its new key for"
         tell(f"rotation {other.rotation_id}, pending after step {other.step}, {fate} rotation {request.rotation_id}")
-    return "" if rotator.rotate(request) else f"nothing to do: rotation {request.rotation_id} is complete already"
+    return "" if rotator.rotate(request) else f"nothing to do: rotation {request.rotation_id} is already complete"
 
 
 def _withdraw(rotator: Rotator) -> str:
@@ -92,7 +92,7 @@ def _withdraw(rotator: Rotator) -> str:
 
 
 def _is_due(settings: Settings, share: float) -> bool:
-    """Tell whether less than that share of the current certificate's life is left. The PIN is not put at risk for it.
+    """Tell whether less than `share` of the certificate's lifetime is left, without risking a PIN attempt.
 
     Raises RequestRefusedError, PendingError.
     """
@@ -102,14 +102,14 @@ def _is_due(settings: Settings, share: float) -> bool:
         raise (PendingError if identity.passing else RequestRefusedError)(identity.problem or "there is no certificate")
     now, begin, end = datetime.now(UTC), certificate.begin, certificate.end
     if certificate.begins_after(now + CLOCK_TOLERANCE):
-        raise PendingError(f"the clock shows {now:%Y-%m-%d %H:%M} UTC, before the certificate begins: set it")
+        raise PendingError(f"the clock shows {now:%Y-%m-%d %H:%M} UTC, before the certificate is valid: set the clock")
     if begin is None or end is None:
-        tell("when the certificate ends cannot be told from it: it is rotated")
+        tell("the certificate's end of validity is unreadable: rotating")
         return True
     left = (end - now) / max(end - begin, timedelta(seconds=1))
     if left < share:
         return True
-    tell(f"nothing to do: {left:.0%} of the certificate's life is left (until {end:%Y-%m-%d %H:%M} UTC)")
+    tell(f"nothing to do: {left:.0%} of the certificate's lifetime is left (until {end:%Y-%m-%d %H:%M} UTC)")
     return False
 
 
@@ -117,14 +117,14 @@ def _request(options: argparse.Namespace, settings: Settings, device: Device) ->
 
     by_hand = options.command == "rotate"
     overrides = Overrides()
-    # The time alone is the same after each boot in 1970, and for two calls within a second.
+    # The time alone repeats: after each boot in 1970, and within a second.
     new_id = f"certs-{int(time.time())}-{os.urandom(3).hex()}"
     if by_hand and not options.if_due:
         pending = read_pending(device.storage)
-        if pending and pending.rotation_id and pending.step < PROVED:  # the same again goes on with it
+        if pending and pending.rotation_id and pending.step < PROVED:  # the same request continues it
             new_id = pending.rotation_id
     if by_hand:
-        # The id of the request file is that of a rotation that the operators asked for: done, or pending.
+        # The ROTATIONID of the request file belongs to the rotation that the operators requested.
         rotation_id = options.rotation_id or (new_id if options.if_due else None)
         overrides = Overrides(options.est_server, rotation_id, options.pkey_ids, options.cert_ids)
         if options.est_server and device.config.token is not None and not settings.request_file.exists():
@@ -139,10 +139,9 @@ def _request(options: argparse.Namespace, settings: Settings, device: Device) ->
     )
     differs = by_hand and options.rotation_id is None and overrides != Overrides()
     if differs and request and request.rotation_id in completed_rotations.rotation_ids(device.storage):
-        request = replace(request, rotation_id=new_id)  # the file's was another rotation
+        request = replace(request, rotation_id=new_id)  # that of the file is complete
     if request is None:
         raise RequestRefusedError(
-            f"nothing says where to enrol: expected the request file {settings.request_file}, or the option "
-            "--est-server; give one of them"
+            f"no EST server is known: create the request file {settings.request_file} or use --est-server URL"
         )
     return request

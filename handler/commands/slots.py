@@ -1,4 +1,4 @@
-"""`slots`: what is in the token, or in the storage folder, as a table (inspection/objects.py explains the uses)."""
+"""`slots`: the objects of the token, or the key files, as a table (inspection/objects.py explains the uses)."""
 
 import argparse
 import contextlib
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Listing:
-    """A table, and what is to be said above and below it."""
+    """A table with a title and notes."""
 
     title: str
     header: tuple[str, ...]
@@ -45,7 +45,7 @@ class Listing:
     notes: tuple[str, ...] = ()
 
     def lines(self, width: int | None) -> Iterator[str]:
-        """Give its lines for a console of that width."""
+        """Yield its lines for a console of that width."""
         yield from hanging("", self.title, width)
         if self.rows:
             yield from columns(self.header, self.rows, width)
@@ -65,8 +65,8 @@ def list_slots(configured: Configuration) -> Listing:
 
 
 def _unsaid(configured: Configuration) -> list[str]:
-    """Say what of the configuration is missing for telling what is in use."""
-    unnamed = [] if configured.names else ["the configuration names no identity, so nothing is in use"]
+    """Say what is odd or missing in the configuration."""
+    unnamed = [] if configured.names else ["the configuration names no identity, so nothing is shown as in use"]
     return [*configured.odd, *unnamed]
 
 
@@ -83,7 +83,7 @@ def _token_listing(configured: Configuration, config: TokenConfig) -> Listing:
 
 
 def _items(config: TokenConfig, storage: Path | None) -> "tuple[list[Item], list[str]]":
-    """List the objects, logged in where that risks nothing; give notes about what is not seen."""
+    """List the objects, after a login if that risks no PIN attempt; return notes on what is not visible."""
     from hsm.inventory import Inventory, items  # noqa: PLC0415 - only where a token is used
 
     unseen = why_no_login(config, storage)
@@ -103,7 +103,7 @@ def _row(
 
 
 def _public_key_of(item: "Item", items: "Sequence[Item]") -> bytes | None:
-    """Give the public key; a private key does not show its own, so it is that of the only public key beside it."""
+    """Return the SPKI (DER) of an object; for a private key that of the only public key with its CKA_ID."""
     if item.spki is not None or item.kind != "private":
         return item.spki
     beside = [each for each in items if each.cka_id == item.cka_id and each.kind in ("public", "private")]
@@ -178,7 +178,7 @@ class _File:
 
 
 def _file_partner(file: _File, files: Sequence[_File]) -> str:
-    """Name what has the same public key: where it has the same number in its name, by what comes before that."""
+    """Name the files with the same public key, without their number if it is the same."""
     alike = [each.path for each in files if each.kind != file.kind and file.spki and each.spki == file.spki]
     number = file.path.name.partition(".")[2]
     numbered = "." in number
@@ -199,7 +199,7 @@ _FIELDS = ("class", "id", "label", "file", "mode", "type", "flags", "fingerprint
 
 
 def _json(configured: Configuration, listing: Listing) -> str:
-    """Give a listing as JSON: every field for every object, null if it has none."""
+    """Return a listing as JSON: every field for every object, null if it has none."""
     objects = []
     for row in listing.rows:
         known = {name: None if cell == "-" else cell for name, cell in zip(listing.header, row, strict=True)}

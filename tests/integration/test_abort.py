@@ -112,7 +112,7 @@ def test_giving_up_is_not_forgotten_while_the_gateway_cannot_be_asked(factory):
 def test_who_gives_up_is_told_that_the_request_is_still_there(files):
     left_after(files, "PATCH", "/device")
     done = files.device.run("abort")
-    assert (done.returncode, f"{files.device.request_file} still asks for a rotation" in done.stdout) == (DONE, True)
+    assert (done.returncode, f"{files.device.request_file} still requests rotation" in done.stdout) == (DONE, True)
 
 
 @pytest.mark.parametrize("status", [403, 404])
@@ -165,7 +165,7 @@ def test_events_that_are_not_delivered_are_a_warning_and_leave_the_call_pending(
         assert line.startswith(f"warning: not delivered yet: {waiting} event")
         assert ": POST /events: " in line
         assert "HTTP 503: later" in line
-        assert line.endswith("; `renew-client-cert resume` goes on")
+        assert line.endswith("; `renew-client-cert resume` continues it")
         done = device.run(command)
     assert device.run("resume", "--offline").returncode == DONE
     factory.gateway.faults.clear()

@@ -101,7 +101,7 @@ def test_what_keeps_a_rotation_from_succeeding_fails_and_says_why_in_a_file(file
 
 def test_without_a_request_options_of_fioconfigs_environment_say_where_to_enrol(files, folder):
     assert called(files, folder, "cert-check").status == "PASSED"
-    assert "nothing says where to enrol" in called(files, folder, "cert-dry-run").artifacts["cert-dry-run.txt"]
+    assert "no EST server is known" in called(files, folder, "cert-dry-run").artifacts["cert-dry-run.txt"]
     options = f"--est-server {files.device.est_url}"
     assert called(files, folder, "cert-dry-run", RENEW_CLIENT_CERT_OPTIONS=options).status == "PASSED"
 

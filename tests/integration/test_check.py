@@ -49,7 +49,7 @@ def test_each_value_is_shown_with_the_file_it_comes_from_but_the_pin(token):
     assert f"p11.label = {token.device.token.label} ({folder}/etc/sota/conf.d/50-label.toml)" in lines
     assert f"p11.pass = set, not shown ({folder}/{HSM})" in lines
     assert f"p11.tls_pkey_id = 01 ({folder}/var/sota/sota.toml)" in lines
-    assert f"{folder}/var/sota/sota.toml can be written: the new names go there" in lines
+    assert f"{folder}/var/sota/sota.toml is writable; a rotation changes it" in lines
 
 
 def test_without_a_request_file_est_is_skipped_with_how_to_give_it(factory):
@@ -160,7 +160,7 @@ def test_secrets_that_others_may_read_are_warned_of(factory):
         (
             'cp -a "$1/." "$2" && mount -t tmpfs -o size=128k none "$1" && cp -a "$2/." "$1"',
             "problem",
-            "KiB and [0-9]+ files free: make room",
+            "KiB and [0-9]+ files free: free some space",
         ),
         (
             'cp -a "$1/." "$2" && mount -t tmpfs -o size=1m none "$1" && cp -a "$2/." "$1"',
@@ -200,7 +200,7 @@ def test_a_folder_that_this_user_may_not_write_is_a_problem(tmp_path):
 def test_a_clock_before_the_certificate_is_a_problem(files):
     done = checked(files, environment={"FAKETIME": "-60d", "LD_PRELOAD": FAKETIME})
     assert ("problem", "clock") in not_ok(done)[0]
-    assert "but the certificate begins" in not_ok(done)[1]
+    assert "but the certificate is valid from" in not_ok(done)[1]
 
 
 def test_a_clock_that_the_gateway_does_not_share_is_warned_of(files):
@@ -210,7 +210,7 @@ def test_a_clock_that_the_gateway_does_not_share_is_warned_of(files):
 
 
 @pytest.mark.parametrize(
-    ("clock", "level", "words"), [("+320d", "warning", "rotate soon"), ("+340d", "problem", "ended")]
+    ("clock", "level", "words"), [("+320d", "warning", "rotate soon"), ("+340d", "problem", "expired")]
 )
 def test_a_certificate_that_ends_soon_or_has_ended_is_named(files, clock, level, words):
     done = files.device.run("check", environment={"FAKETIME": clock, "LD_PRELOAD": FAKETIME})
@@ -319,7 +319,7 @@ def test_somebody_elses_object_in_the_next_slot_is_a_problem_and_other_ids_are_n
     assert "labelled 'edgelock' under id 07" in text
     done = checked(token, "--pkey-ids", "01,08", asked=[GATEWAY])
     assert not_ok(done)[0] == set()
-    assert "key 08 and certificate 09 are free or ours" in done.stdout
+    assert "key 08 and certificate 09 are empty or ours" in done.stdout
 
 
 def test_a_certificate_that_is_not_in_the_token_is_a_problem(token):

@@ -111,7 +111,7 @@ def test_an_est_server_without_cacerts_or_without_a_question_is_warned_of(files)
     assert levels == {("problem", "EST"), ("warning", "EST")}
     assert "HTTP 404" in text
     assert "ends with /.well-known/est" in text
-    assert "asks for no client certificate" in text
+    assert "does not ask for a client certificate" in text
 
 
 # A rotation is pending
@@ -139,7 +139,7 @@ def test_an_est_server_that_is_the_gateway_is_not_asked_either_then(files):
     assert device.run().returncode == SWITCHED
     files.gateway.faults.clear()
     done = checked(files, "--est-server", f"{files.gateway_server.url}/.well-known/est")
-    assert "not asked, because it is the gateway too" in done.stdout
+    assert "not asked, because it is also the device gateway" in done.stdout
 
 
 def test_a_gateway_is_not_asked_where_it_cannot_be_known_what_it_has_seen(files):

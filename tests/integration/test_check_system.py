@@ -66,9 +66,9 @@ def test_a_device_that_is_ready_ends_with_zero(factory, systemd):
 @pytest.mark.parametrize(
     ("unit", "states", "level", "words"),
     [
-        ("fioconfig.service", ("not-found", "inactive", ""), "warning", "fioconfig.service is not there"),
-        ("aktualizr-lite.service", ("not-found", "inactive", ""), "warning", "aktualizr-lite.service is not there"),
-        ("renew-client-cert.service", ("not-found", "inactive", ""), "problem", "nobody resumes a rotation"),
+        ("fioconfig.service", ("not-found", "inactive", ""), "warning", "fioconfig.service is not installed"),
+        ("aktualizr-lite.service", ("not-found", "inactive", ""), "warning", "aktualizr-lite.service is not installed"),
+        ("renew-client-cert.service", ("not-found", "inactive", ""), "problem", "nothing resumes a rotation"),
         ("renew-client-cert.path", ("not-found", "inactive", ""), "problem", "install renew-client-cert again"),
         ("renew-client-cert.path", ("loaded", "inactive", "disabled"), "warning", "systemctl enable --now"),
         ("renew-client-cert.path", ("loaded", "failed", "enabled"), "warning", "systemctl start"),
@@ -84,7 +84,7 @@ def test_a_unit_that_is_not_as_it_should_be_is_named(files, systemd, unit, state
 @pytest.mark.parametrize(
     ("content", "mode", "level", "words"),
     [
-        (None, 0, "warning", "is not there"),
+        (None, 0, "warning", "does not exist"),
         ("#!/bin/sh\nfioconfig renew-cert\n", 0o755, "warning", "is another program"),
         ("from handler.cli import main", 0o644, "problem", "chmod 755"),
     ],

@@ -168,7 +168,7 @@ def test_a_rotation_that_is_complete_is_not_done_again_by_hand_either(files):
     requests = len(files.gateway.requests) + len(files.est.requests)
     before = device.snapshot()
     done = device.run("rotate")
-    assert (done.returncode, done.stdout) == (DONE, "nothing to do: rotation certs-1 is complete already\n")
+    assert (done.returncode, done.stdout) == (DONE, "nothing to do: rotation certs-1 is already complete\n")
     assert device.snapshot() == before
     assert len(files.gateway.requests) + len(files.est.requests) == requests
 

@@ -18,7 +18,7 @@ from tests.terminal import on_terminal
 
 ID = "certs-console"
 (FAKETIME,) = map(str, Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-GOES_ON, NOT_BEGUN = "; `renew-client-cert resume` goes on", "; nothing was begun: call it again"
+GOES_ON, NOT_BEGUN = "; `renew-client-cert resume` continues it", "; nothing was started: run it again"
 
 
 def run(device, command, stdout=subprocess.PIPE, **environment):
@@ -208,7 +208,7 @@ def test_a_clock_in_1970_is_said_once_by_check_and_by_status(files):
     shown = on_terminal(files.device, "check", environment=given, columns=500)
     assert shown.status == PROBLEMS
     (line,) = [each for each in shown.lines if "  clock " in each]
-    assert "shows 1970-01-01 00:05 UTC, but the certificate begins " in line
+    assert "shows 1970-01-01 00:05 UTC, but the certificate is valid from " in line
     assert [each for each in shown.lines if "SystemTimeWarning" in each or "warnings.warn" in each] == []
     lines = files.device.run("status", environment=given).stdout.splitlines()
     (line,) = [each for each in lines if each.startswith("valid ")]

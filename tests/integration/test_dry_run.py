@@ -72,7 +72,7 @@ def test_a_dry_run_tells_of_a_rotation_that_is_pending_or_complete(files):
     assert "is pending after step 1" in files.device.run("rotate", "--dry-run").stdout
     assert files.device.snapshot() == before
     assert files.device.run("resume").returncode == DONE
-    assert "complete already" in files.device.run("rotate", "--dry-run").stdout
+    assert "already complete" in files.device.run("rotate", "--dry-run").stdout
 
 
 NEXT = "certs-next"
@@ -93,7 +93,7 @@ def dry_run(factory):
 def test_a_dry_run_drops_a_rotation_of_which_the_gateway_knows_nothing(token):
     left_after(token, "POST", "/simplereenroll")
     first, *lines = dry_run(token).splitlines()
-    assert first == f"rotation {ID} is pending after step 0: it would be dropped first, its new key too"
+    assert first == f"rotation {ID} is pending after step 0: it would be dropped first, with its new key"
     assert "        p11.tls_pkey_id: 01 -> 07" in lines
 
 
@@ -106,7 +106,7 @@ def test_a_dry_run_names_no_slots_before_a_rotation_that_would_be_finished_first
     (line,) = dry_run(factory).splitlines()
     assert line == (
         f"rotation {ID} is pending after step {step} and would be finished first: key {new.key} and certificate "
-        f"{new.certificate} are in use then. Then {NEXT} would begin: ask again when that is done"
+        f"{new.certificate} are in use then. Then {NEXT} would start: run this again when that is done"
     )
 
 
@@ -114,7 +114,7 @@ def test_a_dry_run_goes_from_the_slots_that_a_rotation_switched_to(token):
     token.device.write_request(ID)
     assert token.device.run().returncode == SWITCHED
     first, *lines = dry_run(token).splitlines()
-    assert first == f"rotation {ID} is in use: what is left of it would be tidied up first"
+    assert first == f"rotation {ID} is in use: cleaning up after it would come first"
     assert "        p11.tls_pkey_id: 07 -> 01" in lines
     assert "        p11.tls_clientcert_id: 09 -> 03" in lines
 
@@ -122,7 +122,7 @@ def test_a_dry_run_goes_from_the_slots_that_a_rotation_switched_to(token):
 def test_a_dry_run_tells_of_a_rotation_that_is_asked_for_only(files):
     files.device.write_request(ID)
     files.device.run(environment={"FAKETIME": "-400d", "LD_PRELOAD": FAKETIME})
-    assert dry_run(files).startswith(f"rotation {ID} is asked for, not begun: this one takes its place\n")
+    assert dry_run(files).startswith(f"rotation {ID} is requested but not started: this one would replace it\n")
 
 
 @pytest.mark.parametrize("content", ["{]", None], ids=["broken", "fioconfig's"])
@@ -134,4 +134,4 @@ def test_a_dry_run_goes_no_further_than_to_what_is_not_known(files, content):
     else:
         journals.write_earlier(files.device.storage, content)
     (line,) = dry_run(files).splitlines()
-    assert line.endswith(f" Then {NEXT} would begin: ask again when that is done")
+    assert line.endswith(f" Then {NEXT} would start: run this again when that is done")

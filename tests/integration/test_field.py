@@ -31,7 +31,7 @@ def test_a_server_that_is_not_trusted_takes_two_lines(files):
     assert len(reason) <= 2
     assert " ".join(map(str.strip, reason)).endswith("that no CA in import.tls_cacert_path issued")
     assert shown.text.count("tls_cacert_path") == 1
-    assert shown.lines[-1] == "renew-client-cert: pending; `renew-client-cert resume` goes on"
+    assert shown.lines[-1] == "renew-client-cert: pending; `renew-client-cert resume` continues it"
     assert at + len(reason) + 1 == len(shown.lines) - 1
 
 
@@ -63,27 +63,27 @@ def test_abort_says_of_a_request_that_is_complete_nothing(files):
     files.est.faults.add("POST", "/simplereenroll", times=None, status=503, headers={"Retry-After": "3000"})
     assert files.device.run("rotate", "--rotation-id", ID).returncode == PENDING
     done = files.device.run("abort")
-    assert (done.returncode, "still asks for" in done.stdout) == (DONE, False)
+    assert (done.returncode, "still requests" in done.stdout) == (DONE, False)
 
 
 def test_a_resume_that_only_tidies_says_so(files):
     files.device.write_request(ID)
     assert files.device.run().returncode == SWITCHED
-    assert f"tidied up: rotation {ID} is complete" in words(files.device.run("resume"))
+    assert f"cleaned up after rotation {ID}" in words(files.device.run("resume"))
     assert "nothing to do" in words(files.device.run("resume"))
 
 
 def test_a_rotation_by_hand_that_only_tidies_says_so_too(files):
     files.device.write_request(ID)
     assert files.device.run().returncode == SWITCHED
-    assert f"tidied up: rotation {ID} is complete" in words(files.device.run("rotate"))
+    assert f"cleaned up after rotation {ID}" in words(files.device.run("rotate"))
 
 
 def test_another_est_server_beside_a_completed_request_is_another_rotation(factory):
     factory.device.write_request(ID)
     assert factory.device.run("rotate").returncode == DONE
     before = factory.device.current_identity().key
-    assert f"rotation {ID} is complete already" in words(factory.device.run("rotate"))
+    assert f"rotation {ID} is already complete" in words(factory.device.run("rotate"))
     plan = words(factory.device.run("rotate", "--dry-run", "--est-server", factory.device.est_url))
     assert "Nothing was changed. Rotation certs-" in plan
     done = factory.device.run("rotate", "--est-server", factory.device.est_url)
@@ -97,13 +97,13 @@ def test_a_rotation_that_drops_a_pending_one_says_so(files):
     assert files.device.run("rotate").returncode == PENDING
     done = files.device.run("rotate", "--rotation-id", "certs-other")
     assert done.returncode == DONE, done.stderr
-    assert f"rotation {ID}, pending after step 0, is dropped, its new key too, for rotation certs-other" in done.stdout
+    assert f"rotation {ID}, pending after step 0, is dropped with its new key for rotation certs-other" in done.stdout
 
 
 def test_a_rotation_that_is_in_use_does_not_keep_the_timer_from_the_next(files):
     files.device.write_request(ID)
     assert files.device.run().returncode == SWITCHED
-    assert "of the certificate's life is left" in words(files.device.run("rotate", "--if-due", "0.3"))
+    assert "of the certificate's lifetime is left" in words(files.device.run("rotate", "--if-due", "0.3"))
 
 
 def test_after_a_roll_back_nobody_is_told_that_the_old_key_is_the_wrong_one(files):
@@ -127,7 +127,7 @@ def test_a_corrected_pin_is_tried_though_the_token_counts_the_attempt_with_the_w
     hsm.write_text(right)
     logins = module.logins
     said = words(device.run("check", environment=low))
-    assert "the PIN is right" in said
+    assert "the PIN is correct" in said
     assert module.logins == logins + 1
     # Whose attempt the token counts now is not known any more.
     assert "pkcs11-tool --login" in words(device.run("check", environment=low))

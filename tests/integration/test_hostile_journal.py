@@ -339,7 +339,7 @@ def test_a_gateway_that_is_away_has_the_daemon_come_back(files):
     assert call(files.device, "unattended").status == PENDING
     pending = read_pending(files.device.storage)
     assert (pending.due, marker(files.device.storage).exists()) == (True, True)
-    # fioconfig, which calls at each boot with what is complete already, is not held up by it.
+    # fioconfig, which calls at each boot with what is already complete, is not held up by it.
     asked = len(files.gateway.requests)
     files.device.request_file.unlink()
     assert call(files.device, "withdraw").status == DONE

@@ -16,7 +16,7 @@ from .left_behind import ID, left_after
 def test_a_rotation_is_not_begun_where_it_is_not_due(factory):
     before = factory.device.snapshot()
     done = if_due(factory, "+100d")
-    assert done.stdout.startswith("nothing to do: 64% of the certificate's life is left (until ")
+    assert done.stdout.startswith("nothing to do: 64% of the certificate's lifetime is left (until ")
     assert factory.device.snapshot() == before
     assert factory.est.requests == factory.gateway.requests == []
 
@@ -53,7 +53,7 @@ def test_what_fioconfig_asks_for_is_not_done_again_after_a_rotation_by_hand(file
     assert files.device.run("rotate", "--rotation-id", "certs-by-hand").returncode == DONE
     identity, asked = files.device.current_identity(), len(files.gateway.requests)
     done = files.device.run()
-    assert (done.returncode, done.stdout) == (DONE, f"nothing to do: rotation {ID} is complete already\n")
+    assert (done.returncode, done.stdout) == (DONE, f"nothing to do: rotation {ID} is already complete\n")
     assert (files.device.current_identity(), len(files.gateway.requests)) == (identity, asked)
 
 
@@ -62,7 +62,7 @@ def test_a_rotation_that_is_pending_is_left_to_the_daemon(files):
     asked = len(files.gateway.requests)
     done = files.device.run("rotate", "--if-due", "0.999999999")
     assert done.returncode == DONE
-    assert f"{ID} is pending already" in done.stdout
+    assert f"{ID} is already pending" in done.stdout
     assert len(files.gateway.requests) == asked
 
 
@@ -72,7 +72,7 @@ def test_one_that_was_refused_is_tried_again_where_nobody_else_would_look(files)
     assert (done.returncode, "was refused" in done.stdout) == (DONE, True)
     before = files.device.snapshot()
     done = files.device.run("rotate", "--dry-run", "--if-due=0.33", f"--est-server={files.device.est_url}")
-    assert (done.returncode, "would be tried again" in done.stdout) == (DONE, True)
+    assert (done.returncode, "would be retried" in done.stdout) == (DONE, True)
     assert files.device.snapshot() == before
     assert files.device.run("rotate", "--if-due=0.33", f"--est-server={files.device.est_url}").returncode == DONE
     assert files.gateway.completed(ID)[-1]["event"]["success"]

@@ -44,7 +44,7 @@ def test_the_log_says_what_is_waited_for(files):
 
 
 def test_without_any_rotation_the_log_says_so(files):
-    assert files.device.run("log").stdout == "no rotation has been begun on this device\n"
+    assert files.device.run("log").stdout == "no rotation was started on this device\n"
 
 
 def test_a_line_that_a_power_loss_tore_is_passed_over(files):

@@ -71,7 +71,7 @@ def test_a_broken_file_beside_the_tokens_own_is_a_note_of_slots(token):
 @pytest.mark.parametrize("folder", ["/nowhere", "/etc/passwd"])
 def test_a_storage_folder_that_is_none_is_said_to_be_none(files, folder):
     status, words = said(files.device, "log", "--storage-dir", folder)
-    assert (status, "is not there, or no folder: look at storage.path" in words) == (REFUSED, True)
+    assert (status, "does not exist or is not a folder: check storage.path" in words) == (REFUSED, True)
     for command in ("status", "check", "slots"):
         words = said(files.device, command, "--storage-dir", folder)[1]
         assert "run this as root" not in words
@@ -151,7 +151,7 @@ def test_a_wait_for_the_token_that_is_no_number_is_refused_where_it_is_needed_on
 def test_without_a_request_file_a_rotation_by_hand_takes_the_usual_ids_as_check_does(token, options):
     given = ("--est-server", token.device.est_url)
     assert (
-        "key 07 and certificate 09 are free or ours (01,07 and 03,09, from the usual ids)"
+        "key 07 and certificate 09 are empty or ours (01,07 and 03,09, from the usual ids)"
         in said(token.device, "check", *given)[1]
     )
     done = token.device.run("rotate", *given, *options)

@@ -120,7 +120,7 @@ def test_what_is_pending_names_the_command_that_goes_on(files):
     done = files.device.run()
     assert done.returncode == PENDING
     assert "nowhere.invalid" in done.stderr
-    assert done.stderr.rstrip().endswith("`renew-client-cert resume` goes on")
+    assert done.stderr.rstrip().endswith("`renew-client-cert resume` continues it")
 
 
 def test_an_unknown_key_of_the_request_is_a_warning_without_its_value(files):

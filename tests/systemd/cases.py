@@ -111,7 +111,7 @@ def test_a_device_that_lost_power_in_the_middle_of_the_switch_is_whole_before_an
     with machine.running():
         machine.until(lambda: finished(machine, factory))
         assert machine.show(OFFLINE, "Result") == "success"
-        assert "made whole" in machine.journal(OFFLINE)
+        assert "repaired: the configuration fits" in machine.journal(OFFLINE)
         expect_whole(machine, factory)
         whole = Path("/var/sota/config.encrypted").read_bytes()
     for first in ("extract", "daemon"):  # what fioconfig saw when it was called
@@ -262,7 +262,7 @@ def test_another_storage_folder_needs_only_the_drop_ins_that_the_documentation_s
         handle(files, until=lambda: files.device.sota_toml.read_bytes() != before)
         with machine.running():
             machine.until(lambda: finished(machine, files))
-            assert "made whole" in machine.journal(OFFLINE)
+            assert "repaired: the configuration fits" in machine.journal(OFFLINE)
             expect_whole(machine, files)
     finally:
         for path, _ in drop_ins:

@@ -37,7 +37,7 @@ UNUSABLE = "the key in use cannot be used"
 
 
 class DeviceChecks:
-    """The checks of one device. `identity` is what is in use; `store` its key store, once that could be opened."""
+    """The checks of one device. `identity` is the one in use; `store` its key store, once opened."""
 
     def __init__(self, configured: Configuration, asked: EffectiveRequest, view: Snapshot) -> None:
         self.configured = configured
@@ -48,7 +48,7 @@ class DeviceChecks:
         self.no_store = "the key in use cannot be used"
         """Why there is no store."""
         self.no_trust: str | None = None
-        """Why no server can be trusted, where that is so: no readable CA file."""
+        """Why no server can be trusted (no readable CA file); None if one can."""
         self.usable_key: ec.EllipticCurvePrivateKey | None = None
         """The key in use, once it has signed."""
 
@@ -65,7 +65,7 @@ class DeviceChecks:
         return self.identity.names
 
     def configuration(self) -> Iterator[Result]:
-        """Say which file each value comes from, and where the new names would be written."""
+        """Report the file that each value comes from, and the file that a rotation would change."""
         yield from (problem("configuration", str(each)) for each in self.configured.unsure())
         yield from (warning("configuration", text) for text in self.configured.odd)
         yield from (_value_finding(each) for each in self.configured.values() if not each.unread)
@@ -73,7 +73,7 @@ class DeviceChecks:
             yield problem("configuration", self.configured.sources_differ)
         if self.store_keys and not any(True for _ in self.configured.wrong()):
             target = self.configured.sota.check_writable(self.store_keys)
-            yield ok("configuration", f"{target} can be written: the new names go there")
+            yield ok("configuration", f"{target} is writable; a rotation changes it")
 
     @property
     def store_keys(self) -> tuple[str, ...]:
@@ -81,7 +81,7 @@ class DeviceChecks:
         return KEYS_OF_IDENTITY.get(self.configured.source or "", ())
 
     def permissions(self) -> Iterator[Result]:
-        """Look who may read secrets, and whether the CA file can be read."""
+        """Check who may read secrets, and whether the CA file is readable."""
         pin = self.configured.value(_SECRET)
         if self.configured.source == TOKEN and pin.text:
             yield _private(Path(pin.origin), "holds the PIN")
@@ -98,11 +98,11 @@ class DeviceChecks:
         now = datetime.now(UTC)
         for anchor in read_anchors(self.configured, self.identity.certificate, now):
             if anchor.warning and anchor.not_after > now:
-                said = f"{anchor.subject} {anchor.warning}: put its successor there, nothing on the device does that"
+                said = f"{anchor.subject} {anchor.warning}: add its successor, nothing on the device does that"
                 yield warning("CA file", said)
 
     def disk(self) -> Iterator[Result]:
-        """Look whether files can be written where a rotation writes them, and for how much there is room."""
+        """Check the folders that a rotation writes to, and their free space."""
         storage = self.configured.storage
         if storage is None:
             yield skipped(
@@ -114,12 +114,12 @@ class DeviceChecks:
             yield disk_finding(folder)
 
     def certificate(self) -> Iterator[Result]:
-        """Look at the certificate in use."""
+        """Check the certificate in use."""
         identity = self.identity
         if identity.problem and identity.names is None:
-            yield skipped("certificate", "the configuration does not say which one is in use")
+            yield skipped("certificate", "the configuration does not name one")
         elif identity.problem and identity.source == TOKEN and identity.pin is None:
-            yield skipped("certificate", "the token cannot be looked at")
+            yield skipped("certificate", "the token cannot be read")
         elif identity.problem:
             yield problem("certificate", identity.problem)
         if identity.certificate is None or identity.names is None:
@@ -131,34 +131,36 @@ class DeviceChecks:
             yield problem("certificate", f"{said}: {refusal}; {REGISTER}")
             return
         if certificate.end is None:
-            yield warning("certificate", f"{said}: nobody can say when to rotate; do it soon")
+            yield warning("certificate", f"{said}: its end of validity is unreadable; rotate soon")
             return
         left = certificate.end - datetime.now(UTC)
         if left <= timedelta():
-            yield problem("certificate", f"{said}: it has ended, servers refuse it; register the device anew")
+            yield problem("certificate", f"{said}: it has expired and servers refuse it; register the device again")
         elif left < SOON:
-            yield warning("certificate", f"{said}: {left.days} days left, rotate soon")
+            yield warning("certificate", f"{said}: {left.days} days left; rotate soon")
         else:
             yield ok("certificate", f"{said}: {left.days} days left")
 
     def clock(self) -> Iterator[Result]:
-        """Look whether the certificate is valid already."""
+        """Check that the certificate is already valid."""
         now = datetime.now(UTC)
         certificate = self.identity.certificate
         if certificate is not None and certificate.begins_after(now + CLOCK_TOLERANCE):
             begin = certificate.shown_begin
-            yield problem("clock", f"shows {now:%Y-%m-%d %H:%M} UTC, but the certificate begins {begin}: set it")
+            yield problem(
+                "clock", f"shows {now:%Y-%m-%d %H:%M} UTC, but the certificate is valid from {begin}: set the clock"
+            )
         else:
             yield ok("clock", f"shows {now:%Y-%m-%d %H:%M} UTC")
 
     def token(self) -> Iterator[Result]:
-        """Look for the token, then log in where that risks nothing."""
+        """Find the token, then log in if that risks no PIN attempt."""
         config, storage = self.configured.token, self.configured.storage
         if self.configured.source == FILE and storage is not None:
             self.store, self.no_store = FileKeyStore(storage), UNUSABLE
             return
         if self.configured.source != TOKEN or config is None:
-            self.no_store = "the configuration does not say where the key is"
+            self.no_store = "the configuration does not name a key"
             return
         from hsm.inventory import Inventory  # noqa: PLC0415 - only where a token is used
         from hsm.keystore import TokenKeyStore  # noqa: PLC0415
@@ -166,81 +168,85 @@ class DeviceChecks:
 
         self.no_store = "the token is not open"
         Inventory(config.module, config.label).pin_state()
-        yield ok("token", f"{config.label} is there (module {config.module})")
+        yield ok("token", f"{config.label} is present (module {config.module})")
         if self.identity.refusal is not None:
             raise self.identity.refusal
         unsafe = None if self.identity.opened else why_no_login(config, storage)
         if unsafe is not None:
             yield (problem if unsafe.hopeless else warning)("token", unsafe.reason)
             return
-        # What the configuration lacks may have kept the look at the identity from the token.
+        # Without a complete configuration, reading the identity did not open the token.
         token = self.identity.opened or token_of(config, storage)
         token.open()
         ids = [[ObjectId.parse(each) for each in part] for part in (self.asked.key_ids, self.asked.certificate_ids)]
         self.store, self.no_store = TokenKeyStore(token, *ids), UNUSABLE
-        yield ok("token", "the PIN is right, and no attempt at it is lost")
+        yield ok("token", "the PIN is correct, with all attempts left")
 
     def slots(self) -> Iterator[Result]:
-        """Look whether the next identity has a place that is free or ours."""
+        """Check that the slots for the next identity are empty or ours."""
         if self.asked.problem:
             yield problem("request", self.asked.problem)
         elif self.asked.est_server:
             yield ok("request", f"from {self.asked.origin}: EST server {self.asked.est_server}")
         else:
-            yield skipped("request", "none is there, so nothing says where to enrol: give --est-server URL to try that")
+            yield skipped("request", "there is none; try an EST server with --est-server URL")
         if self.store is None or self.names is None:
             yield skipped("slots", self.no_store)
         elif self.view.rotation is not None:
             new = self.view.rotation.new
-            yield ok("slots", f"taken by rotation {self.view.rotation.rotation_id}: {new.key} and {new.certificate}")
+            yield ok("slots", f"{new.key} and {new.certificate} are used by rotation {self.view.rotation.rotation_id}")
         else:
             new = self.store.unused(self.names)
             if self.configured.source == TOKEN:
                 ids = f"{','.join(self.asked.key_ids)} and {','.join(self.asked.certificate_ids)}"
-                said = f"key {new.key} and certificate {new.certificate} are free or ours"
+                said = f"key {new.key} and certificate {new.certificate} are empty or ours"
                 yield ok("slots", f"{said} ({ids}, from {self.asked.origin})")
             else:
                 yield ok("slots", f"new files can be made in {self.configured.storage}")
 
     def key(self) -> Iterator[Result]:
-        """Have the key in use sign and derive, and read config.encrypted with it."""
+        """Sign and derive with the key in use, and read config.encrypted with it."""
         storage = self.configured.storage
         if self.store is None or self.names is None or storage is None:
             yield skipped("key", self.no_store)
             return
         key = self.store.key(self.names.key)
         if not is_pair(key):
-            yield problem("key", f"private and public key {self.names.key} do not belong together: register anew")
+            yield problem(
+                "key", f"private and public key {self.names.key} do not belong together: register the device again"
+            )
             return
         self.usable_key = key
         yield ok("key", f"{self.names.key} signs")
         local = LocalConfig(storage / "config.encrypted", storage / FOLDER / "config.encrypted")
         local.check_replaceable()
         encrypted = local.has_encrypted_values()
-        there = "its values are readable with this key" if encrypted else "nothing in it is encrypted"
+        there = "readable with this key" if encrypted else "nothing in it is encrypted"
         try:
             if encrypted and self.view.rotation is None:
                 local.check_readable(key)
             elif not ecies.is_usable(key):
-                yield problem("key", "it does not decrypt what was encrypted to it: register the device again")
+                yield problem("key", "it cannot decrypt what was encrypted to it: register the device again")
                 return
-            elif encrypted:  # in the middle of one it may be for the other key, and is seen to by that
-                there = "not looked at while a rotation is pending"
+            elif encrypted:  # during a rotation it may be encrypted to the other key
+                there = "not checked while a rotation is pending"
             yield ok("key", f"derives; config.encrypted: {there}")
         except UnsupportedError:
             if encrypted:
                 said = "this token cannot derive keys (ECDH), and config.encrypted holds encrypted values"
                 yield problem("key", said)
             else:
-                yield warning("key", "this token cannot derive keys (ECDH): nothing may be encrypted to this device")
+                yield warning(
+                    "key", "this token cannot derive keys (ECDH): do not encrypt configuration for this device"
+                )
 
     def rotation(self) -> Iterator[Result]:
-        """Say what is pending."""
+        """Report what is pending."""
         view = self.view
         if view.problem:
             yield warning("rotation", view.problem)
         elif view.left_by_fioconfig:
-            yield warning("rotation", "fioconfig left one: the next call takes it over")
+            yield warning("rotation", "fioconfig left one unfinished: the next call takes it over")
         elif view.pending is not None and view.pending.rotation_id is not None:
             said = f"{view.pending.rotation_id} is pending after step {view.pending.step}"
             if view.pending.refused:
@@ -262,8 +268,8 @@ def _value_finding(value: Value) -> Result:
 def _private(path: Path, what: str, mode: str = "600") -> Result:
     found = stat.S_IMODE(path.stat().st_mode)
     if found & 0o077:
-        return warning("permissions", f"{path} {what}, and others may use it (mode {found:03o}): chmod {mode}")
-    return ok("permissions", f"{path} {what}, for its owner only (mode {found:03o})")
+        return warning("permissions", f"{path} {what}, and other users have access (mode {found:03o}): chmod {mode}")
+    return ok("permissions", f"{path} {what}, accessible to its owner only (mode {found:03o})")
 
 
 def _ca_finding(configured: Configuration) -> Result:
@@ -276,8 +282,8 @@ def _ca_finding(configured: Configuration) -> Result:
         return problem("CA file", str(error))
     ended = [each for each in anchors if each.has_ended(datetime.now(UTC))]
     if ended:
-        said = f"{path}: {len(ended)} of {len(anchors)} certificates have ended; put the new ones of the factory there"
+        said = f"{path}: {len(ended)} of {len(anchors)} certificates have expired; add the current ones of the factory"
         return (problem if len(ended) == len(anchors) else warning)("CA file", said)
     if notes:
-        return warning("CA file", f"{path}: {len(anchors)} trusted; {'; '.join(notes)}; put them there again")
+        return warning("CA file", f"{path}: {len(anchors)} trusted; {'; '.join(notes)}; replace these")
     return ok("CA file", f"{path}: {len(anchors)} trusted")

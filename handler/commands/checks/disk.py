@@ -16,9 +16,9 @@ LEAST_FILES = 16
 
 
 def disk_finding(folder: Path) -> Result:  # noqa: PLR0911 - one for each finding
-    """Look at one folder, and at the file system that it is on."""
+    """Check one folder and its file system."""
     try:
-        disk = os.statvfs(f"{folder}/.")  # which a file does not have
+        disk = os.statvfs(f"{folder}/.")  # fails for a file
     except OSError as error:
         return problem("disk", f"{folder}: {error.strerror}; look at storage.path")
     if disk.f_flag & os.ST_RDONLY:
@@ -31,7 +31,7 @@ def disk_finding(folder: Path) -> Result:  # noqa: PLR0911 - one for each findin
         return problem("disk", str(error))
     free = disk.f_bavail * disk.f_frsize
     if free < LEAST_FREE or (disk.f_files and disk.f_favail < LEAST_FILES):
-        return problem("disk", f"{folder}: {free // KIB} KiB and {disk.f_favail} files free: make room there")
+        return problem("disk", f"{folder}: {free // KIB} KiB and {disk.f_favail} files free: free some space")
     if free < ENOUGH_FREE:
-        return warning("disk", f"{folder}: only {free // KIB} KiB free, make room there")
+        return warning("disk", f"{folder}: only {free // KIB} KiB free: free some space")
     return ok("disk", f"{folder} can be written, {free // KIB // KIB} MiB free")

@@ -1,4 +1,4 @@
-"""What a check found: one line for a person."""
+"""The result of a check: one line for a person."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ OK, WARNING, PROBLEM, SKIPPED = "ok", "warning", "problem", "skipped"
 
 @dataclass(frozen=True)
 class Result:
-    """How good it is, what it is about, and what was found; where it is not ok, what to do too."""
+    """Level, topic, and what was found; for a warning or a problem also what to do."""
 
     level: str
     topic: str
@@ -15,12 +15,12 @@ class Result:
 
 
 def ok(topic: str, text: str) -> Result:
-    """As a rotation needs it."""
+    """A rotation can rely on it."""
     return Result(OK, topic, text)
 
 
 def warning(topic: str, text: str) -> Result:
-    """A rotation goes on without it."""
+    """A rotation can do without it."""
     return Result(WARNING, topic, text)
 
 
@@ -30,5 +30,5 @@ def problem(topic: str, text: str) -> Result:
 
 
 def skipped(topic: str, text: str) -> Result:
-    """Not tried, for a reason; neither good nor bad."""
+    """Not checked; the text says why."""
     return Result(SKIPPED, topic, text)

@@ -1,6 +1,6 @@
 """The checks of the servers: one harmless GET each, with the certificate in use and no other.
 
-Where the key cannot be used, a connection without any certificate tells whether a server is there and trusted.
+If the key cannot be used, a connection without a client certificate shows whether a server is reachable and trusted.
 """
 
 import contextlib
@@ -35,11 +35,11 @@ from .result import Result, ok, problem, skipped, warning
 
 NOT_FOUND = 404
 LIMITS = Limits(total=20.0, connect=5.0, read=10.0, retry_delays=())
-"""Somebody waits for it; a rotation is more patient."""
+"""A person waits for the result, so these limits are shorter than a rotation's."""
 
 
 class Witness(HttpClient):
-    """An HTTP client that remembers the last answer, and what it refused to do."""
+    """An HTTP client that remembers the last answer and the last refusal."""
 
     answer: Answer | None = None
     refusal: ServerRefusedError | None = None
@@ -63,7 +63,7 @@ class ServerChecks:
         self._asked = asked
 
     def gateway(self) -> Iterator[Result]:
-        """Ask the gateway for the device's own files, unless the certificate in use may be new to it."""
+        """Ask the device gateway for the device's own files, unless it may not have seen the certificate in use yet."""
         configured, names = self._device.configured, self._device.names
         missing = self._missing()
         server, config_url = configured.server, configured.config_url
@@ -73,7 +73,7 @@ class ServerChecks:
         try:
             server, config_url = https_url(server), https_url(config_url)
         except ValueError as error:
-            yield problem("gateway", f"not asked: tls.server or CONFIG_URL is no address: {error}")
+            yield problem("gateway", f"not asked: tls.server or CONFIG_URL is not a URL: {error}")
             return
         no_key = self._no_key()
         if no_key or names is None:
@@ -81,7 +81,7 @@ class ServerChecks:
             return
         http = self._http(GATEWAY, names)
         try:
-            # The client holds key and certificate by now: what it presents is what is looked up here.
+            # The client has loaded key and certificate, so this check is about the certificate that it presents.
             unseen = self._why_unseen(names)
             if unseen is not None:
                 yield skipped("gateway", f"not asked: {unseen}")
@@ -89,23 +89,25 @@ class ServerChecks:
             files = GatewayClient(server, config_url, http).device_config()
             yield ok(
                 "gateway",
-                f"{server} is trusted, and accepts certificate {names.certificate}; files of this device: {len(files)}",
+                f"{server} is trusted and accepts certificate {names.certificate}; files of this device: {len(files)}",
             )
             yield from _clock_finding(http.answer)
             key, store = self._device.usable_key, self._device.store
-            # In the middle of a rotation they may be for the other key, and are seen to by that.
+            # During a rotation they may be encrypted to the other key; the rotation takes care of them.
             settled = self._device.view.rotation is None
             if key is not None and store is not None and settled and has_encrypted_values(files):
                 if not store.can_derive(names.key):
-                    yield problem("gateway", "files of this device are encrypted there, and this token cannot derive")
+                    yield problem(
+                        "gateway", "the files of this device are encrypted, and this token cannot derive keys (ECDH)"
+                    )
                 else:
                     check_readable(files, key)
         except ServerRefusedError as error:
-            yield problem("gateway", f"{error}; look whether tls.server and the certificate are this factory's")
+            yield problem("gateway", f"{error}; check that tls.server and the certificate belong to this factory")
         except UntrustedError as error:
             yield problem("gateway", str(error))
         except PendingError as error:
-            yield problem("gateway", f"{error}; look at that server, at tls.server and at what stands in between")
+            yield problem("gateway", f"{error}; check that server, tls.server and the network between")
         finally:
             http.close()
 
@@ -113,7 +115,7 @@ class ServerChecks:
         """Ask the EST server for its CA certificates."""
         url, names = self._asked.est_server, self._device.names
         if url is None:
-            yield skipped("EST", "not asked: nothing says where to enrol; give --est-server URL")
+            yield skipped("EST", "not asked: no EST server is configured; try one with --est-server URL")
             return
         missing = self._missing()
         if missing:
@@ -127,38 +129,38 @@ class ServerChecks:
         try:
             unseen = self._why_unseen(names) if _origin(url) == _origin(self._device.configured.server or "") else None
             if unseen is not None:
-                yield skipped("EST", f"not asked, because it is the gateway too: {unseen}")
+                yield skipped("EST", f"not asked, because it is also the device gateway: {unseen}")
                 return
             found = EstClient(url, http).cacerts()
-            yield ok("EST", f"{url} is reachable; its name and its chain are trusted by the CA file")
+            yield ok("EST", f"{url} is reachable and trusted")
             if found is None:
                 yield _without_authorities(http)
             else:
                 yield ok("EST", f"/cacerts: {len(found)} CA certificates")
                 yield from self._unknown_roots(found)
             if http.certificate_requested is False:
-                yield warning("EST", "it asks for no client certificate: it cannot know this device by it")
+                yield warning("EST", "it does not ask for a client certificate, so it cannot authenticate this device")
         except ServerRefusedError as error:
-            yield problem("EST", f"{error}; look whether it trusts the CA of this device's certificate")
+            yield problem("EST", f"{error}; check that it trusts the CA of this device's certificate")
         except UntrustedError as error:
             yield problem("EST", str(error))
         except PendingError as error:
-            yield problem("EST", f"{error}; look at that server, at ESTSERVER and at what stands in between")
+            yield problem("EST", f"{error}; check that server, ESTSERVER and the network between")
         finally:
             http.close()
 
     def _unknown_roots(self, found: Sequence[Certificate]) -> Iterator[Result]:
-        """Tell of roots that the device does not trust. A root alone may be that of the devices' own certificates."""
+        """Report roots that the device does not trust. A single root may be that of the devices' own certificates."""
         roots, unknown = roots_among(found, self._device.configured.anchors()[0])
         for root in unknown:
             said = f"/cacerts has the root {shown(root.subject)}, which this device does not trust"
             if len(roots) == 1:
-                yield ok("EST", f"{said}, as is usual for the root of devices' certificates")
+                yield ok("EST", f"{said}; that is normal for the root of device certificates")
             else:
-                yield warning("EST", f"{said}: before servers change to it, put it into import.tls_cacert_path")
+                yield warning("EST", f"{said}: add it to import.tls_cacert_path before servers use it")
 
     def _missing(self) -> str | None:
-        """Say what is missing for a connection of any kind."""
+        """Say what is missing for any connection."""
         device = self._device
         return device.no_trust if device.configured.ca_file else "import.tls_cacert_path is not known"
 
@@ -170,11 +172,11 @@ class ServerChecks:
         return device.no_store if device.names is None or device.usable_key is None else None
 
     def _without_certificate(self, topic: str, name: str, url: str, why: str | None) -> Result:
-        """Look whether a server is there, and its chain trusted. Raises RenewalError, OSError."""
+        """Check that a server is reachable and trusted. Raises RenewalError, OSError."""
         ca_file = self._device.configured.ca_file or Path()
         http = Witness(ca_file, lambda _: None, Deadline(LIMITS.total), LIMITS, name=name)
         try:
-            # That nobody is served without a certificate is said after the server has shown its own.
+            # A server rejects this client after it has shown its own certificate, which is what counts here.
             with contextlib.suppress(ServerRefusedError, ServerBusyError):
                 http.request("GET", url, content_type="text/plain")
         finally:
@@ -190,25 +192,25 @@ class ServerChecks:
         return Witness(ca_file, authenticate, Deadline(LIMITS.total), LIMITS, name=name)
 
     def _why_unseen(self, names: IdentityNames) -> str | None:
-        """Say why the gateway must not see the certificate of these names, by what is on disk at this moment."""
+        """Say why the gateway must not see the certificate of these names, by what is on disk right now."""
         now = Configuration(self._settings.search_paths, self._settings.storage, self._settings.config_url)
         if now.names != names:
-            return "the configuration has changed meanwhile, a rotation may be running: try again"
-        # The journal of a rotation lies in storage.path, wherever options point.
+            return "the configuration has just changed, a rotation may be running: try again"
+        # The journal of a rotation is in storage.path, even if options name another folder.
         reasons = (Snapshot.of(folder).why_unseen(names) for folder in now.storages)
         return next((reason for reason in reasons if reason), None)
 
 
 def _without_authorities(http: Witness) -> Result:
-    """Say what an EST server's answer without CA certificates means for a rotation."""
-    if http.refusal is not None:  # the enrolment would be refused like this too
+    """Judge an EST server's answer that has no CA certificates."""
+    if http.refusal is not None:  # the enrolment would be refused in the same way
         return problem("EST", f"/cacerts: {http.refusal}")
     if http.answer is None:
-        return warning("EST", "/cacerts is not answered: look at that server")
+        return warning("EST", "/cacerts: no answer; check that server")
     said = f"/cacerts answers HTTP {http.answer.status} without CA certificates"
     if http.answer.status == NOT_FOUND:  # every EST server has it (RFC 7030 §4.1)
-        return problem("EST", f"{said}: the address is not an EST server's; mostly it ends with /.well-known/est")
-    return warning("EST", f"{said}: is the address right?")
+        return problem("EST", f"{said}: this is not the URL of an EST server; it usually ends with /.well-known/est")
+    return warning("EST", f"{said}: check the URL")
 
 
 def _clock_finding(answer: Answer | None) -> Iterator[Result]:
@@ -217,13 +219,13 @@ def _clock_finding(answer: Answer | None) -> Iterator[Result]:
     off = datetime.now(UTC) - answer.date
     if abs(off) > CLOCK_SKEW:
         direction = "ahead of" if off.total_seconds() > 0 else "behind"
-        yield warning("clock", f"{lasting(abs(off))} {direction} the device gateway's: set it")
+        yield warning("clock", f"{lasting(abs(off))} {direction} the device gateway's: set the clock")
     else:
-        yield ok("clock", f"agrees with the gateway's to {abs(off).total_seconds():.0f} s")
+        yield ok("clock", f"within {abs(off).total_seconds():.0f} s of the device gateway's")
 
 
 def _origin(url: str) -> tuple[str | None, int] | None:
-    """Give host and port; None where the address is none."""
+    """Return host and port; None if `url` is invalid."""
     try:
         parts = urlsplit(https_url(url))
     except ValueError:

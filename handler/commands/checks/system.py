@@ -1,4 +1,4 @@
-"""The checks of what surrounds the program: its user, systemd, the services that use the key, its own units."""
+"""The checks of the program's environment: user, systemd, the services that use the key, its own units."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -25,11 +25,11 @@ class System:
     user: Callable[[], int] = os.geteuid
 
     def user_findings(self) -> Iterator[Result]:
-        """Look who runs this."""
+        """Check which user runs this."""
         if self.user() == 0:
             yield ok("user", "root, as fioconfig")
         else:
-            yield warning("user", f"user {self.user()}, not root as fioconfig: what only root may is a problem here")
+            yield warning("user", f"user {self.user()}, but fioconfig runs as root: what only root may do fails here")
 
     def unit(self, name: str) -> dict[str, str]:
         """Ask systemd about a unit: LoadState, ActiveState, UnitFileState. Raises OSError."""
@@ -37,19 +37,19 @@ class System:
 
 
 def system_findings(system: System) -> Iterator[Result]:
-    """Look for the services that use the key, the program's own units, and the handler that fioconfig calls."""
+    """Check the services that use the key, the program's own units, and the handler that fioconfig calls."""
     yield _handler(system.handler)
     if not system.services.available:
         yield warning(
-            "services", "systemd does not run here: restart aktualizr-lite yourself, and go on with `resume` yourself"
+            "services", "systemd does not run: after a rotation, restart aktualizr-lite and run `resume` by hand"
         )
         return
     for name in (FIOCONFIG, AKTUALIZR):
         found = system.unit(name)
         if found.get("LoadState") == "loaded":
-            yield ok("services", f"{name} is there ({found.get('ActiveState') or 'state unknown'})")
+            yield ok("services", f"{name} is installed ({found.get('ActiveState') or 'state unknown'})")
         else:
-            yield warning("services", f"{name} is not there: expected it on a device, it is not restarted")
+            yield warning("services", f"{name} is not installed, so a rotation cannot restart it")
     for name, by_itself in ((DAEMON_UNIT, False), (PATH_UNIT, True), (OFFLINE_UNIT, True)):
         yield _unit(system, name, by_itself=by_itself)
 
@@ -59,7 +59,8 @@ def _unit(system: System, name: str, *, by_itself: bool) -> Result:
     if found.get("LoadState") != "loaded":
         state = found.get("LoadState") or "unknown"
         return problem(
-            "units", f"{name} is not installed ({state}): nobody resumes a rotation; install renew-client-cert again"
+            "units",
+            f"{name} is not installed ({state}), so nothing resumes a rotation: install renew-client-cert again",
         )
     enabled = found.get("UnitFileState", "")
     if by_itself and enabled not in {"enabled", "enabled-runtime", "static"}:
@@ -74,11 +75,9 @@ def _handler(path: Path) -> Result:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        return warning("handler", f"{path} is not there: fioconfig rotates nothing; install renew-client-cert again")
+        return warning("handler", f"{path} does not exist, so fioconfig cannot rotate: install renew-client-cert again")
     if OURS not in content:
-        return warning(
-            "handler", f"{path} is another program: fioconfig calls that one; install renew-client-cert again"
-        )
+        return warning("handler", f"{path} is another program, and fioconfig calls it: install renew-client-cert again")
     if not os.access(path, os.X_OK):
         return problem("handler", f"{path} cannot be executed: chmod 755")
     return ok("handler", f"{path} is this program")
