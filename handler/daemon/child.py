@@ -28,8 +28,8 @@ class ChildLimits:
 
     quiet: float = 150.0
     """Without getting on."""
-    total: float = 600.0
-    """A wait for the lock, two minutes of its own, a slow token, services that restart."""
+    total: float = 720.0
+    """A wait for the lock, two minutes of its own, a slow token, services that restart, hooks."""
     killed: float = 5.0
     """Until it is gone, once it is killed."""
     tick: float = 10.0
