@@ -28,8 +28,8 @@ class ChildLimits:
 
     quiet: float = 150.0
     """Without progress."""
-    total: float = 600.0
-    """Covers the wait for the lock, two minutes of network, a slow token and service restarts."""
+    total: float = 720.0
+    """Covers the wait for the lock, two minutes of network, a slow token, service restarts and hooks."""
     killed: float = 5.0
     """From the kill until the process is gone."""
     tick: float = 10.0

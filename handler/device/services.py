@@ -1,8 +1,12 @@
-"""The services that use the key, through systemctl. Nothing here is fatal: a failure is reported as a warning."""
+"""Who uses the key: services, through systemctl, and hooks. Nothing here is fatal: a failure is a warning."""
 
 import logging
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from .hooks.files import FOLDERS, Hook, hooks_in
+from .hooks.running import run_hooks
 
 log = logging.getLogger(__name__)
 
@@ -14,7 +18,10 @@ TIMEOUT = 60.0
 
 
 class Services:
-    """systemd on this device. `runtime` is the folder whose presence says that it runs (sd_booted(3))."""
+    """systemd on this device. `runtime` is the folder whose presence says that it runs (sd_booted(3)).
+
+    `hooks`: the folders of executables for others who use the certificate.
+    """
 
     def __init__(
         self,
@@ -22,7 +29,9 @@ class Services:
         systemctl: str = "systemctl",
         timeout: float = TIMEOUT,
         cgroup: Path = Path("/proc/self/cgroup"),
+        hooks: Sequence[Path] = FOLDERS,
     ) -> None:
+        self._hooks = hooks
         self._cgroup = cgroup
         self._systemctl = systemctl
         self._timeout = timeout
@@ -73,6 +82,14 @@ class Services:
         if self.is_active(AKTUALIZR):
             self._call("reset-failed", AKTUALIZR)
             self._call("try-restart", AKTUALIZR)
+
+    def hooks(self) -> list[Hook]:
+        """List the hooks in their order, those that are not run too."""
+        return hooks_in(self._hooks)
+
+    def run_hooks(self, environment: Mapping[str, str]) -> str:
+        """Run the hooks, with that environment and a PATH alone; say what failed, "" if nothing did."""
+        return run_hooks(self._hooks, environment)
 
     def _call(self, *arguments: str) -> str | None:
         try:

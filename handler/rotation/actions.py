@@ -11,7 +11,7 @@ from handler.device import completed_rotations
 from handler.errors import FORESEEABLE, PendingError, RequestRefusedError, ServerRefusedError, describe, is_final
 from handler.journal.events import STARTED, Event
 from handler.journal.pending import COMPLETED
-from handler.journal.rotation_state import SWITCHED, RotationState
+from handler.journal.rotation_state import PROVED, SWITCHED, RotationState
 from handler.servers.connections import Connections
 from handler.servers.http import Limits
 from handler.servers.transport import Deadline
@@ -67,6 +67,7 @@ class Actions:
             Action.WATCH: lambda: proof.watch(context, memory),
             Action.RESTORE: lambda: proof.restore(context, memory),
             Action.FOLLOW: lambda: completion.bring_files_along(self._opened()),
+            Action.HOOKS: self._run_hooks,
             Action.TELL: self._tell,
             Action.TIDY: lambda: completion.tidy(self._opened(), lost_journal),
             Action.BEGIN: self._begin,
@@ -163,11 +164,18 @@ class Actions:
 
     def _switch_again(self) -> None:
         log.warning("the configuration names the old identity again: it is switched to the new one")
-        switch(self._opened(), self._context.rotation)
+        state = self._context.rotation
+        if state.step > PROVED:  # its users may have loaded the old one meanwhile: they are told again
+            self._journal.record(replace(state, step=PROVED))
+        switch(self._opened(), state)
+
+    def _run_hooks(self) -> None:
+        proved = self._context.rotation.step >= PROVED
+        self._memory.hooks = completion.run_hooks(self._context, "success" if proved else "rolled-back")
 
     def _tell(self) -> None:
-        completion.tell_users(self._opened())
-        self._memory.told = True
+        completion.tell_users(self._opened(), self._memory.hooks)
+        self._memory.told, self._memory.hooks = True, None
 
     def _deliver(self) -> None:
         self._memory.delivered = True
@@ -237,7 +245,9 @@ class Actions:
         state = self._opened().rotation
         mark = mark_of(state)
         reason = f"rolled back, {state.rollback}" if state.locked else state.rollback or state.refused or ""
-        (endings.keep if keep else endings.drop)(self._context, reason)
+        reported = f"{reason}; {self._memory.hooks}" if self._memory.hooks else reason
+        (endings.keep if keep else endings.drop)(self._context, reported)
+        self._memory.hooks = None
         self._memory.delivered, self._memory.way, self._memory.refused_before = False, Way.UNKNOWN, None
         self._memory.kept = Kept.NONE  # the gateway has just taken the old certificate
         if mark is Mark.TAKEN_BACK:

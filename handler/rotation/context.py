@@ -34,6 +34,7 @@ class Context:
     limits: Limits
     by_fioconfig: bool
     journal: Journal = field(init=False)
+    deadline: Deadline = field(init=False)
     connections: Connections = field(init=False)
     fioconfig: Fioconfig = field(init=False)
     local_config: LocalConfig = field(init=False)
@@ -43,7 +44,8 @@ class Context:
     def __post_init__(self) -> None:
         """Build what follows from the rest."""
         self.journal = Journal(self.device.storage)
-        self.connections = Connections(self.device, Deadline(self.limits.total), self.limits)
+        self.deadline = Deadline(self.limits.total)
+        self.connections = Connections(self.device, self.deadline, self.limits)
         self.fioconfig = Fioconfig(self.journal, self.services, waits_for_us=self.by_fioconfig)
         self.local_config = LocalConfig(self.device.config_encrypted, self.journal.aside)
         self._target = current_target(self.device.storage)

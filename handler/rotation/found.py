@@ -153,6 +153,8 @@ class Found:
     """Another rotation than the pending one is wanted, and not completed."""
     waits: bool = False
     """fioconfig waits for this call, which has changed the key: it knows only the old one."""
+    hooks: bool = False
+    """There are hooks, and this call has not run them since the new identity was proved or switched back."""
     call: Call = Call.GOES_ON
     events: bool = False
     """Events wait that this call has not tried to deliver."""

@@ -46,6 +46,7 @@ def look(context: Context, memory: Memory, lost_journal: LostJournal) -> Found:
         shown=is_shown(context),
         kept=Kept.NONE if journal.kept is None or state is not None else memory.kept,
         wanted=wanted(context, memory) is not None,
+        hooks=_are_hooks_due(context, memory, stage, way),
         waits=context.by_fioconfig and (memory.told or context.switched),
         call=memory.call,
         events=not memory.delivered and bool(journal.undelivered()),
@@ -117,6 +118,12 @@ def _stage(state: RotationState | None, named: Named) -> Stage:
     if state.step == PROVED and state.files_left is not None:
         return Stage.FOLLOW
     return _STAGES[min(state.step, ANNOUNCED)]
+
+
+def _are_hooks_due(context: Context, memory: Memory, stage: Stage, way: Way) -> bool:
+    """Tell whether others are to be told: once the new identity is proved, or was in use and is not any more."""
+    back = way is Way.BACK and context.rotation.step >= SWITCHED
+    return memory.hooks is None and (back or stage is Stage.TELL) and bool(context.services.hooks())
 
 
 def _is_lost_journal_due(memory: Memory, lost_journal: LostJournal) -> bool:

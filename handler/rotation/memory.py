@@ -39,6 +39,8 @@ class Memory:
     """Rounds in which nothing became clear."""
     kept: Kept = Kept.UNWATCHED
     """What this call found of the identity that was kept."""
+    hooks: str | None = None
+    """Which hooks failed, "" for none; None where they did not run for this rotation."""
     noted: bool = False
     told: bool = False
     """The new key's users were told by this call."""

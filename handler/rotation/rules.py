@@ -74,6 +74,7 @@ class Action(Enum):
     WATCH = "ask the gateway whether it still takes the old certificate"
     RESTORE = "go on with the kept identity if the gateway takes it"
     FOLLOW = "bring the device's files along"
+    HOOKS = "run the hooks"
     TELL = "restart its users, record the completion"
     TIDY = "remove the old key"
     BEGIN = "check everything, begin"
@@ -128,6 +129,7 @@ TABLE: tuple[Row, ...] = (
     # A rotation that ends without being finished
     _row("abort; proved", Action.REFUSE, wish=Wish.ABORT, stage=PROVED),
     _row("abort, otherwise", Action.MARK, wish=Wish.ABORT, stage=ROTATION, mark=frozenset(Mark) - {Mark.BY_HAND}),
+    _row("goes back, and is back; there are hooks to run", Action.HOOKS, way=Way.BACK, hooks=True),
     _row("goes back, and is back; the gateway may have seen the new certificate",
          Action.KEEP, stage=ROTATION, mark=GOING_BACK, way=Way.BACK, shown=True),
     _row("goes back, and is back; fioconfig waits, and knows only the new key", Action.DONE, way=Way.BACK, waits=True),
@@ -166,6 +168,7 @@ TABLE: tuple[Row, ...] = (
     _row("switched; refused, and the old one is taken", Action.PROVE, stage=Stage.PROVE, new=REFUSALS, old=Taken.YES),
     _row("switched; nothing that says anything of the certificate", Action.AGAIN, stage=Stage.PROVE),
     _row("proved; the device's files were left", Action.FOLLOW, stage=Stage.FOLLOW),
+    _row("proved; there are hooks to run", Action.HOOKS, stage=Stage.TELL, hooks=True),
     _row("proved", Action.TELL, stage=Stage.TELL),
     _row("told; fioconfig waits, and knows only the old key", Action.DONE, stage=Stage.TIDY, waits=True),
     _row("told", Action.TIDY, stage=Stage.TIDY),

@@ -45,6 +45,10 @@ class Deadline:
         self._began = time.monotonic()
         self._token_before = TOKENS.seconds
 
+    def extend(self, seconds: float) -> None:
+        """Put the moment off, by what something else took."""
+        self._began += seconds
+
     @property
     def remaining(self) -> float:
         """Seconds left, 0 when the time is up."""

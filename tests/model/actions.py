@@ -64,6 +64,7 @@ def found_in(world, memory):
         way=way,
         wanted=bool(wanted),
         waits=memory.by_fioconfig and (switched or memory.told),
+        hooks=not memory.hooked and (stage is Stage.TELL or (way is Way.BACK and world.step >= 5)),
         call=memory.call,
         new=memory.new if proving else Sight.UNKNOWN,
         old=memory.old if proving else Taken.UNKNOWN,
@@ -185,7 +186,7 @@ def switch_names(world, memory):
     if not world.has(NEW) or not world.certificate:
         yield Outcome(world, memory, (is_refused,), "the new identity is not whole")
         return
-    yield Outcome(world._replace(named=NEW), memory)
+    yield Outcome(world._replace(named=NEW, stale=world.stale or world.named != NEW), memory)
 
 
 def settle(world, memory):
@@ -199,6 +200,11 @@ def settle_back(world, memory):
     if world.config == NEW and world.new_key:
         world = world._replace(config=OLD)
     yield Outcome(world, memory)
+
+
+def tell_again(world, memory):
+    """Have the journal say first that nobody was told."""
+    yield Outcome(world._replace(step=min(world.step, 6)), memory)
 
 
 def follow(world, memory):
@@ -251,8 +257,14 @@ def unmark(world, memory):
     yield Outcome(world._replace(mark=Mark.REFUSED if memory.superseding else Mark.NONE), memory, (ends,))
 
 
+def note_going_back(world, memory):
+    """Journal it: where a cut came inside of the switch, that this one is done."""
+    step = 5 if world.named == NEW else world.step
+    yield Outcome(world._replace(files_left=True, step=max(step, world.step)), memory)
+
+
 def go_back_names(world, memory):
-    yield Outcome(world._replace(named=OLD), memory)
+    yield Outcome(world._replace(named=OLD, stale=world.stale or world.named != OLD), memory)
 
 
 def files_back(world, memory):
@@ -280,7 +292,7 @@ def hand_over(world, memory):
 
 
 def end_given_up(world, memory):
-    given_up = without_rotation(world, kept=0)._replace(events_wait=True)
+    given_up = without_rotation(world, kept=0)._replace(events_wait=True, stale=False)
     memory = ended(world, memory)._replace(delivered=False)
     yield Outcome(given_up, memory, OK if memory.wish is Wish.ABORT else (is_refused,))
 
@@ -324,14 +336,14 @@ ACTIONS = {
     Action.UNMARK: (forward_or_whole, unmark),
     Action.GO_BACK: (
         stop_fioconfig,
-        partial(write, files_left=True),
+        note_going_back,
         go_back_names,
         settle_back,
         files_back,
         partial(remember, way=Way.BACK, settled=False),
     ),
     Action.RETRY: (partial(write, mark=Mark.NONE),),
-    Action.SWITCH_AGAIN: (switch_names, settle),
+    Action.SWITCH_AGAIN: (tell_again, switch_names, settle),
     Action.ENROL: (
         partial(write, new_key=True),
         enrol_at_server,
@@ -353,7 +365,8 @@ ACTIONS = {
     Action.WATCH: (settle_back, watch),
     Action.RESTORE: (restore,),
     Action.FOLLOW: (follow, partial(write, files_left=False)),
-    Action.TELL: (tell_users, partial(write, step=7), partial(remember, told=True)),
+    Action.HOOKS: (partial(write, stale=False), partial(remember, hooked=True)),
+    Action.TELL: (tell_users, partial(write, step=7), partial(remember, told=True, hooked=False)),
     Action.TIDY: (stop_fioconfig, settle, retire_old, start_fioconfig, close_journal),
     Action.BEGIN: (mend_before, check_and_begin, open_journal),
     Action.DELIVER: (deliver,),

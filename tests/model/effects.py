@@ -29,6 +29,7 @@ def ended(world, memory):
         changed=memory.changed or world.named != memory.loaded,
         loaded=OLD,
         way=Way.UNKNOWN,
+        hooked=False,
         superseding=False,
     )
 

@@ -155,7 +155,10 @@ class Explorer:
                 return
             yield "somebody names another identity, and brings along what the old one reads", _renamed(changed)
             if world.named == NEW and world.old_key:
-                yield "sota.toml is restored from a backup", changed._replace(named=OLD, fioconfig=OLD)
+                yield (
+                    "sota.toml is restored from a backup",
+                    changed._replace(named=OLD, fioconfig=OLD, stale=world.step >= 5),
+                )
             if world.gateway == TAKES and not world.foreign and not (world.named == OLD and world.seen):
                 yield "the journal is lost", _lost(changed)
 
@@ -243,6 +246,7 @@ def _lost(world):
         success_waits=False,
         events_wait=False,
         certificate=False,
+        stale=False,
     )._replace(mark=rules.Mark.NONE, announced=False, files_left=False, reported=False, asked_to_wait=False)
     if world.named != NEW:
         return requested

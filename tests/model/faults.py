@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from handler.rotation.found import Sight
+from handler.rotation.found import Sight, Stage
 from handler.rotation.rules import TABLE, Action
 
 from .actions import ACTIONS, retire_old
@@ -106,6 +106,9 @@ FAULTS = {
     ),
     "offline, half a switch is left": (_without("offline; the configuration names the new identity"), ACTIONS),
     "the files that were left are forgotten": (_instead("proved; the device's files were left", Action.TELL), ACTIONS),
+    "nobody runs the hooks after a proof": (_without("proved; there are hooks to run"), ACTIONS),
+    "nobody runs the hooks after a roll-back": (_without("goes back, and is back; there are hooks to run"), ACTIONS),
+    "hooks run before the proof": (_with("proved; there are hooks to run", stage=Stage.PROVE), ACTIONS),
     "complete without a proof": (_instead(UNSEEN, Action.TELL), ACTIONS),
     "two rows are swapped": (
         _swapped(

@@ -3,7 +3,7 @@
 from .world import NEW, REFUSES, REPLICAS, RESETS, World
 
 STARTS = (
-    World(foreign=5, new_key=True, certificate=True, named=NEW, config=NEW, files=NEW, fioconfig=NEW),
+    World(foreign=5, new_key=True, certificate=True, named=NEW, config=NEW, files=NEW, fioconfig=NEW, stale=True),
     *(World(foreign=step, new_key=True, certificate=True) for step in (1, 4)),
     World(),
     World(gateway=REFUSES),

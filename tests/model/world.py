@@ -42,6 +42,8 @@ class World(NamedTuple):
     """The key that config.encrypted is for."""
     stopped: bool = False
     """fioconfig was stopped by us, says the journal."""
+    stale: bool = False
+    """Others who use the certificate may have loaded another one than is in use, and no hook has told them."""
     fioconfig: str = OLD
     """The identity that the running fioconfig loaded."""
     foreign: int = 0
@@ -92,6 +94,7 @@ class Memory(NamedTuple):
     noted: bool = False
     wanted: int = 0
     told: bool = False
+    hooked: bool = False
     new: Sight = Sight.UNKNOWN
     old: Taken = Taken.UNKNOWN
     breaks: int = 0
@@ -159,6 +162,8 @@ def broken(world):
         found.append("a success was reported that is none")
     if world.locked_out:
         found.append("the gateway waits for a key that was dropped as one that it cannot know")
+    if world.rotation == 0 and world.stale and not world.foreign:
+        found.append("hooks have not told others which identity is in use")
     if world.rotation == 0 and world.stopped:
         found.append("fioconfig stays stopped")
     return found

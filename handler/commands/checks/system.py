@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from handler.device.hooks.files import NOT_EXECUTABLE
 from handler.device.services import AKTUALIZR, FIOCONFIG, Services
 from handler.inspection.units import DAEMON_UNIT, OFFLINE_UNIT, PATH_UNIT, show
 
@@ -37,8 +38,9 @@ class System:
 
 
 def system_findings(system: System) -> Iterator[Result]:
-    """Check the services that use the key, the program's own units, and the handler that fioconfig calls."""
+    """Check the services that use the key, the program's own units, hooks, and the handler of fioconfig."""
     yield _handler(system.handler)
+    yield from _hooks(system.services)
     if not system.services.available:
         yield warning(
             "services", "systemd does not run: after a rotation, restart aktualizr-lite and run `resume` by hand"
@@ -69,6 +71,16 @@ def _unit(system: System, name: str, *, by_itself: bool) -> Result:
         state = found.get("ActiveState") or "unknown"
         return warning("units", f"{name} is {state}, expected active: `systemctl start {name}`")
     return ok("units", f"{name} is installed" + (f" and {enabled}" if by_itself else ""))
+
+
+def _hooks(services: Services) -> Iterator[Result]:
+    for hook in services.hooks():
+        if hook.problem is None:
+            yield ok("hooks", f"{hook.path} runs after a rotation")
+        elif hook.problem == NOT_EXECUTABLE:
+            yield warning("hooks", f"{hook.path} {hook.problem}, so it does not run: chmod 755")
+        else:
+            yield warning("hooks", f"{hook.path} does not run: {hook.problem}; only root may be able to change it")
 
 
 def _handler(path: Path) -> Result:

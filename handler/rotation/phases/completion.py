@@ -1,11 +1,13 @@
 """After the proof: the new identity's users are told, the old key goes."""
 
 import logging
+import time
 from dataclasses import replace
 
 from handler.device import completed_rotations
 from handler.device.keystore import IdentityNames
 from handler.errors import FORESEEABLE, PendingError, RefusedError, ServerRefusedError, describe
+from handler.journal.pending import COMPLETED
 from handler.journal.rotation_state import ANNOUNCED
 from handler.rotation.context import Context
 
@@ -38,12 +40,28 @@ def move_files(context: Context, old: IdentityNames, new: IdentityNames, via: Id
         log.warning("%s", error)
 
 
-def tell_users(context: Context) -> None:
-    """Record the completion as fioconfig would, and restart what uses the key. Raises OSError."""
+def run_hooks(context: Context, result: str) -> str:
+    """Run the hooks of others who use the certificate; say what failed. Their time is not the network's."""
+    state, began = context.rotation, time.monotonic()
+    names = {"OLD": state.old, "NEW": state.new}
+    environment = {f"{age}_KEY": each.key for age, each in names.items()}
+    environment |= {f"{age}_CERTIFICATE": each.certificate for age, each in names.items()}
+    environment |= {"ROTATIONID": state.rotation_id, "RESULT": result, "STORAGE_DIR": str(context.device.storage)}
+    failed = context.services.run_hooks(environment)
+    context.deadline.extend(time.monotonic() - began)
+    return failed
+
+
+def tell_users(context: Context, hooks_failed: str | None) -> None:
+    """Record the completion as fioconfig would, and restart what uses the key. Raises OSError.
+
+    Hooks that failed are reported in another event of success: the gateway shows a device as troubled otherwise.
+    """
     state = context.rotation
     completed_rotations.write(context.device.storage, state.request, state.certificate or "")
     context.services.restart_aktualizr()
-    context.journal.record(replace(state, step=ANNOUNCED))
+    event = context.events(state.rotation_id).make(COMPLETED, note=hooks_failed)
+    context.journal.record(replace(state, step=ANNOUNCED), *([event] if hooks_failed else []))
     certificate = context.device.store.certificate(state.new.certificate)
     context.progress.completed(state.rotation_id, state.new, certificate)
 

@@ -42,8 +42,10 @@ def go_back(context: Context) -> None:
     state = context.rotation
     if state.step >= LOCKED:  # else the gateway was told of the new key, and nothing else was done
         state = context.fioconfig.hold(state)
-        if state.files_left is None:
-            state = replace(state, files_left="a roll-back was begun")
+        # A cut that came inside of the switch: its users may have loaded the new identity, and are told (again).
+        step = SWITCHED if context.device.names_in_use(state.new) == state.new else state.step
+        state = replace(state, files_left=state.files_left or "a roll-back was begun", step=max(state.step, step))
+        if state != context.rotation:
             context.journal.record(state)
     undone = context.device.switch(state.old)
     if state.step >= LOCKED:

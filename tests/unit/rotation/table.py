@@ -68,6 +68,9 @@ IMPOSSIBLE = {
     "offline, nobody looks whether the old certificate is taken": lambda kept, wish: (
         kept in {Kept.LEFT, Kept.NEEDED} and wish is Wish.OFFLINE
     ),
+    "hooks run once the new identity is proved, or was switched back": lambda hooks, stage, way: (
+        hooks and stage is not Stage.TELL and way is not Way.BACK
+    ),
     "what is proved was shown": lambda stage, shown: stage in PROVED and not shown,
 }
 """Why the loop never finds some combinations, each by the fields that it is about."""

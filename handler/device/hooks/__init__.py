@@ -1,0 +1,1 @@
+"""Executables of others who use the certificate: which ones run, and how."""
