@@ -21,7 +21,7 @@ MOST = 20
 
 
 def rotation_ids(storage: Path) -> list[str]:
-    """Give the ROTATIONIDs that were completed, the last one first; none where the file cannot be read."""
+    """Return the ROTATIONIDs that were completed, the last one first; none if the file cannot be read."""
     path = storage / NAME
     try:
         data = json.loads(read_regular(path))

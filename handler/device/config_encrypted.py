@@ -34,17 +34,17 @@ class LocalConfig:
         self._aside = aside
 
     def digest(self) -> str | None:
-        """SHA-256 (hex) of the file as it is now; None where the device has none."""
+        """SHA-256 (hex) of the file as it is now; None if the device has none."""
         data = self._read()
         return None if data is None else hashlib.sha256(data).hexdigest()
 
     def has_encrypted_values(self) -> bool:
-        """Tell whether anything in it is encrypted. Raises RefusedError where it is not such a file."""
+        """Return whether anything in it is encrypted. Raises RefusedError if it is not such a file."""
         data = self._read()
         return data is not None and encrypted_config.has_encrypted_values(self._parse(data))
 
     def check_replaceable(self) -> None:
-        """Raise RequestRefusedError where the file can be written, but not replaced as a whole."""
+        """Raise RequestRefusedError if the file can be written, but not replaced as a whole."""
         if is_mount_point(self._path):
             raise RequestRefusedError(
                 f"{self._path} is a mount point by itself, so it cannot be replaced as a whole: expected its folder to "
@@ -58,7 +58,7 @@ class LocalConfig:
             encrypted_config.check_readable(self._parse(data), key)
 
     def is_readable(self, key: ec.EllipticCurvePrivateKey) -> bool:
-        """Tell whether the key decrypts every encrypted value."""
+        """Return whether the key decrypts every encrypted value."""
         try:
             self.check_readable(key)
         except RefusedError:
@@ -68,7 +68,7 @@ class LocalConfig:
     def prepare(self, old: ec.EllipticCurvePrivateKey, new: ec.EllipticCurvePrivateKey) -> str | None:
         """Encrypt its values to the new key and keep that aside. Give the digest of the file it was made from.
 
-        Where the file was torn since, the copy that was kept aside before stays. Raises RefusedError, OSError.
+        If the file was torn since, the copy that was kept aside before stays. Raises RefusedError, OSError.
         """
         data = self._read()
         if data is None:
@@ -80,10 +80,10 @@ class LocalConfig:
         return hashlib.sha256(data).hexdigest()
 
     def settle(self, prepared_from: str | None, old: KeyLoader, new: KeyLoader) -> bool:
-        """Make the file readable with `new`, the key in use; tell whether it had to be changed. Can be run again.
+        """Make the file readable with `new`, the key in use; return whether it had to be changed. Can be run again.
 
-        Where the file is still the one that the copy aside was made from, the copy takes its place: no key and no room
-        on the disk is needed. fioconfig compares its modification time with the server's, so it stays as it was; where
+        If the file is still the one that the copy aside was made from, the copy takes its place: no key and no room
+        on the disk is needed. fioconfig compares its modification time with the server's, so it stays as it was; if
         the file was torn, what it was is not known, and it is 1970's.
         """
         data = self._read()
@@ -97,7 +97,7 @@ class LocalConfig:
         try:
             config, changed = self._content(data)
         except RefusedError as error:
-            log.warning("%s; fioconfig fetches it anew", error)
+            log.warning("%s; fioconfig fetches it again", error)
             os.utime(self._path, ns=(FETCHED_ANEW, FETCHED_ANEW))
             remove(self._aside)
             return False
@@ -126,7 +126,7 @@ class LocalConfig:
             return None
 
     def _content(self, data: bytes) -> tuple[encrypted_config.ConfigEntries, bool]:
-        """Parse the file, or the copy aside where the file was torn, and tell which. Raises RefusedError."""
+        """Parse the file, or the copy aside if the file was torn, and tell which. Raises RefusedError."""
         try:
             return self._parse(data), False
         except RefusedError as error:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Device:
-    """The configuration (read anew after every change) and the key store that it asks for.
+    """The configuration (read again after every change) and the key store that it asks for.
 
     `token_wait`: seconds that a token that is not there yet is waited for when its store is opened.
     """
@@ -105,9 +105,9 @@ class Device:
         return self._token is not None and self._token.is_slow
 
     def names_in_use(self, *known: IdentityNames) -> IdentityNames:
-        """Give the names of the identity that the configuration on disk points at now.
+        """Return the names of the identity that the configuration on disk points at now.
 
-        Where they lead to the very files of one of `known` (a link, another spelling), those names are given.
+        If they lead to the very files of one of `known` (a link, another spelling), those names are given.
         """
         self._read()
         names = canonical(self.config.names, token=self.config.token is not None)
@@ -125,7 +125,7 @@ class Device:
         self.sota, self.config = configuration.sota, configuration.checked()
 
     def switch(self, names: IdentityNames) -> bool:
-        """Point the configuration at another identity, in one atomic replacement; tell whether it had to be changed."""
+        """Make the configuration name another identity, in one atomic replacement; return whether it changed."""
         if self.names_in_use(names) == names:
             return False
         key, certificate = self.store.sota_keys
@@ -138,7 +138,7 @@ class Device:
         return True
 
     def check_not_in_use(self, names: IdentityNames) -> None:
-        """Raise RequestRefusedError where key or certificate of `names` are those in use: they are never touched."""
+        """Raise RequestRefusedError if key or certificate of `names` are those in use: they are never touched."""
         used = self.names_in_use()
         same = is_same_file if self.config.token is None else str.__eq__
         if same(used.key, names.key) or same(used.certificate, names.certificate):
@@ -153,7 +153,7 @@ class Device:
         self.store_of(names).discard(names)
 
     def store_of(self, names: IdentityNames) -> KeyStore:
-        """Give the store that these names are of: the device may have moved its identity from files to a token."""
+        """Return the store that these names are of: the device may have moved its identity from files to a token."""
         return FileKeyStore(self.storage) if names.key.startswith("/") else self.store
 
     def identity(self, names: IdentityNames) -> tuple[ec.EllipticCurvePrivateKey, Certificate]:

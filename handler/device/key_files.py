@@ -20,8 +20,9 @@ from handler.crypto.signatures import algorithm_of
 from handler.errors import RequestRefusedError
 from hsm import tls
 from hsm.certificate import Certificate
+from hsm.errors import TlsBindingError
+from hsm.names import IdentityNames
 
-from .keystore import IdentityNames
 from .storage import atomic_write, remove, why_not
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 # As fioconfig names them (os.CreateTemp of Go: "pkey.*.pem"); whatever is named otherwise was provisioned.
 _MADE_BY_ROTATION = re.compile(r"(pkey|client)\.([0-9]+|[0-9a-f]{10})\.pem", re.ASCII)
 FILE_MODE = 0o600
-REGISTER = "no server can be asked with it: register the device anew, with a CA that signs with SHA-256 or better"
+REGISTER = "no server can be asked with it: register the device again, with a CA that signs with SHA-256 or better"
 
 
 class FileKeyStore:
@@ -44,11 +45,11 @@ class FileKeyStore:
         self._storage = storage
 
     def canonical(self, names: IdentityNames) -> IdentityNames:
-        """Give the paths absolute and normalised; symlinks stay."""
+        """Return the paths absolute and normalised; symlinks stay."""
         return IdentityNames(_absolute(names.key), _absolute(names.certificate))
 
     def unused(self, current: IdentityNames) -> IdentityNames:  # noqa: ARG002 - a token asks which slot is in use
-        """Choose new file names. Raises RequestRefusedError where the folder cannot be written."""
+        """Choose new file names. Raises RequestRefusedError if the folder cannot be written."""
         if not os.access(self._storage, os.W_OK | os.X_OK, effective_ids=True):
             why = why_not() if self._storage.is_dir() else "it is not there, or no folder"
             raise RequestRefusedError(
@@ -70,7 +71,7 @@ class FileKeyStore:
         except (ValueError, UnsupportedAlgorithm) as error:
             raise RequestRefusedError(
                 f"{name} holds no readable private key: expected one in PEM; look at what the configuration names, or "
-                "register the device anew"
+                "register the device again"
             ) from error
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name not in {"secp256r1", "secp384r1"}:
             kind = key.curve.name if isinstance(key, ec.EllipticCurvePrivateKey) else type(key).__name__.lstrip("_")
@@ -81,7 +82,7 @@ class FileKeyStore:
         return key
 
     def find_key(self, name: str) -> ec.EllipticCurvePrivateKey | None:
-        """Load a private key, None where there is none that can be used."""
+        """Load a private key, None if there is none that can be used."""
         try:
             return self.key(name)
         except RequestRefusedError:
@@ -115,7 +116,7 @@ class FileKeyStore:
     retire = discard
 
     def spare(self, current: IdentityNames) -> list[IdentityNames]:
-        """Give the other PEM files of the folder: also a provisioned key may have been in use before."""
+        """Return the other PEM files of the folder: also a provisioned key may have been in use before."""
         paths = [str(path) for path in sorted(self._storage.glob("*.pem")) if path.is_file()]
         found = [self.canonical(IdentityNames(each, _certificate_beside(each))) for each in paths]
         used = {*map(os.path.realpath, (current.key, current.certificate))}
@@ -131,7 +132,7 @@ class FileKeyStore:
     def authenticate(self, context: ssl.SSLContext, names: IdentityNames) -> None:
         """Make the context present the one certificate, without what else its file holds (EST servers refuse a chain).
 
-        Raises RequestRefusedError where key and certificate cannot be used or do not belong together.
+        Raises RequestRefusedError if key and certificate cannot be used or do not belong together.
         """
         certificate = self.certificate(names.certificate)
         if not certificate.holds(self.key(names.key).public_key()):
@@ -153,14 +154,14 @@ class FileKeyStore:
             os.close(descriptor)
         try:
             tls.present_leaf_only(context)
-        except tls.TlsBindingError as error:
+        except TlsBindingError as error:
             log.warning("a CA certificate of the CA file may be sent along with the client certificate: %s", error)
 
     def close(self) -> None:
         """Nothing is open."""
 
     def _is_own(self, name: str) -> bool:
-        """Tell whether a rotation made that file: by its name, and because it stands in the storage folder."""
+        """Return whether a rotation made that file: by its name, and because it stands in the storage folder."""
         path = Path(name)
         return bool(_MADE_BY_ROTATION.fullmatch(path.name)) and path.parent.resolve() == self._storage.resolve()
 
@@ -171,7 +172,7 @@ class FileKeyStore:
 
 
 def refusal_by_openssl(certificate: Certificate) -> str | None:
-    """Say that OpenSSL on this device refuses to show a certificate to servers, and why; None where it does not."""
+    """Return why OpenSSL on this device refuses to present a certificate; None if it does not."""
     why = tls.why_refused(certificate.der)
     return why and f"OpenSSL on this device refuses it, signed with {algorithm_of(certificate)}: {why}"
 

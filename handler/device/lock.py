@@ -43,7 +43,7 @@ class DeviceLock:
     def acquire(self, timeout: float) -> Self:
         """Take the lock, waiting up to `timeout` seconds for whoever holds it.
 
-        Raises BusyError, which says who that is, RequestRefusedError where the folder is missing or not writable, or
+        Raises BusyError, which says who that is, RequestRefusedError if the folder is missing or not writable, or
         the lock cannot be had, OSError.
         """
         if self._descriptor is not None:
@@ -95,7 +95,7 @@ class DeviceLock:
 
 
 def holder(folder: Path) -> str | None:
-    """Say which process holds the lock on a storage folder, as far as proc_locks(5) tells; None if none does."""
+    """Return which process holds the lock on a storage folder, as far as proc_locks(5) tells; None if none does."""
     with contextlib.suppress(OSError):
         status = _path(folder).stat()
         inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
@@ -117,7 +117,7 @@ def _command(pid: str) -> str:
 
 
 def _path(folder: Path) -> Path:
-    """Give what is locked for a storage folder. Raises OSError."""
+    """Return what is locked for a storage folder. Raises OSError."""
     status = folder.stat()
     if status.st_uid:
         return folder

@@ -30,9 +30,9 @@ class RefusedPin:
         self._path = storage / FOLDER / "refused-pin"
 
     def check(self, label: str, pin: str) -> None:
-        """Raise hsm.errors.PinError where the token of that label has refused that PIN before.
+        """Raise hsm.errors.PinError if the token of that label has refused that PIN before.
 
-        Raises hsm.errors.TokenError, which may pass, where a refusal could not be noted.
+        Raises hsm.errors.TokenError, which may pass, if a refusal could not be noted.
         """
         if self._was(label, pin) is not True:
             self._check_room(label)
@@ -43,11 +43,11 @@ class RefusedPin:
             )
 
     def was_another(self, label: str, pin: str) -> bool:
-        """Tell whether the last PIN that the token of that label refused is another one."""
+        """Return whether the last PIN that the token of that label refused is another one."""
         return self._was(label, pin) is False
 
     def _was(self, label: str, pin: str) -> bool | None:
-        """Tell whether the refusal that is noted was of that PIN; None if none of that token is noted."""
+        """Return whether the refusal that is noted was of that PIN; None if none of that token is noted."""
         try:
             noted = json.loads(self._path.read_text("ascii"))
             if hmac.compare_digest(noted["hash"], _hash(noted["salt"], label, pin)):
@@ -57,7 +57,7 @@ class RefusedPin:
             return None
 
     def _check_room(self, label: str) -> None:
-        """Raise hsm.errors.TokenError where the note would find no room."""
+        """Raise hsm.errors.TokenError if the note would find no room."""
         folder = self._path.parent if self._path.parent.is_dir() else self._path.parent.parent
         try:
             disk = os.statvfs(folder)

@@ -9,7 +9,7 @@
 * One KEY=VALUE per line, LF or CRLF; blank lines, lines that begin with # and blanks around key and value are skipped.
 * A key may be given again with the same value only. Unknown keys are warned of.
 * ESTSERVER is an https URL with a host and without credentials; ROTATIONID is one that the gateway keeps.
-* PKEYIDS and CERTIDS are looked at only where a token is used: two or more distinct ids, 01 to 09 by value.
+* PKEYIDS and CERTIDS are looked at only if a token is used: two or more distinct ids, 01 to 09 by value.
 
 Whatever breaks a rule is refused, with its place, its value and what is expected.
 """
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 MAX_BYTES = 64 * 1024
 KNOWN_KEYS = ("ESTSERVER", "PKEYIDS", "CERTIDS", "ROTATIONID", "EST_CSRATTRS")
 KEY_IDS, CERTIFICATE_IDS = "01,07", "03,09"
-"""What fioctl writes into a request for a token where nobody says otherwise."""
+"""What fioctl writes into a request for a token if nobody says otherwise."""
 _OPTIONS = {"PKEYIDS": "--pkey-ids", "CERTIDS": "--cert-ids"}
 # The open gateway drops events of any other correlation id; the length is ours.
 _ROTATION_ID = re.compile(r"[a-zA-Z0-9_-]{1,128}")
@@ -43,7 +43,7 @@ class RotationRequest:
     est_server: str
     """An https URL as it was given, without a slash at its end."""
     key_ids: tuple[str, ...]
-    """Two-digit ids where a token is used; otherwise as given, unchecked and unused."""
+    """Two-digit ids if a token is used; otherwise as given, unchecked and unused."""
     certificate_ids: tuple[str, ...]
     csrattrs: bool = False
     """Whether the EST server is to be asked for /csrattrs."""
@@ -60,7 +60,7 @@ class Overrides:
 
 
 def with_usual_ids(options: Overrides) -> Overrides:
-    """Give the options with the usual ids in the place of those that are not given."""
+    """Return the options with the usual ids in the place of those that are not given."""
     return replace(options, pkey_ids=options.pkey_ids or KEY_IDS, cert_ids=options.cert_ids or CERTIFICATE_IDS)
 
 
@@ -77,8 +77,8 @@ def read_request(
 ) -> RotationRequest | None:
     """Read the request from the file at `path` and the options over it.
 
-    None where there is no such file and no option stands in for it. `token` tells whether the ids are required and
-    checked; `default_rotation_id` is taken where none is given. Raises RequestRefusedError.
+    None if there is no such file and no option stands in for it. `token` tells whether the ids are required and
+    checked; `default_rotation_id` is taken if none is given. Raises RequestRefusedError.
     """
     options = _options(overrides)
     text = None if path is None else _read(path)
@@ -130,7 +130,7 @@ def _options(overrides: Overrides) -> dict[str, Entry]:
 
 
 def _read(path: Path) -> str | None:
-    """Read the file as text; None where there is none. Raises RequestRefusedError."""
+    """Read the file as text; None if there is none. Raises RequestRefusedError."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -195,7 +195,7 @@ def _ids(entries: Mapping[str, Entry], key: str, name: str, *, token: bool) -> t
     if not token:
         given = entries[key].value if key in entries else ""
         return tuple(part.strip(" \t") for part in given.split(",")) if given else ()
-    from hsm.slots import parse_ids  # noqa: PLC0415 - only where a token is used
+    from hsm.slots import parse_ids  # noqa: PLC0415 - only if a token is used
 
     entry = _required(
         entries, key, name, f"two or more distinct ids from 01 to 09, such as 01,07; by hand: {_OPTIONS[key]}"

@@ -25,8 +25,8 @@ def atomic_write(path: Path, data: bytes, *, mode: int | None = None, mtime_ns: 
     """Replace `path` by `data` as a whole, durably.
 
     With `mode` it is a file of this program's own: it takes nothing from what it replaces, be that a link. Without, it
-    is somebody else's: a symlink stays one, the file that it names is replaced, and what it had is kept
-    (`_take_after`), 0600 where there was none. It gets the modification time `mtime_ns` (nanoseconds since 1970) where
+    is another party's: a symlink stays one, the file that it names is replaced, and what it had is kept
+    (`_take_after`), 0600 if there was none. It gets the modification time `mtime_ns` (nanoseconds since 1970) if
     given. On failure OSError is raised, which names `path`, and no temporary file is left.
     """
     path = path if mode is not None else Path(os.path.realpath(path))
@@ -80,9 +80,9 @@ def put_in_place(path: Path, prepared: Path, *, mtime_ns: int) -> None:
 
 
 def is_mount_point(path: Path) -> bool:
-    """Tell whether something is mounted at that very file, a symlink followed: nothing can replace it (EBUSY).
+    """Return whether something is mounted at that very file, a symlink followed: nothing can replace it (EBUSY).
 
-    proc_pid_mountinfo(5): a bind mount of the same file system is not seen otherwise. False where /proc is not there.
+    proc_pid_mountinfo(5): a bind mount of the same file system is not seen otherwise. False if /proc is not there.
     """
     try:
         lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
@@ -93,7 +93,7 @@ def is_mount_point(path: Path) -> bool:
 
 
 def is_same_file(first: str, second: str) -> bool:
-    """Tell whether two paths lead to one file, or are the same path where there is none."""
+    """Return whether two paths lead to one file, or are the same path if there is none."""
     try:
         return first == second or Path(first).samefile(second)
     except OSError:
@@ -139,9 +139,9 @@ def remove_leftovers(folder: Path) -> list[Path]:
 
 
 def _take_after(path: Path, descriptor: int, mode: int | None) -> None:
-    """Give the open file `mode`, or owner, mode, ACL, user's attributes and SELinux label of what stands at `path`.
+    """Return the open file `mode`, or owner, mode, ACL, user's attributes and SELinux label of what stands at `path`.
 
-    What cannot be kept of the last three is left out, and nobody gets more than before: where there is an ACL, the mode
+    What cannot be kept of the last three is left out, and nobody gets more than before: if there is an ACL, the mode
     of the group is its mask (acl(5)). Never kept are security.ima, evm and capability: they speak of the old content.
     """
     replaced = None
@@ -166,7 +166,7 @@ def _take_after(path: Path, descriptor: int, mode: int | None) -> None:
 
 
 def _attributes(path: Path) -> dict[str, bytes]:
-    """Read the extended attributes that a replacement keeps; none where the file system has none."""
+    """Read the extended attributes that a replacement keeps; none if the file system has none."""
     found = {}
     with contextlib.suppress(OSError):
         for name in os.listxattr(path):
@@ -177,7 +177,7 @@ def _attributes(path: Path) -> dict[str, bytes]:
 
 
 def _set_acl(descriptor: int, acl: bytes | None) -> bool:
-    """Have the open file just that ACL; tell whether that worked. One of the folder's default ACL goes."""
+    """Have the open file just that ACL; return whether that worked. One of the folder's default ACL goes."""
     try:
         if acl is not None:
             os.setxattr(descriptor, _ACL, acl)
@@ -189,7 +189,7 @@ def _set_acl(descriptor: int, acl: bytes | None) -> bool:
 
 
 def _group_of(acl: bytes) -> int:
-    """Give what the owning group may do: its own entry, as far as the mask lets it (linux/posix_acl_xattr.h)."""
+    """Return what the owning group may do: its own entry, as far as the mask lets it (linux/posix_acl_xattr.h)."""
     entries: dict[int, int] = {tag: bits for tag, bits, _ in struct.iter_unpack("<HHI", acl[4:])}
     return entries.get(0x04, 0) & entries.get(0x10, 7) & 7
 
@@ -219,12 +219,12 @@ def check_folder(folder: Path) -> None:
 
 
 def why_not() -> str:
-    """Say what to do about a folder that this process may not write to."""
+    """Return what to do about a folder that this process may not write to."""
     return "run this as root" if os.geteuid() else "its file system is mounted read-only; mount it writable"
 
 
 def check_durable(folder: Path) -> None:
-    """Raise RequestRefusedError where the names in the folder cannot be made durable (CIFS, some of FUSE); OSError."""
+    """Raise RequestRefusedError if the names in the folder cannot be made durable (CIFS, some of FUSE); OSError."""
     try:
         sync_folder(folder)
     except OSError as error:
@@ -237,7 +237,7 @@ def check_durable(folder: Path) -> None:
 
 
 def _file_system(folder: Path) -> str:
-    """Give the type of the file system, as proc_pid_mountinfo(5) has it: that of the longest mount point above."""
+    """Return the type of the file system, as proc_pid_mountinfo(5) has it: that of the longest mount point above."""
     found = (0, "unknown")
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
@@ -249,7 +249,7 @@ def _file_system(folder: Path) -> str:
 
 
 def read_regular(path: Path, most: int = -1, *, follow: bool = False) -> bytes:
-    """Read at most so many bytes of a file that may be somebody else's; wait for no FIFO. Raises OSError."""
+    """Read at most so many bytes of a file that may be another party's; wait for no FIFO. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -258,7 +258,7 @@ def read_regular(path: Path, most: int = -1, *, follow: bool = False) -> bytes:
 
 
 def intrusion(folder: Path) -> str | None:
-    """Say why others may put files of theirs into the folder: its owner, or its mode for everybody; None if none may.
+    """Return why others may put files into the folder (its owner, or its mode for all users); None if they may not.
 
     Raises OSError.
     """
@@ -271,7 +271,7 @@ def intrusion(folder: Path) -> str | None:
 
 
 def exposure(storage: Path) -> list[str]:
-    """Say how others may put files of theirs beside ours: into the storage folder, or that of the journal. OSError."""
+    """Return why others may put files into the storage folder or the journal's. Raises OSError."""
     said = []
     for folder in (storage, storage / FOLDER):
         if folder.is_dir():

@@ -43,7 +43,7 @@ def https_url(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """Give a value for a message: cut, and without what may be a password or a secret in a query."""
+    """Return a value for a message: cut, and without what may be a password or a secret in a query."""
     text = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*:)?(//)?[\s\S]*@", r"\1\2***@", text)
     text = re.sub(r"[?#][\s\S]+", "?***", text)
     return repr(text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…")

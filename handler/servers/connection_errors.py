@@ -46,7 +46,7 @@ def judge(server: str, asked: str, error: Exception, *, ended: bool) -> PendingE
     """Tell a transient failure (returned) from one that ends the call (raised).
 
     `server` is its name for a person, with host and port; `asked` the request, such as "GET /cacerts"; `ended`: the
-    server has ended the connection. Gives AnswerError where what was sent is no answer, ConnectionLostError where a
+    server has ended the connection. Gives AnswerError if what was sent is no answer, ConnectionLostError if a
     connection was there and broke, else UnreachableError. Raises OfflineError, ClockError, UntrustedError, and
     ServerRefusedError without a status if an alert refuses our certificate.
     """

@@ -88,7 +88,7 @@ class Connections:
         self._ahead.start()
 
     def gateway(self, names: Identity) -> GatewayClient:
-        """Give the one client of the device gateway that this call keeps open for that identity."""
+        """Return the one client of the device gateway that this call keeps open for that identity."""
         self._take_over(None)
         if self._gateway is None or self._gateway[0] != names:
             self.close()
@@ -96,7 +96,7 @@ class Connections:
         return self._gateway[1]
 
     def device_config(self, names: Identity) -> ConfigEntries:
-        """Give this device's own files on the server, as this call has seen them first, asking as that identity.
+        """Return this device's own files on the server, as this call has seen them first, asking as that identity.
 
         Raises ServerRefusedError, PendingError.
         """
@@ -108,7 +108,7 @@ class Connections:
         return self._files
 
     def wait(self, retry: int, reason: PendingError) -> None:
-        """Wait in line before the `retry`-th repetition (from 0). Raises `reason` where that does not fit this call."""
+        """Wait in line before the `retry`-th repetition (from 0). Raises `reason` if that does not fit this call."""
         until = reason.not_before
         asked = None if until is None else max(0.0, (until - datetime.now(UTC)).total_seconds())
         turn = in_line(asked, self._limits.retry_delays, retry, self._deadline.remaining)
@@ -127,7 +127,7 @@ class Connections:
             self._gateway = None
 
     def _take_over(self, timeout: float | None) -> None:
-        """Take over what was asked in advance, where that ends within so many seconds."""
+        """Take over what was asked in advance, if that ends within so many seconds."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead.ended(timeout):
             self._gateway = None if ahead.client is None else (ahead.names, ahead.client)
@@ -153,7 +153,7 @@ class _Ahead:
         self._thread.start()
 
     def ended(self, timeout: float | None) -> bool:
-        """Wait so many seconds for its end; where that does not come, the thread closes what it opened itself."""
+        """Wait so many seconds for its end; if that does not come, the thread closes what it opened itself."""
         self._thread.join(timeout)
         self._abandoned = self._thread.is_alive()
         return not self._abandoned

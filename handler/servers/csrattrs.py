@@ -41,7 +41,7 @@ _NOT_A_CLIENTS = {"2.5.29.37.0", "1.3.6.1.5.5.7.3.3", "1.3.6.1.5.5.7.3.8", "1.3.
 
 
 def parse_csrattrs(data: bytes) -> CsrAttributes:
-    """Read a CsrAttrs (DER). Raises ValueError where it is none."""
+    """Read a CsrAttrs (DER). Raises ValueError if it is none."""
     wanted = NOTHING
     items = [_attribute(each) for each in der.one(data, der.SEQUENCE).items]
     templates = [each for each in items if each[0] == _REQUEST_TEMPLATE and each[1]]
@@ -70,7 +70,7 @@ def _two(items: list[Element]) -> list[Element]:
 
 
 def _oid(element: Element) -> str:
-    """Give an object identifier; empty for one that is longer than any that is in use."""
+    """Return an object identifier; empty for one that is longer than any that is in use."""
     if element.tag != der.OID:
         raise ValueError(f"expected an object identifier, found tag {element.tag:02x}")
     try:
@@ -90,7 +90,7 @@ def _with_oid(wanted: CsrAttributes, oid: str) -> CsrAttributes:
 
 
 def _with_attribute(wanted: CsrAttributes, oid: str, values: list[Element]) -> CsrAttributes:
-    if oid in _KEY_KINDS:  # with any parameter where none is named
+    if oid in _KEY_KINDS:  # with any parameter if none is named
         wanted = _with_oid(wanted, oid)
     for value in values:
         if oid in _EXTENSION_REQUESTS:
@@ -133,7 +133,7 @@ def _with_extensions(wanted: CsrAttributes, value: Element) -> CsrAttributes:
 
 
 def _extensions(value: Element) -> Iterator[tuple[str, bytes]]:
-    """Give the extensions that have a value."""
+    """Return the extensions that have a value."""
     for extension in value.items if value.tag == der.SEQUENCE else ():
         kind, *parts = extension.items or [extension]
         found = [each.content for each in parts if each.tag == der.OCTET_STRING]

@@ -29,14 +29,14 @@ class Outbox(Protocol):
     """Where events wait for their delivery: the journal."""
 
     def undelivered(self) -> list[Event]:
-        """Give the events that wait, oldest first."""
+        """Return the events that wait, oldest first."""
 
     def delivered(self, events: Sequence[Event]) -> None:
         """Forget events that the gateway has taken."""
 
 
 def next_batch(events: Sequence[Event]) -> list[Event]:
-    """Give the oldest events, as many as one request may hold; one at least where there is any."""
+    """Return the oldest events, as many as one request may hold; one at least if there is any."""
     batch: list[Event] = []
     size = 0
     for event in events[:BATCH]:
@@ -75,7 +75,7 @@ class Delivery:
         self._thread.start()
 
     def notify(self) -> None:
-        """Say that the outbox has something new."""
+        """Return a note that the outbox has something new."""
         self._wake.set()
 
     def stop(self, timeout: float) -> None:

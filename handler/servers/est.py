@@ -35,18 +35,18 @@ class EstClient:
         self._url = url.rstrip("/")
         self._http = http
         self.server_time: datetime | None = None
-        """The server's clock when it issued the certificate, where it says."""
+        """The server's clock when it issued the certificate, if it says."""
 
     @property
     def certificate_requested(self) -> bool | None:
-        """Whether the server has asked for the client certificate so far; None where that cannot be seen."""
+        """Whether the server has asked for the client certificate so far; None if that cannot be seen."""
         return self._http.certificate_requested
 
     def reenroll(self, csr: bytes) -> list[Certificate]:
         """Send the CSR (DER) to simplereenroll and return the certificates of the answer (RFC 7030 §4.2.2).
 
         202 with Retry-After is waited for, 1 s to 24 h, and the same request repeated over a new connection (§4.2.3),
-        while that fits the deadline. Raises PendingError (AnswerError where the answer holds no certificates),
+        while that fits the deadline. Raises PendingError (AnswerError if the answer holds no certificates),
         ServerRefusedError.
         """
         # In lines, as MIME has it: libest takes nothing else, and RFC 8951 §3.1 has servers tolerate them.
@@ -66,7 +66,7 @@ class EstClient:
             self._http.fresh_connection()
 
     def cacerts(self) -> list[Certificate] | None:
-        """Fetch the CA certificates (RFC 7030 §4.1.3). None where the server does not give them."""
+        """Fetch the CA certificates (RFC 7030 §4.1.3). None if the server does not give them."""
         try:
             answer = self._http.request("GET", f"{self._url}/cacerts", content_type="application/pkcs10", optional=True)
             return certificates_of(answer) if answer.status == 200 else None  # noqa: PLR2004
@@ -79,7 +79,7 @@ class EstClient:
             return None
 
     def csrattrs(self) -> CsrAttributes:
-        """Fetch what the server wants in a CSR (RFC 7030 §4.5.2); nothing where it does not say, or not readably.
+        """Fetch what the server wants in a CSR (RFC 7030 §4.5.2); nothing if it does not say, or not readably.
 
         Raises PendingError, ServerRefusedError (a TLS alert).
         """

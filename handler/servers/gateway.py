@@ -51,7 +51,7 @@ class GatewayClient:
             raise answer.refusal("the device gateway refused the next public key")
 
     def device_config(self, *, once: bool = False) -> ConfigEntries:
-        """Fetch the device's own files; empty where it has none. Raises ServerRefusedError, PendingError.
+        """Fetch the device's own files; empty if it has none. Raises ServerRefusedError, PendingError.
 
         `once`: a failure that may pass is told at once.
         """
@@ -76,7 +76,7 @@ class GatewayClient:
             raise answer.refusal("the device gateway did not take this device's files")
 
     def post_events(self, events: Sequence[Mapping[str, Any]], *, once: bool = False) -> bool:
-        """Report events, oldest first; tell whether the answer is in the gateway's own shape: empty, or JSON.
+        """Report events, oldest first; return whether the answer is in the gateway's own shape: empty, or JSON.
 
         `once`: a failure that may pass is told at once. Raises ServerRefusedError, PendingError.
         """

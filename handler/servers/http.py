@@ -6,7 +6,7 @@ What happens to a request, in order:
   Nothing from the environment (proxy, netrc, CA bundle) plays a part.
 * Connection errors, time-outs, 408, 425, 429, 5xx (but 501 and 505: the server will never know how), what is no HTTP,
   and markup in the place of an answer (captive portals) are transient: tried again after 1, 2, 5, 13 and 30 s, or later
-  where Retry-After asks for it, as long as it fits the deadline; then `PendingError`. What an answer is, its content
+  if Retry-After asks for it, as long as it fits the deadline; then `PendingError`. What an answer is, its content
   says, not its type.
 * No network at all (no name resolution, no route) is `OfflineError` at once: at boot nobody should wait for it.
 * An alert of the server about our certificate is final: `ServerRefusedError` without a status.
@@ -39,7 +39,7 @@ from handler.errors import (
     UnreachableError,
 )
 from hsm import tls
-from hsm.errors import TokenError
+from hsm.errors import TlsBindingError, TokenError
 from hsm.stopwatch import TOKENS
 
 from .connection_errors import judge
@@ -100,7 +100,7 @@ class HttpClient:
         try:
             tls.on_certificate_request(self._context, self._certificate_requested.set)
             self._watching = True
-        except tls.TlsBindingError as error:
+        except TlsBindingError as error:
             log.debug("cannot see whether a server asks for the client certificate: %s", error)
             self._watching = False
         self.repeated = False
@@ -111,7 +111,7 @@ class HttpClient:
 
     @property
     def certificate_requested(self) -> bool | None:
-        """Whether a server has asked for the client certificate so far; None where that cannot be seen."""
+        """Whether a server has asked for the client certificate so far; None if that cannot be seen."""
         return self._certificate_requested.is_set() if self._watching else None
 
     def close(self) -> None:
@@ -133,11 +133,11 @@ class HttpClient:
         costly: bool = False,
         once: bool = False,
     ) -> Answer:
-        """Send one request, again where a failure may pass, and return the answer that is not transient.
+        """Send one request, again if a failure may pass, and return the answer that is not transient.
 
         `optional`: there is a way without it, so a server that cannot answer is not waited for long. `costly`: the
         server did its work though its answer cannot be read, so it is not asked again here. `once`: a failure that may
-        pass is told at once. Raises PendingError (AnswerError where the answer cannot be read, ServerBusyError where it
+        pass is told at once. Raises PendingError (AnswerError if the answer cannot be read, ServerBusyError if it
         is not the time, ConnectionLostError), OfflineError, ServerRefusedError, hsm.errors.TokenError (the key could
         not sign).
         """
@@ -161,14 +161,14 @@ class HttpClient:
             retry += 1
 
     def wait(self, seconds: float, reason: PendingError) -> None:
-        """Wait as long as the server asked for; PostponedError at once where that does not fit the deadline.
+        """Wait as long as the server asked for; PostponedError at once if that does not fit the deadline.
 
         `reason` is what to say then.
         """
         self._wait(in_line(seconds, (seconds,), 0, self._deadline.remaining), reason, asked=True)
 
     def _wait(self, turn: Turn, reason: PendingError, *, asked: bool) -> None:
-        """Wait in line, or raise `reason`; PostponedError where the server `asked`: nobody is to come before."""
+        """Wait in line, or raise `reason`; PostponedError if the server `asked`: nobody is to come before."""
         if turn.wait is None or self._stop.is_set():
             if asked:
                 raise PostponedError(str(reason), datetime.now(UTC) + timedelta(seconds=turn.delay or 0.0)) from reason

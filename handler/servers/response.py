@@ -29,19 +29,19 @@ class Answer:
 
     @property
     def date(self) -> datetime | None:
-        """The server's clock (Date, RFC 9110 §6.6.1); None where it does not say."""
+        """The server's clock (Date, RFC 9110 §6.6.1); None if it does not say."""
         return _moment(self.headers.get("Date", ""))
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds that Retry-After (RFC 9110 §10.2.3) asks to wait; None where it is absent or absurd."""
+        """Seconds that Retry-After (RFC 9110 §10.2.3) asks to wait; None if it is absent or absurd."""
         value = self.headers.get("Retry-After", "").strip(" \t")
         if re.fullmatch("[0-9]+", value):
             return min(float(value), MAX_RETRY_AFTER)
         when = _moment(value)
         if when is None:
             return None
-        # By the server's own clock where it shows it: that of the device may be wrong by years.
+        # By the server's own clock if it shows it: that of the device may be wrong by years.
         return min(max(0.0, (when - (self.date or datetime.now(UTC))).total_seconds()), MAX_RETRY_AFTER)
 
     @property
@@ -59,7 +59,7 @@ class Answer:
 
 
 def _moment(text: str) -> datetime | None:
-    """Read an HTTP date; None where it is none. One without a zone is UTC (RFC 9110 §5.6.7)."""
+    """Read an HTTP date; None if it is none. One without a zone is UTC (RFC 9110 §5.6.7)."""
     try:
         found = parsedate_to_datetime(text)
         return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)

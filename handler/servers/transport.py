@@ -102,7 +102,7 @@ def client_context(ca_file: Path) -> ssl.SSLContext:
 
 
 def _trust_each(context: ssl.SSLContext, ca_file: Path) -> bool:
-    """Trust those certificates of a file that OpenSSL can read, if it cannot read all; tell whether there is any."""
+    """Trust those certificates of a file that OpenSSL can read, if it cannot read all; return whether there is any."""
     found, _ = certificates_in_pem(ca_file.read_bytes())
     for certificate in found:
         try:

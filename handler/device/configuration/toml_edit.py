@@ -12,9 +12,9 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def set_values(text: str, values: Mapping[str, str]) -> str:
-    """Give the text with those dotted keys (`import.tls_pkey_path`) set, in a new table where there is none.
+    """Return the text with those dotted keys (`import.tls_pkey_path`) set, in a new table if there is none.
 
-    Raises ValueError where that is not possible, where anything else would change with it, or where fioconfig could not
+    Raises ValueError if that is not possible, if anything else would change with it, or if fioconfig could not
     read the result.
     """
     expected, was_toml = copy.deepcopy(TomlText(text).values()), _is_toml(text)
@@ -77,13 +77,13 @@ def _with(toml: TomlText, path: tuple[str, ...], value: str) -> str:  # noqa: PL
 
 
 def _beside(toml: TomlText, path: tuple[str, ...]) -> Entry | None:
-    """Give the last entry of the same table that has quotes, or the first of those that have none."""
+    """Return the last entry of the same table that has quotes, or the first of those that have none."""
     found = [each for each in toml.entries if each.path[:-1] == path[:-1]]
     return next((each for each in reversed(found) if not each.bare), found[0] if found else None)
 
 
 def _with_line(text: str, at: int, line: str) -> str:
-    """Add a line above, where `at` is the beginning of one, else below."""
+    """Add a line above, if `at` is the beginning of one, else below."""
     end = _line_end(text)
     if at and text[at - 1] != "\n":
         at = text.find("\n", at) + 1

@@ -37,7 +37,7 @@ _TAKEN_BY_FIOCONFIG = re.compile(
 
 @dataclass(frozen=True)
 class Header:
-    """`[a.b]`, or `[[a.b]]` where `array`, and where it ends."""
+    """`[a.b]`, or `[[a.b]]` if `array`, and where it ends."""
 
     path: tuple[str, ...]
     array: bool
@@ -61,7 +61,7 @@ class Entry:
 
 
 class TomlText:
-    """A text, scanned. Raises ValueError, which names the line, where neither fioconfig nor aktualizr reads it."""
+    """A text, scanned. Raises ValueError, which names the line, if neither fioconfig nor aktualizr reads it."""
 
     def __init__(self, text: str) -> None:
         if len(text) > MAX_CHARACTERS:
@@ -72,15 +72,15 @@ class TomlText:
 
     @property
     def entries(self) -> list[Entry]:
-        """Give all keys with values, those of inline tables behind their table."""
+        """Return all keys with values, those of inline tables behind their table."""
         return [item for item in self.items if isinstance(item, Entry)]
 
     def line(self, at: int) -> int:
-        """Give the number of the line, counted from 1."""
+        """Return the number of the line, counted from 1."""
         return self.text.count("\n", 0, at) + 1
 
     def values(self) -> dict[str, Any]:
-        """Give tables, keys and values. Floats are bytes: nan differs from itself. Raises ValueError for doubles."""
+        """Return tables, keys and values. Floats are bytes: nan differs from itself. Raises ValueError for doubles."""
         root: dict[str, Any] = {}
         seen: set[tuple[str, ...]] = set()
         for item in self.items:
@@ -102,7 +102,7 @@ class TomlText:
         return root
 
     def odd(self) -> list[str]:
-        """Say which values have no quotes."""
+        """Return which values have no quotes."""
         return [
             f"line {self.line(each.at)}: the value of {'.'.join(each.path)} has no quotes, so it is the text to the "
             "end of the line; put it in quotes"
@@ -111,7 +111,7 @@ class TomlText:
         ]
 
     def stops(self) -> str | None:
-        """Say where fioconfig's reader refuses the file for what TOML does not know; None if it does not."""
+        """Return where fioconfig's reader refuses the file for what TOML does not know; None if it does not."""
         if self._semicolon is not None:
             return f"line {self.line(self._semicolon)}: fioconfig knows no comment that begins with a semicolon"
         for each in self.entries:
@@ -195,7 +195,7 @@ class TomlText:
         return entries, at + 1
 
     def _end(self, start: int) -> int:
-        """Give the end of a value as TOML has it; `start` where there is none."""
+        """Return the end of a value as TOML has it; `start` if there is none."""
         if self.text.startswith("[", start):
             return self._end_of_array(start)
         match = _STRING.match(self.text, start) or (
@@ -228,7 +228,7 @@ def _table(root: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
 
 
 def _evaluated(text: str) -> Any:  # noqa: ANN401 - whatever TOML has
-    """Give a value of TOML, `_UNUSABLE` where it is none. An escaped slash is fioconfig's own."""
+    """Return a value of TOML, `_UNUSABLE` if it is none. An escaped slash is fioconfig's own."""
     text = re.sub(r"(\\[^/])|\\/", lambda escape: escape[1] or "/", text, flags=re.DOTALL)
     try:
         return tomllib.loads(f"x = {text}", parse_float=str.encode)["x"]
