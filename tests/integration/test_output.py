@@ -127,7 +127,7 @@ def test_an_unknown_key_of_the_request_is_a_warning_without_its_value(files):
     files.device.write_request("certs-1", apikey="hunter2")
     done = files.device.run()
     assert done.returncode == SWITCHED
-    assert f"warning: line 5 of {files.device.request_file}: unknown key 'APIKEY'" in done.stderr
+    assert f"warning: line 5 of {files.device.request_file}: ignoring unknown key 'APIKEY'" in done.stderr
     assert "hunter2" not in done.stderr
 
 
