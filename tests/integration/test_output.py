@@ -82,10 +82,12 @@ def test_on_a_terminal_a_failed_step_has_its_reason_below_it(files):
     shown = on_terminal(files.device, "rotate", environment=UTF8, columns=500)
     assert shown.status == REFUSED
     lines = shown.lines
+    gateway = files.gateway_server.url.removeprefix("https://")
+    refused = f"device gateway {gateway}: PATCH /device: it does not support key rotation"
     (failed,) = [index for index, line in enumerate(lines) if "failed, " in line]
     assert lines[failed].startswith("[2/5] Lock device configuration on server … failed, ")
-    assert lines[failed + 1].startswith("      this device gateway does not support key rotation")
-    assert lines[-1].startswith("renew-client-cert: refused: this device gateway does not support key rotation")
+    assert lines[failed + 1].startswith(f"      {refused}")
+    assert lines[-1].startswith(f"renew-client-cert: refused: {refused}")
 
 
 # In a log
