@@ -21,9 +21,9 @@ class Turn:
     """What a call does after a failure that may pass."""
 
     delay: float | None
-    """Seconds before which it is not to be tried again; None where it is tried no more."""
+    """Seconds before which it is not to be tried again; None if it is tried no more."""
     wait: float | None = None
-    """Seconds to wait in line for that; None where this call ends, and a later one comes back."""
+    """Seconds to wait in line for that; None if this call ends, and a later one comes back."""
 
 
 def in_line(
@@ -57,7 +57,7 @@ class Backoff:
     longest: float = 3600.0
 
     def delay(self, device: str, rotation_id: str, attempt: int, asked: float | None = None) -> float:
-        """Give the seconds to wait after the `attempt`-th call in a row (from 1) that came no further.
+        """Return the seconds to wait after the `attempt`-th call in a row (from 1) that came no further.
 
         The wait is drawn between `first` and a bound that doubles from twice that to `longest`. `asked`: the seconds
         that a server asks to wait (Retry-After): kept, and spread over as long again (twice `first` at least, `longest`

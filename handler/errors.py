@@ -38,7 +38,7 @@ class ServerRefusedError(RefusedError):
     """A server gave a final answer other than the one hoped for."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
-        """Keep the HTTP `status`; None where the refusal came as a TLS alert."""
+        """Keep the HTTP `status`; None if the refusal came as a TLS alert."""
         super().__init__(message)
         self.status = status
 
@@ -93,12 +93,12 @@ FORESEEABLE = (RenewalError, TokenError, OSError)
 
 
 def is_final(error: Exception) -> bool:
-    """Tell whether somebody has to change something before the same call can succeed."""
+    """Return whether somebody has to change something before the same call can succeed."""
     return isinstance(error, RefusedError) or (isinstance(error, TokenError) and error.final)
 
 
 def until(error: Exception) -> str | None:
-    """Give the time (RFC 3339) before which it is in vain to come back, where a server or the clock says one."""
+    """Return the time (RFC 3339) before which it is in vain to come back, if a server or the clock says one."""
     when = error.not_before if isinstance(error, PendingError) else None
     return None if when is None else when.isoformat(timespec="seconds")
 
@@ -114,7 +114,7 @@ def describe(error: Exception) -> str:
 
 
 def harmless(text: str) -> str:
-    r"""Give a text as one line that a terminal shows and never obeys.
+    r"""Return a text as one line that a terminal shows and never obeys.
 
     Servers, certificates, files and tokens choose part of what is said. Whatever is said passes here on its way to a
     console, the log, an event or systemd: what does not print (control characters, line ends, changes of direction,

@@ -1,7 +1,7 @@
-"""Attributes of other people's objects, read together, without failing at what python-pkcs11 does not know.
+"""Attributes of objects, read together and without failing at what python-pkcs11 does not know.
 
-Behind a TEE each call costs milliseconds. python-pkcs11 makes two calls for one attribute (its length, its value) and
-two for twenty that are asked for together (`get_attributes`, since 0.9), so an object is read once, whole.
+Behind a TEE each call costs milliseconds. python-pkcs11 needs two calls for one attribute, and two for twenty that are
+requested together (`get_attributes`, since 0.9), so an object is read as a whole, once.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from pkcs11 import exceptions as p11
 from pkcs11.attributes import AttributeMapper
 
 WHOSE = (Attribute.CLASS, Attribute.ID, Attribute.LABEL, Attribute.DESTROYABLE)
-"""What tells whose an object is, and whether it may go."""
+"""These decide whether an object is ours and may be destroyed."""
 _KEY = (Attribute.KEY_TYPE, Attribute.EC_PARAMS, Attribute.MODULUS)
 _ALLOWED = (Attribute.SIGN, Attribute.DERIVE, Attribute.SENSITIVE, Attribute.EXTRACTABLE)
 _OF_CLASS = {
@@ -28,13 +28,10 @@ Values = dict[Attribute, Any]
 
 
 class TolerantMapper(AttributeMapper):
-    """Reads vendor-defined numbers as plain integers and labels in any encoding.
-
-    python-pkcs11's own raises ValueError out of a search that meets an object of a vendor's class.
-    """
+    """Reads vendor-defined numbers as integers and labels in any encoding; python-pkcs11's own raises ValueError."""
 
     def unpack_attributes(self, key: pkcs11.Attribute, value: bytes) -> Any:  # noqa: ANN401 - whatever the attribute holds
-        """Give an attribute's value in Python's terms."""
+        """Return an attribute's value in Python's terms."""
         try:
             return super().unpack_attributes(key, value)
         except UnicodeDecodeError:

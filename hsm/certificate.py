@@ -1,8 +1,8 @@
-"""A certificate (X.509, RFC 5280 §4.1) as somebody else wrote it: the fields that are needed, each read by itself.
+"""A certificate (X.509, RFC 5280 §4.1) as it was written: only the fields that are needed, each read by itself.
 
-What nobody here needs is not read: no oddity in it matters. Where a field says nothing that Python can hold, it is None
-or a ValueError of the one who asks for that field. Fields are found by their place. This module and der.py alone read
-certificates. They stand here, below everything, because the key store in a token needs them too.
+An oddity in any other field does not matter. A field whose content Python cannot hold is None, or a ValueError for the
+caller who asks for it. Fields are found by position. Only this module and der.py read certificates; they are in hsm
+because the key store in a token needs them too.
 """
 
 import base64
@@ -31,28 +31,29 @@ _SHOWN_SERIAL = 32
 
 @dataclass(frozen=True)
 class Certificate:
-    """The parts of a certificate. Two are equal if all their bytes are."""
+    """The parts of a certificate, names and algorithms in DER. Two are equal if all their bytes are."""
 
     der: bytes
     tbs: bytes = field(compare=False, repr=False)
-    """What is signed."""
+    """The part that is signed."""
     serial_number: Element = field(compare=False, repr=False)
     issuer: bytes = field(compare=False, repr=False)
-    """A Name (DER)."""
     subject: bytes = field(compare=False, repr=False)
-    """A Name (DER)."""
     spki: bytes = field(compare=False, repr=False)
-    """SubjectPublicKeyInfo (DER), as it stands there."""
-    validity: bytes = field(compare=False, repr=False)
+    begin: datetime | None = field(compare=False, repr=False)
+    """Start and end of validity, UTC; None for a time that Python cannot calculate with."""
+    end: datetime | None = field(compare=False, repr=False)
+    shown_begin: str = field(compare=False, repr=False)
+    """Start and end of validity for a person, whatever the certificate holds."""
+    shown_end: str = field(compare=False, repr=False)
     extensions: bytes = field(compare=False, repr=False)
-    """The content of the list of extensions; empty where there is none."""
+    """The content of the list of extensions; empty if there is none."""
     signature_algorithm: bytes = field(compare=False, repr=False)
-    """AlgorithmIdentifier (DER)."""
     signature: bytes = field(compare=False, repr=False)
 
     @classmethod
     def read(cls, data: bytes) -> "Certificate":
-        """Read a certificate (DER). Raises ValueError where its parts cannot be told apart."""
+        """Read a certificate (DER). Raises ValueError if its parts cannot be told apart."""
         whole = der.first(data)
         tbs, algorithm, signature, *_ = _parts(whole, 3, "it")
         parts = _parts(tbs, 6, "what is signed in it")
@@ -60,6 +61,7 @@ class Certificate:
             parts = parts[1:]
         serial, _, issuer, validity, subject, spki, *optional = parts
         lists = [each.content for each in optional if each.tag == der.CONTEXT_3]
+        (begin, shown_begin), (end, shown_end) = _times(validity)
         return cls(
             der=whole.encoded,
             tbs=tbs.encoded,
@@ -67,7 +69,10 @@ class Certificate:
             issuer=issuer.encoded,
             subject=subject.encoded,
             spki=spki.encoded,
-            validity=validity.encoded,
+            begin=begin,
+            end=end,
+            shown_begin=shown_begin,
+            shown_end=shown_end,
             extensions=der.first(lists[0]).content if lists and lists[0] else b"",
             signature_algorithm=algorithm.encoded,
             signature=signature.content[1:],
@@ -76,11 +81,10 @@ class Certificate:
     @classmethod
     def of_pem(cls, text: bytes) -> "Certificate":
         """Read the first certificate of a PEM text. Raises ValueError."""
-        for found in certificates_of(text):
-            if isinstance(found, ValueError):
-                raise found
-            return found
-        raise ValueError("there is no certificate in PEM")
+        found = next(certificates_of(text), ValueError("there is no certificate in PEM"))
+        if isinstance(found, ValueError):
+            raise found
+        return found
 
     @property
     def pem(self) -> str:
@@ -89,54 +93,34 @@ class Certificate:
         lines = (text[at : at + _LINE] for at in range(0, len(text), _LINE))
         return "\n".join(["-----BEGIN CERTIFICATE-----", *lines, "-----END CERTIFICATE-----", ""])
 
-    @property
-    def begin(self) -> datetime | None:
-        """When it begins to be valid, UTC; None where that is no time, or one that Python cannot calculate with."""
-        return _time(*_time_text(self.validity, 0))
-
-    @property
-    def end(self) -> datetime | None:
-        """When it ends to be valid, UTC; None likewise."""
-        return _time(*_time_text(self.validity, 1))
-
-    @property
-    def shown_begin(self) -> str:
-        """When it begins to be valid, for a person, whatever stands there."""
-        return _shown(self.begin, self.validity, 0)
-
-    @property
-    def shown_end(self) -> str:
-        """When it ends to be valid, for a person, whatever stands there."""
-        return _shown(self.end, self.validity, 1)
-
     def begins_after(self, moment: datetime) -> bool:
-        """Tell whether it says that it begins later than that."""
+        """Return whether it begins later than that."""
         return self.begin is not None and moment < self.begin
 
     def has_ended(self, moment: datetime) -> bool:
-        """Tell whether it says that it has ended by then."""
+        """Return whether it has ended by then."""
         return self.end is not None and self.end <= moment
 
     def public_key(self) -> PublicKeyTypes | None:
-        """Give the public key; None where it is of a kind that is not known here, or none."""
+        """Return the public key; None if its kind is unknown or it is unreadable."""
         try:
             return load_der_public_key(self.spki)
         except (ValueError, TypeError, UnsupportedAlgorithm):
             return None
 
     def ec_key(self) -> ec.EllipticCurvePublicKey | None:
-        """Give the public key where it is one on a curve."""
+        """Return the public key if it is an elliptic-curve key."""
         found = self.public_key()
         return found if isinstance(found, ec.EllipticCurvePublicKey) else None
 
     def holds(self, key: ec.EllipticCurvePublicKey) -> bool:
-        """Tell whether it is for that public key."""
+        """Return whether it is for that public key."""
         found = self.ec_key()
         return found is not None and _spki(found) == _spki(key)
 
     @property
     def kind_of_key(self) -> str:
-        """Name the algorithm of the public key: `RSA`, or its object identifier, or that of the curve."""
+        """The algorithm of the public key: `RSA`, or its object identifier, or that of the curve."""
         try:
             algorithm = der.first(self.spki).items[0].items
             oid = der.dotted(algorithm[0].content)
@@ -148,7 +132,7 @@ class Certificate:
 
     @property
     def serial(self) -> str:
-        """The serial number as openssl(1) shows it, whole bytes in hexadecimal; a long one is cut."""
+        """The serial number as openssl(1) shows it, in hexadecimal; a long one is cut."""
         content = self.serial_number.content
         if len(content) > _SHOWN_SERIAL:
             return f"{content[:_SHOWN_SERIAL].hex()}... ({len(content)} bytes)"
@@ -157,7 +141,7 @@ class Certificate:
         return f"{'-' if number < 0 else ''}{abs(number).to_bytes(size).hex()}"
 
     def extension(self, oid: str) -> "Extension | None":
-        """Give an extension. Raises ValueError where it cannot be read, or is there twice."""
+        """Return an extension, None if there is none. Raises ValueError if it is unreadable or there twice."""
         wanted = der.oid(oid)
         found = [each for each in der.elements(self.extensions) if each.content.startswith(wanted)]
         if len(found) > 1:
@@ -181,7 +165,7 @@ class Extension:
 
 
 def certificates_of(text: bytes) -> Iterator[Certificate | ValueError]:
-    """Read the certificates of a PEM text in their order, each by itself: one that cannot be read is its ValueError."""
+    """Read the certificates of a PEM text in order, each by itself: an unreadable one is given as its ValueError."""
     for found in _PEM.finditer(text):
         try:
             yield Certificate.read(base64.b64decode(b"".join(found[2].split()), validate=True))
@@ -202,17 +186,22 @@ def _parts(element: der.Element, least: int, what: str) -> list[der.Element]:
     return parts
 
 
-def _time_text(validity: bytes, index: int) -> tuple[int, str]:
-    """Give the tag and the text of one of the two times."""
+def _times(validity: Element) -> list[tuple[datetime | None, str]]:
+    """Read start and end of the validity: each as a time, if it is one, and as a text for a person."""
     try:
-        found = der.first(validity).items[index]
-    except (ValueError, IndexError):
-        return 0, ""
-    return found.tag, found.content[:_LINE].decode("latin-1")
+        found = validity.items[:2]
+    except ValueError:
+        found = []
+    times = []
+    for each in (found + 2 * [Element(0, b"", b"")])[:2]:
+        text = each.content[:_LINE].decode("latin-1")
+        time = _time(each.tag, text)
+        times.append((time, f"{time:%Y-%m-%d %H:%M} UTC" if time else f"{text!a}, which is no time to calculate with"))
+    return times
 
 
 def _time(tag: int, text: str) -> datetime | None:
-    """Read UTCTime or GeneralizedTime, with what X.680 has beyond RFC 5280 §4.1.2.5: fractions, offsets, no seconds."""
+    """Read UTCTime or GeneralizedTime, with X.680's fractions, offsets and omitted seconds."""
     century = ("19" if text >= "5" else "20") if tag == der.UTC_TIME else ""  # RFC 5280 §4.1.2.5.1
     found = _TIME.fullmatch(century + text)
     if found is None:
@@ -224,10 +213,4 @@ def _time(tag: int, text: str) -> datetime | None:
         time = datetime(year, month, day, hour, minute, min(second, 59), tzinfo=UTC) - offset
     except (ValueError, OverflowError):
         return None
-    return time if time.year > 1 else None  # a few minutes before it must be a time too
-
-
-def _shown(time: datetime | None, validity: bytes, index: int) -> str:
-    if time is not None:
-        return f"{time:%Y-%m-%d %H:%M} UTC"
-    return f"{_time_text(validity, index)[1]!a}, which is no time to calculate with"
+    return time if time.year > 1 else None  # a few minutes earlier must be a time too

@@ -1,24 +1,24 @@
-"""ASN.1 of others, read within bounds, and the little that is written (X.690).
+"""ASN.1, read within bounds, and the little of it that is written (X.690).
 
-Read leniently, as OpenSSL does: a length may be longer than it need be or indefinite (BER: what BouncyCastle writes),
-and nothing is looked into that nobody asked for. Every level costs one pass over its bytes, and levels are few.
+Read leniently, as OpenSSL does: a length may be longer than necessary or indefinite (BER, which BouncyCastle writes).
+Only what is asked for is parsed: each level costs one pass over its bytes.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, NULL, OID = 1, 2, 3, 4, 5, 6
-UTC_TIME, GENERALIZED_TIME = 0x17, 0x18
+UTC_TIME = 0x17
 SEQUENCE, SET, CONTEXT_0, CONTEXT_1, CONTEXT_3 = 0x30, 0x31, 0xA0, 0xA1, 0xA3
 
 MAX_ITEMS = 4096
-"""Elements in one."""
+"""In one element."""
 MAX_DEPTH = 32
-"""Elements of indefinite length in each other."""
+"""Of nested elements of indefinite length."""
 MAX_OID = 64
 """Bytes of an object identifier; the longest in use have about 30."""
 MAX_ARC = 1 << 128
-"""An arc is below that: those made of a UUID (X.667) are the largest."""
+"""An arc is smaller; those made of a UUID (X.667) are the largest."""
 _CONSTRUCTED, _LONG_TAG, _LONG_LENGTH = 0x20, 0x1F, 0x80
 _LENGTH_BYTES = 8
 
@@ -38,7 +38,7 @@ class Element:
 
 
 def elements(data: bytes) -> Iterator[Element]:
-    """Give the elements that stand one behind the other. Raises ValueError where it comes to bytes that are none."""
+    """Iterate over consecutive elements. Raises ValueError at the first bytes that are none."""
     position = count = 0
     while position < len(data):
         count += 1
@@ -50,7 +50,7 @@ def elements(data: bytes) -> Iterator[Element]:
 
 
 def one(data: bytes, tag: int | None = None) -> Element:
-    """Give the element that `data` is, of that tag. Raises ValueError for anything else and for more behind it."""
+    """Return the only element of `data`, of that tag. Raises ValueError for anything else."""
     found = first(data)
     if len(found.encoded) != len(data) or tag not in {None, found.tag}:
         raise ValueError(f"expected one element{'' if tag is None else f' of tag {tag:02x}'}")
@@ -58,13 +58,13 @@ def one(data: bytes, tag: int | None = None) -> Element:
 
 
 def first(data: bytes) -> Element:
-    """Give the element that `data` begins with. Raises ValueError."""
+    """Return the element that `data` begins with. Raises ValueError."""
     begin, end, after = _extent(data, 0, 0)
     return Element(data[0], data[begin:end], data[:after])
 
 
 def _extent(data: bytes, position: int, depth: int) -> tuple[int, int, int]:
-    """Tell where the content of the element at `position` begins and ends, and what comes after begins."""
+    """Return the begin and end of the content of the element at `position`, and the end of the element."""
     if depth > MAX_DEPTH:
         raise ValueError(f"more than {MAX_DEPTH} elements in each other")
     try:
@@ -92,7 +92,7 @@ def _extent(data: bytes, position: int, depth: int) -> tuple[int, int, int]:
 
 
 def dotted(content: bytes) -> str:
-    """Give an object identifier as text: `1.2.840.10045.2.1`. Raises ValueError."""
+    """Return an object identifier as text: `1.2.840.10045.2.1`. Raises ValueError."""
     if not content or len(content) > MAX_OID or content[-1] & 0x80:
         raise ValueError(f"no object identifier: {content[:MAX_OID].hex()}")
     arcs, arc = [], 0
@@ -108,7 +108,7 @@ def dotted(content: bytes) -> str:
 
 
 def encoded(tag: int, *parts: bytes) -> bytes:
-    """Give the element of that tag that holds the parts (DER)."""
+    """Return the element of that tag that holds the parts (DER)."""
     content = b"".join(parts)
     size = len(content)
     if size < _LONG_LENGTH:
@@ -118,7 +118,7 @@ def encoded(tag: int, *parts: bytes) -> bytes:
 
 
 def oid(text: str) -> bytes:
-    """Give the element of an object identifier."""
+    """Return the element of an object identifier."""
     top, second, *rest = map(int, text.split("."))
     content = bytearray()
     for arc in (top * 40 + second, *rest):

@@ -1,4 +1,4 @@
-"""The kernel's word that a device appeared which may bring a token (udev). Loads no PKCS#11."""
+"""udev events of devices that may bring a token. Loads no PKCS#11."""
 
 import contextlib
 import time
@@ -6,14 +6,11 @@ import time
 import pyudev
 
 SUBSYSTEMS = ("tpm", "tpmrm", "tee", "usb", "hidraw")
-"""What a token's device is to the kernel: TPM 2.0 (and its resource manager), OP-TEE, USB tokens."""
+"""A TPM 2.0 (and its resource manager), OP-TEE, USB tokens."""
 
 
 class Devices:
-    """Hears of devices that appear, from its making on. `fileno()` is for select(2).
-
-    Raises OSError, also as ImportError, where udev cannot be listened to (a container).
-    """
+    """Listens for new devices. `fileno()` is for select(2). Raises OSError or ImportError without udev (container)."""
 
     def __init__(self) -> None:
         try:
@@ -25,11 +22,11 @@ class Devices:
         self._monitor.start()
 
     def fileno(self) -> int:
-        """Give the socket's descriptor."""
+        """Return the descriptor of the socket."""
         return int(self._monitor.fileno())
 
     def appeared(self, seconds: float = 0.0) -> str | None:
-        """Wait so many seconds for a device that is added; give its path, None where none is."""
+        """Wait so many seconds for a new device; return its path, None if there is none."""
         deadline = time.monotonic() + seconds
         while True:
             remaining = max(0.0, deadline - time.monotonic())

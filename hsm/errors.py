@@ -1,15 +1,13 @@
-"""What can go wrong with a token, in the words of the person who reads it.
-
-`final` tells whether the same call may succeed later without anybody changing anything.
-"""
+"""What can go wrong with a token, in words for people."""
 
 
 class TokenError(Exception):
-    """The token failed; it may pass (removed, busy, reset, out of memory)."""
+    """The token failed, which may pass (removed, busy, reset, out of memory)."""
 
     final = False
+    """Whether someone has to change something before the same call can succeed."""
     label: str | None = None
-    """The token's, where it was one."""
+    """The token's, if one was found."""
 
 
 class TokenAbsentError(TokenError):
@@ -17,11 +15,11 @@ class TokenAbsentError(TokenError):
 
 
 class MixedHandlesError(TokenError):
-    """The module took one object for another; it is started anew before the next use of the token."""
+    """The module took one object for another; it is restarted before the next use of the token."""
 
 
 class FinalTokenError(TokenError):
-    """Base of the failures that somebody has to mend first."""
+    """Base of the failures that someone has to fix first."""
 
     final = True
 
@@ -31,11 +29,11 @@ class ModuleError(FinalTokenError):
 
 
 class PinError(FinalTokenError):
-    """The PIN is wrong or locked. Never tried twice: a locked token is a dead device."""
+    """The PIN is wrong or locked. It is never tried twice: a locked token is a dead device."""
 
 
 class PinRefusedError(PinError):
-    """The token was asked, and says that the PIN is wrong: it counts such attempts."""
+    """The token tried the PIN and refused it: it counts such attempts."""
 
 
 class ObjectMissingError(FinalTokenError):
@@ -43,8 +41,12 @@ class ObjectMissingError(FinalTokenError):
 
 
 class ObjectConflictError(FinalTokenError):
-    """What is in the token is not ours to touch, or is ambiguous."""
+    """An object in the token is not ours to touch, or ambiguous."""
 
 
 class UnsupportedError(FinalTokenError):
     """The token cannot do what a rotation needs."""
+
+
+class TlsBindingError(FinalTokenError):
+    """This Python or OpenSSL lacks what a key outside of files needs, or refuses the key."""

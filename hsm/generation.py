@@ -1,4 +1,4 @@
-"""Making a key pair in a token: room first, then the pair, then the sight of it; or all that was made goes again."""
+"""Making a key pair in a token: make room, generate, look it up; after a failure nothing of it stays."""
 
 import logging
 import time
@@ -11,7 +11,7 @@ from pkcs11 import exceptions as p11
 
 from hsm.errors import MixedHandlesError, ObjectConflictError, ObjectMissingError, TokenError
 from hsm.keys import TokenPrivateKey, load_private_key
-from hsm.objects import Found, found_anew, objects_under
+from hsm.objects import Found, found_again, objects_under
 from hsm.ownership import destroy_ours, refuse_strangers
 from hsm.slots import ObjectId
 from hsm.templates import KEY_LABEL, generate_pair
@@ -25,11 +25,11 @@ _log = logging.getLogger(__name__)
 def make_pair(
     token: Token, object_id: ObjectId, curve: ec.EllipticCurve, check_not_in_use: Callable[[], None]
 ) -> TokenPrivateKey:
-    """Make a key pair in the place of ours. `check_not_in_use` raises where the id is one in use; asked each time.
+    """Replace our key pair by a new one. `check_not_in_use` raises if the id is in use; it is called before each step.
 
-    Raises ObjectConflictError for somebody else's object, TokenError.
+    Raises ObjectConflictError for another program's object, TokenError.
     """
-    # One hold of the lock, from the look at what is there to the sight of what was made.
+    # The lock is held from the first look to the look at what was made.
     with token.session(f"look at the place of key {object_id}") as session:
         refuse_strangers(token, object_id, objects_under(token, session, object_id), KEY_LABEL)
         try:
@@ -41,7 +41,7 @@ def make_pair(
         except TokenError:
             _clean_up(token, object_id, check_not_in_use)
             raise
-    # The token's word is not enough: have exactly one of each.
+    # The token's word is not enough: there must be exactly one key of each kind.
     try:
         return load_private_key(token, object_id)
     except TokenError as error:
@@ -52,11 +52,11 @@ def make_pair(
 
 
 def found_after_making(token: Token, object_id: ObjectId, made: Found) -> list[Found]:
-    """Look what is under the id by now; again in a module started anew where it mixed up its objects."""
+    """List what is under the id now; again in the restarted module if it mixed up its objects."""
 
     def look(known: Found | None) -> list[Found]:
         with token.session(f"look at what was made under id {object_id}") as session:
-            return found_anew(token, session, object_id, known)
+            return found_again(token, session, object_id, known)
 
     try:
         return look(made)
@@ -72,39 +72,37 @@ def _made(
     curve: ec.EllipticCurve,
     check_not_in_use: Callable[[], None],
 ) -> Found:
-    """Make the pair where nothing of its kind is by now; by the second template after the one error that asks for it.
+    """Make the pair if there is none now, with the second template after the one error that asks for it.
 
-    Gives the private key; nothing is read of it.
+    Returns the private key without reading it.
     """
     for is_explicit in (False, True):
         check_not_in_use()
-        found = found_anew(token, session, object_id)
+        found = found_again(token, session, object_id)
         refuse_strangers(token, object_id, found, KEY_LABEL)
         if any(each.kind in PAIR for each in found):
             raise TokenError(f"key {object_id} of token {token.label!r} is still there: it was not removed")
+        began = time.monotonic()
         try:
-            began = time.monotonic()
             private = generate_pair(session, object_id, curve, is_explicit=is_explicit)
+            break
         except p11.TemplateInconsistent:
             if is_explicit:
                 raise
-        else:
-            token.took("make a key", began)
-            break
+    token.took("make a key", began)
     values = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.ID: object_id.cka_id, Attribute.LABEL: KEY_LABEL}
     return Found(private, values)
 
 
 def _clean_up(token: Token, object_id: ObjectId, check_not_in_use: Callable[[], None]) -> None:
-    """Remove what a failed generation left; a failure reported by the token can have made a key."""
+    """Remove what a failed generation left: it may have made a key."""
     for attempt in range(2):
         try:
             if attempt:
                 token.reinitialize()
             with token.session(f"clean up key {object_id}") as session:
-                found_anew(token, session, object_id)
+                found_again(token, session, object_id)
                 destroy_ours(token, session, object_id, PAIR, check_not_in_use)
+            return
         except TokenError as error:
             _log.warning("%s", error)
-        else:
-            return

@@ -1,7 +1,6 @@
-"""What is in a token, for people: its objects with the attributes that matter, and how its PIN stands.
+"""What is in a token, for people: its objects with the attributes that matter, and the state of its PIN.
 
-Nothing is changed, and the PIN is left alone unless it is given: without a login a token shows certificates and public
-keys, which is enough to tell which identity is in use.
+Changes nothing. Without a login a token shows certificates and public keys: enough to see which identity is in use.
 """
 
 import contextlib
@@ -23,11 +22,7 @@ from hsm.objects import Found, class_name, everything, seen
 from hsm.token import Token
 from hsm.translation import translated
 
-_SHORT = {
-    ObjectClass.PRIVATE_KEY: "private",
-    ObjectClass.PUBLIC_KEY: "public",
-    ObjectClass.CERTIFICATE: "cert",
-}
+_SHORT = {ObjectClass.PRIVATE_KEY: "private", ObjectClass.PUBLIC_KEY: "public", ObjectClass.CERTIFICATE: "cert"}
 _MATTER = {
     "sign": Attribute.SIGN,
     "derive": Attribute.DERIVE,
@@ -37,7 +32,7 @@ _MATTER = {
 
 
 class PinState(Enum):
-    """How the user's PIN stands (PKCS#11 v2.40 §3.2, CK_TOKEN_INFO)."""
+    """The state of the user's PIN (PKCS#11 v2.40 §3.2, CK_TOKEN_INFO)."""
 
     GOOD = "good"
     LOW = "refused since the last login"
@@ -51,32 +46,32 @@ class Item:
     """One object of a token."""
 
     kind: str
-    """`private`, `public`, `cert`, or the class as PKCS#11 names it."""
+    """`private`, `public`, `cert`, or PKCS#11's name of the class."""
     cka_id: bytes
     label: str
     key_type: str
-    """`P-256`, `P-384`, `RSA 2048`, ...; of a certificate, that of its key; empty where there is none."""
+    """`P-256`, `P-384`, `RSA 2048`, ..., also of a certificate's key; empty if there is none."""
     flags: tuple[str, ...] = ()
-    """Of sign, derive, sensitive and extractable those that are set on a private or secret key."""
+    """Those of sign, derive, sensitive and extractable that are set on a private or secret key."""
     spki: bytes | None = None
-    """The public key of a public key or certificate (DER), where it is of a known kind."""
+    """The public key of a public key or certificate (DER), if its kind is known."""
     certificate: Certificate | None = None
 
     @property
     def id(self) -> str:
-        """The CKA_ID in hexadecimal: `01`; `-` where there is none."""
+        """The CKA_ID in hexadecimal: `01`; `-` if there is none."""
         return self.cka_id.hex() or "-"
 
 
 class Inventory:
-    """The token of that label in a PKCS#11 module. All methods raise hsm.errors.TokenError."""
+    """The token with that label in a PKCS#11 module. All methods raise hsm.errors.TokenError."""
 
     def __init__(self, module: str, label: str) -> None:
         self._module = module
         self._label = label
 
     def pin_state(self) -> PinState:
-        """Ask the token how its PIN stands, without trying it."""
+        """Ask the token for the state of its PIN, without trying it."""
         with modules.Calls():
             try:
                 flags = modules.load(self._module).find(self._label).flags
@@ -92,7 +87,7 @@ class Inventory:
         return PinState.GOOD if flags & TokenFlag.USER_PIN_INITIALIZED else PinState.MISSING
 
     def public_items(self) -> list[Item]:
-        """List what the token shows to anybody: the PIN is not needed. No private key is among it."""
+        """List what the token shows without its PIN: no private keys."""
         with modules.Calls():
             try:
                 found = modules.load(self._module).find(self._label)
@@ -109,25 +104,28 @@ def items(token: Token) -> list[Item]:
 
 
 def _listed(found: Iterable[Found]) -> list[Item]:
-    return sorted(map(_item, found), key=_order)
-
-
-def _order(item: Item) -> tuple[bytes, str, str]:
-    return item.cka_id, item.kind, item.label
+    return sorted(map(_item, found), key=lambda item: (item.cka_id, item.kind, item.label))
 
 
 def _item(found: Found) -> Item:
     kind, values = found.kind, found.values
     name = (_SHORT.get(kind) if isinstance(kind, ObjectClass) else None) or class_name(kind)
+    key_type, spki, certificate = "", None, None
+    flags: tuple[str, ...] = ()
     if kind is ObjectClass.CERTIFICATE:
-        certificate = _certificate(found.value)
-        return Item(name, found.cka_id, found.label, *_of_certificate(certificate), certificate)
-    if kind is ObjectClass.PUBLIC_KEY:
-        return Item(name, found.cka_id, found.label, _key_type(values), (), _spki(_public_key(values)))
-    if kind in (ObjectClass.PRIVATE_KEY, ObjectClass.SECRET_KEY):
+        with contextlib.suppress(ValueError):
+            certificate = Certificate.read(found.value)
+            key = certificate.public_key()
+            if isinstance(key, ec.EllipticCurvePublicKey):
+                key_type, spki = shown_curve(key.curve), _spki(key)
+            elif isinstance(key, rsa.RSAPublicKey):
+                key_type, spki = f"RSA {key.key_size}", _spki(key)
+    elif kind is ObjectClass.PUBLIC_KEY:
+        key_type, spki = _key_type(values), _spki(_public_key(values))
+    elif kind in (ObjectClass.PRIVATE_KEY, ObjectClass.SECRET_KEY):
+        key_type = _key_type(values)
         flags = tuple(word for word, attribute in _MATTER.items() if values.get(attribute) is True)
-        return Item(name, found.cka_id, found.label, _key_type(values), flags)
-    return Item(name, found.cka_id, found.label, "")
+    return Item(name, found.cka_id, found.label, key_type, flags, spki, certificate)
 
 
 def _key_type(values: Values) -> str:
@@ -157,20 +155,3 @@ def _public_key(values: Values) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey 
 
 def _spki(key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey | None) -> bytes | None:
     return None if key is None else key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-def _certificate(der: bytes) -> Certificate | None:
-    try:
-        return Certificate.read(der)
-    except ValueError:
-        return None
-
-
-def _of_certificate(certificate: Certificate | None) -> tuple[str, tuple[str, ...], bytes | None]:
-    """Give the type of the certificate's key, no flags, and the key."""
-    key = None if certificate is None else certificate.public_key()
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        return shown_curve(key.curve), (), _spki(key)
-    if isinstance(key, rsa.RSAPublicKey):
-        return f"RSA {key.key_size}", (), _spki(key)
-    return "", (), None

@@ -1,7 +1,7 @@
-"""A private key that stays in its token, as `cryptography` knows private keys.
+"""A private key that stays in its token, in the form of `cryptography`'s private keys.
 
-CSR, ECIES and TLS take an ec.EllipticCurvePrivateKey and need not know where it lives. Signatures are raw CKM_ECDSA
-over a digest made here, which every token can; CKM_ECDSA_SHA256 is not there in all of them.
+CSR, ECIES and TLS take an ec.EllipticCurvePrivateKey wherever it lives. Signatures are raw CKM_ECDSA over a digest made
+here: not every token has CKM_ECDSA_SHA256.
 """
 
 import time
@@ -26,25 +26,20 @@ from hsm.token import Token
 if TYPE_CHECKING:
     from cryptography.utils import Buffer
 
-# What python-pkcs11 would say of the derived secret; tokens disagree on which of it they accept.
-_LEFT_OUT = (
-    Attribute.ENCRYPT,
-    Attribute.DECRYPT,
-    Attribute.WRAP,
-    Attribute.UNWRAP,
-    Attribute.SIGN,
-    Attribute.VERIFY,
-    Attribute.DERIVE,
-    Attribute.ID,
-    Attribute.LABEL,
-)
+_SECRET = {
+    # What python-pkcs11 would add for the derived secret; tokens disagree on what they accept.
+    **dict.fromkeys((Attribute.ENCRYPT, Attribute.DECRYPT, Attribute.WRAP, Attribute.UNWRAP, Attribute.SIGN), DEFAULT),
+    **dict.fromkeys((Attribute.VERIFY, Attribute.DERIVE, Attribute.ID, Attribute.LABEL), DEFAULT),
+    Attribute.SENSITIVE: False,
+    Attribute.EXTRACTABLE: True,
+}
 
 
 class TokenPrivateKey(ec.EllipticCurvePrivateKey):
-    """The private key under an id of a token, whose public key is known.
+    """The private key under an id of a token. Its methods raise hsm.errors.TokenError if the token fails.
 
-    Its methods raise hsm.errors.TokenError where the token fails. It may be used from several threads. What it has
-    shown is not asked of the token twice: that it belongs to its public key, that it can derive, and what secrets.
+    It may be used from several threads. It remembers what it has shown: that it belongs to its public key, that it can
+    derive, and the secrets it derived.
     """
 
     def __init__(self, token: Token, object_id: ObjectId, public_key: ec.EllipticCurvePublicKey) -> None:
@@ -61,9 +56,9 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
         return f"TokenPrivateKey({self._token!r}, {self._id})"
 
     def sign(self, data: "Buffer", signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
-        """Sign: the DER form of r and s. Data or, with Prehashed, a digest. Raises ValueError, TokenError.
+        """Sign data or, with Prehashed, a digest; return r and s in DER. Raises ValueError, TokenError.
 
-        What does not verify was perhaps made by another object, which has got the handle meanwhile: once more then.
+        A signature that does not verify may come from another object that got the handle meanwhile: it is made again.
         """
         digest = _digest(bytes(data), signature_algorithm)
         signature = self._signature(digest)
@@ -77,14 +72,14 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
 
     def _signature(self, digest: bytes) -> bytes:
         size = octets(self.curve)
-        # Of a longer digest ECDSA takes the leftmost bits; not every token does that itself.
+        # ECDSA takes the leftmost bits of a longer digest; not every token truncates it.
         raw = believed(self._token, lambda: self._sign(digest[:size]))
         if len(raw) != 2 * size:
             raise UnsupportedError(f"token {self._token.label!r} signed with {len(raw)} bytes, expected {2 * size}")
         return utils.encode_dss_signature(int.from_bytes(raw[:size]), int.from_bytes(raw[size:]))
 
     def is_pair(self) -> bool:
-        """Tell, by a signature once, whether the public key is the private one's."""
+        """Return whether the public key is the private one's: tried with one signature."""
         if self._is_pair is None:
             self._is_pair = is_pair(self)
         return self._is_pair
@@ -92,23 +87,26 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
     def _sign(self, digest: bytes) -> bytes:
         with self._token.session(f"sign with key {self._id}") as session:
             private = self._private(session)
-            if not hasattr(private, "sign"):
-                raise UnsupportedError(f"key {self._id} of token {self._token.label!r} was made without leave to sign")
+            self._check_allowed(private, "sign", "sign")
             began = time.monotonic()
             raw: bytes = private.sign(digest, mechanism=Mechanism.ECDSA)
             self._token.took("sign", began)
             return raw
 
-    def exchange(self, algorithm: ec.ECDH, peer_public_key: ec.EllipticCurvePublicKey) -> bytes:
-        """Agree on a secret in the token (CKM_ECDH1_DERIVE, no KDF): the x coordinate, in full length.
+    def _check_allowed(self, private: Any, method: str, use: str) -> None:  # noqa: ANN401
+        """Raise UnsupportedError if the key was made without the attribute that gives it the method."""
+        if not hasattr(private, method):
+            raise UnsupportedError(
+                f"key {self._id} of token {self._token.label!r} may not be used to {use}: use another token"
+            )
 
-        The token is asked once for each peer, until it is closed. Raises ValueError for a peer on another curve,
-        UnsupportedError where the token cannot, TokenError.
+    def exchange(self, algorithm: ec.ECDH, peer_public_key: ec.EllipticCurvePublicKey) -> bytes:
+        """Derive a secret in the token (CKM_ECDH1_DERIVE, no KDF), once for each peer: the x coordinate, full length.
+
+        Raises ValueError for a peer on another curve, UnsupportedError if the token cannot derive, TokenError.
         """
         if not isinstance(algorithm, ec.ECDH) or peer_public_key.curve.name != self.curve.name:
-            raise ValueError(
-                f"expected ECDH with a public key on {self.curve.name}, not on {peer_public_key.curve.name}"
-            )
+            raise ValueError(f"expected ECDH with a key on {self.curve.name}, not on {peer_public_key.curve.name}")
         point = peer_public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
         if point not in self._secrets:
             self._secrets[point] = believed(self._token, lambda: self._exchange(point))
@@ -116,7 +114,7 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
         return self._secrets[point]
 
     def can_derive(self) -> bool:
-        """Tell whether the token does ECDH with this key: it has, or says so of itself and of the key."""
+        """Return whether the token does ECDH with this key: it has, or says so of itself and of the key."""
         if self._derives:
             return True
         with self._token.session("list the mechanisms") as session:
@@ -126,10 +124,7 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
     def _exchange(self, point: bytes) -> bytes:
         with self._token.session(f"agree on a secret with key {self._id}") as session:
             private = self._private(session)
-            if not hasattr(private, "derive_key"):
-                raise UnsupportedError(
-                    f"key {self._id} of token {self._token.label!r} was made without leave to derive"
-                )
+            self._check_allowed(private, "derive_key", "derive")
             began = time.monotonic()
             secret = self._secret(private, point)
             self._token.took("agree on a secret", began)
@@ -157,24 +152,22 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
             mechanism=Mechanism.ECDH1_DERIVE,
             mechanism_param=(KDF.NULL, None, point),
             store=False,
-            template={**dict.fromkeys(_LEFT_OUT, DEFAULT), Attribute.SENSITIVE: False, Attribute.EXTRACTABLE: True},
+            template=_SECRET,
         )
 
     def _private(self, session: pkcs11.Session) -> Any:  # noqa: ANN401 - pkcs11 makes its classes as it runs
-        """Give the private key's object, found again when handles may have changed."""
+        """Return the private key's object, found again when handles may have changed."""
         if self._found is None or self._found[0] != self._token.era:
             publics = objects_under(self._token, session, self._id, ObjectClass.PUBLIC_KEY)
             if publics and public_key_under(self._token, session, self._id) != self._public_key:
-                raise ObjectMissingError(
-                    f"key {self._id} of token {self._token.label!r} is another one by now: load it again"
-                )
+                raise ObjectMissingError(f"key {self._id} of token {self._token.label!r} is another one by now: retry")
             private = the_object(self._token, session, ObjectClass.PRIVATE_KEY, self._id)
             private.item.key_type = KeyType.EC  # python-pkcs11 would ask the token for that, to choose a mechanism
             self._found = (self._token.era, private.item)
         return self._found[1]
 
     def public_key(self) -> ec.EllipticCurvePublicKey:
-        """Give the public key."""
+        """Return the public key."""
         return self._public_key
 
     @property
@@ -203,10 +196,9 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
 
 
 def load_private_key(token: Token, object_id: ObjectId) -> TokenPrivateKey:
-    """Load the key pair under an id: exactly one private and one public key.
+    """Load the key pair under an id: exactly one private key, with its public key or a certificate that fits it.
 
-    Where the public key object is missing, the key of the certificate that fits the private one is taken. Raises
-    ObjectMissingError, ObjectConflictError (several), UnsupportedError (RSA, another curve), TokenError.
+    Raises ObjectMissingError, ObjectConflictError (several), UnsupportedError (RSA, another curve), TokenError.
     """
 
     def load() -> ec.EllipticCurvePublicKey | list[ec.EllipticCurvePublicKey]:
@@ -229,12 +221,12 @@ def load_private_key(token: Token, object_id: ObjectId) -> TokenPrivateKey:
             return key
     raise ObjectMissingError(
         f"there is no public key {object_id} in token {token.label!r}, nor a certificate for that key: "
-        "correct the id in sota.toml, or register the device anew"
+        "correct the id in sota.toml, or register the device again"
     )
 
 
 def _wrapped(point: bytes) -> bytes:
-    """Give the DER OCTET STRING of a point below 128 bytes."""
+    """Return the DER OCTET STRING of a point of less than 128 bytes."""
     return bytes([4, len(point)]) + point
 
 

@@ -1,12 +1,10 @@
-"""The key store in a token: two slots for key pairs, two for certificates, used in turn.
+"""The key store in a token: slots for key pairs and for certificates, used in turn.
 
-What is ours, and what happens to it:
-
-- A key pair is made under the id of PKEYIDS that is not in use, labelled `tls`; its certificate goes under the id of
-  CERTIDS that is not in use, labelled `client`: as lmp-device-register labels them.
-- Only a private or public key labelled `tls` under a key id, and a certificate labelled `client` under a certificate
-  id, are ever destroyed, and never under an id in use. Anything else under a chosen id belongs to somebody: refused.
-- Destroy before create: the memory of a secure element is finite, and a retry must not leak a key.
+- A new key pair goes under the id of PKEYIDS that is not in use, labelled `tls`, its certificate under the id of
+  CERTIDS that is not in use, labelled `client`. lmp-device-register uses the same labels.
+- Only keys labelled `tls` under a key id and certificates labelled `client` under a certificate id are ever destroyed,
+  never those in use. Any other object under a chosen id belongs to another program, and the id is refused.
+- Destroy before create: a secure element has little memory, and a retry must not leak a key.
 - The old identity stays in its slots until the next rotation needs them.
 """
 
@@ -27,13 +25,14 @@ from hsm.curves import EC_PARAMS
 from hsm.errors import (
     ObjectConflictError,
     ObjectMissingError,
+    TlsBindingError,
     TokenAbsentError,
     TokenError,
     UnsupportedError,
 )
 from hsm.generation import PAIR, found_after_making, make_pair
 from hsm.keys import TokenPrivateKey, load_private_key
-from hsm.names import N, Names, id_of, ids_of, with_ids
+from hsm.names import IdentityNames, id_of
 from hsm.objects import Found, believed, labels, objects_under, the_object
 from hsm.ownership import check_unchanged, destroy_ours, refuse_strangers
 from hsm.slots import ObjectId, alternate
@@ -41,18 +40,15 @@ from hsm.templates import CERTIFICATE_LABEL, KEY_LABEL, create_certificate
 from hsm.token import Token
 
 _CERTIFICATE = (ObjectClass.CERTIFICATE,)
-
 _log = logging.getLogger(__name__)
-
-
 T = TypeVar("T")
 
 
 class TokenKeyStore:
     """The identities in a token. All methods raise hsm.errors.TokenError and its subclasses.
 
-    `delays` are the seconds before each further attempt at a change, `wait` is what waits. `in_use` tells the ids whose
-    objects must not be destroyed; it is asked each time before any is.
+    `in_use` returns the ids that must not be destroyed; it is called before each removal. `delays` are the seconds
+    before each further attempt at a change; `wait` waits.
     """
 
     sota_keys = ("p11.tls_pkey_id", "p11.tls_clientcert_id")
@@ -63,7 +59,7 @@ class TokenKeyStore:
         key_ids: Sequence[ObjectId],
         certificate_ids: Sequence[ObjectId],
         *,
-        in_use: Callable[[], Names] | None = None,
+        in_use: Callable[[], IdentityNames] | None = None,
         delays: Sequence[float] = (0.5, 2.0, 5.0),
         wait: Callable[[float], object] | None = None,
     ) -> None:
@@ -72,18 +68,18 @@ class TokenKeyStore:
         self._certificate_ids = certificate_ids
         self._in_use = in_use
         self._delays = delays
-        self._wait = threading.Event().wait if wait is None else wait
+        self._wait = wait or threading.Event().wait
 
-    def canonical(self, names: N) -> N:
-        """Give the ids with two digits. Raises UnsupportedError for anything but 01 to 09."""
-        return with_ids(names, *ids_of(names))
+    def canonical(self, names: IdentityNames) -> IdentityNames:
+        """Return the ids with two digits. Raises UnsupportedError for anything but 01 to 09."""
+        return names.canonical_ids
 
-    def unused(self, current: N) -> N:
-        """Choose the ids that are not in use, by value, and check that what is there is ours. Changes nothing.
+    def unused(self, current: IdentityNames) -> IdentityNames:
+        """Choose ids that are not in use, by value, and check that their slots are empty or ours. Changes nothing.
 
-        Raises ObjectConflictError: an object of somebody else is there, or the key in use is ambiguous.
+        Raises ObjectConflictError for another program's object there, or if the key in use is ambiguous.
         """
-        current_key, current_certificate = ids_of(current)
+        current_key, current_certificate = current.ids
         try:
             key = alternate(self._key_ids, current_key)
             certificate = alternate(self._certificate_ids, current_certificate)
@@ -98,19 +94,19 @@ class TokenKeyStore:
                 )
             for object_id, label in ((key, KEY_LABEL), (certificate, CERTIFICATE_LABEL)):
                 refuse_strangers(self._token, object_id, objects_under(self._token, session, object_id), label)
-        return with_ids(current, key, certificate)
+        return IdentityNames(str(key), str(certificate))
 
     def key(self, name: str) -> TokenPrivateKey:
         """Load a private key, which stays in the token."""
         return load_private_key(self._token, id_of(name))
 
     def find_key(self, name: str) -> TokenPrivateKey | None:
-        """Load a private key if there is exactly one whole pair, tried with a signature; else None."""
+        """Load a private key if there is exactly one complete pair, tried with a signature; else None."""
         try:
             key = self.key(name)
         except (ObjectMissingError, ObjectConflictError):
             return None
-        # Two halves of different pairs may be left where a generation was cut off.
+        # An interrupted generation may leave halves of two pairs.
         if not key.is_pair():
             _log.warning("Private and public key %s in token %r do not belong together.", name, self._token.label)
             return None
@@ -119,56 +115,47 @@ class TokenKeyStore:
     def certificate(self, name: str) -> Certificate:
         """Load a certificate."""
         object_id = id_of(name)
-        der = believed(self._token, lambda: self._the_certificate(object_id))
+
+        def read() -> bytes:
+            with self._token.session(f"read certificate {object_id}") as session:
+                return the_object(self._token, session, ObjectClass.CERTIFICATE, object_id).value
+
         try:
-            return Certificate.read(der)
+            return Certificate.read(believed(self._token, read))
         except ValueError as error:
             raise ObjectConflictError(
                 f"certificate {object_id} in token {self._token.label!r} is no X.509 certificate ({error}): remove it"
             ) from error
 
-    def _the_certificate(self, object_id: ObjectId) -> bytes:
-        with self._token.session(f"read certificate {object_id}") as session:
-            return the_object(self._token, session, ObjectClass.CERTIFICATE, object_id).value
-
     def generate(self, name: str, curve: ec.EllipticCurve) -> TokenPrivateKey:
-        """Make a key pair after destroying what is ours under that id; tried again while the token is busy.
+        """Make a key pair after destroying ours under that id; retry while the token is busy.
 
-        Raises ObjectConflictError for an id in use or with somebody else's object, UnsupportedError for another curve
+        Raises ObjectConflictError for an id in use or with another program's object, UnsupportedError for a curve other
         than P-256 and P-384, TokenError.
         """
         object_id = id_of(name)
         if curve.name not in EC_PARAMS:
             raise UnsupportedError(f"expected a key on {' or '.join(EC_PARAMS)}, not on {curve.name}")
-        self._refuse_in_use(object_id, 0)
         check_not_in_use = partial(self._refuse_in_use, object_id, 0)
+        check_not_in_use()
         return self._patiently(lambda: make_pair(self._token, object_id, curve, check_not_in_use), while_absent=True)
 
     def _patiently(self, change: Callable[[], T], *, while_absent: bool) -> T:
-        """Change the token, again where that failed and may pass: another program may be writing to it."""
-
-        def change_again() -> T:
-            # tpm2-pkcs11 keeps a transient object of every generation; only a new start frees them.
-            self._token.reinitialize()
-            return change()
-
-        attempt = change
+        """Change the token; retry failures that may pass: another program may be writing to it."""
         for delay in self._delays:
             try:
-                return attempt()
+                return change()
             except TokenError as error:
                 if error.final or (isinstance(error, TokenAbsentError) and not while_absent):
                     raise
                 _log.warning("%s; tried again in %g s.", error, delay)
             self._wait(delay)
-            attempt = change_again
-        return attempt()
+            # tpm2-pkcs11 keeps a transient object of every generation until it is restarted.
+            self._token.reinitialize()
+        return change()
 
     def store_certificate(self, name: str, certificate: Certificate) -> None:
-        """Store a certificate in the place of ours under that id; nothing to do if it is there already.
-
-        Tried again while the token is busy, as in generate().
-        """
+        """Replace our certificate under that id, unless it is there already; retry while the token is busy."""
         object_id = id_of(name)
         self._patiently(lambda: self._store_once(object_id, certificate), while_absent=False)
 
@@ -193,51 +180,48 @@ class TokenKeyStore:
                 "not exactly that one: try again, and look at the token if it stays so"
             )
 
-    def discard(self, names: Names) -> None:
-        """Remove the key pair and the certificate under these ids, as far as they are ours.
-
-        Raises ObjectConflictError for an id in use.
-        """
-        key, certificate = ids_of(names)
+    def discard(self, names: IdentityNames) -> None:
+        """Remove our key pair and certificate under these ids. Raises ObjectConflictError for an id in use."""
+        key, certificate = names.ids
         self._refuse_in_use(key, 0)
         self._refuse_in_use(certificate, 1)
         with self._token.session(f"remove key {key} and certificate {certificate}") as session:
             self._destroy(session, key, PAIR, 0)
             self._destroy(session, certificate, _CERTIFICATE, 1)
 
-    def spare(self, current: N) -> list[N]:
-        """Give the other places that hold one key of ours, of the ids given, else of all; certificates are no part."""
-        used_key, certificate = ids_of(current)
+    def spare(self, current: IdentityNames) -> list[IdentityNames]:
+        """Return the other ids that hold one key of ours, of the given ids, else of all; with the same certificate."""
+        used_key, certificate = current.ids
         ids = self._key_ids or [ObjectId(value) for value in range(1, 10)]
         with self._token.session("look for other keys of ours") as session:
             found = {each: objects_under(self._token, session, each, ObjectClass.PRIVATE_KEY) for each in ids}
         ours = [each for each, keys in found.items() if [key.label for key in keys] == [KEY_LABEL]]
-        return [with_ids(current, each, certificate) for each in ours if each != used_key]
+        return [IdentityNames(str(each), str(certificate)) for each in ours if each != used_key]
 
-    def retire(self, names: Names) -> None:
-        """Keep an identity that is no longer in use: it stays in its slots until the next rotation."""
+    def retire(self, names: IdentityNames) -> None:
+        """Keep an identity that is no longer in use in its slots until the next rotation."""
 
     def can_derive(self, name: str) -> bool:
-        """Tell whether the token does ECDH with that key: by what it has derived before, else by what it says."""
+        """Return whether the token does ECDH with that key: it has, or says so."""
         key = self.key(name)
         return believed(self._token, key.can_derive)
 
-    def check(self, names: Names) -> None:
-        """Read key and certificate in the token again, which may be away by now. Raises TokenError."""
+    def check(self, names: IdentityNames) -> None:
+        """Read key and certificate in the token again, just before the configuration names them. Raises TokenError."""
         with self._token.session(f"look at key {names.key} and certificate {names.certificate} again") as session:
-            for object_id, kind in zip(ids_of(names), (ObjectClass.PRIVATE_KEY, ObjectClass.CERTIFICATE), strict=True):
+            for object_id, kind in zip(names.ids, (ObjectClass.PRIVATE_KEY, ObjectClass.CERTIFICATE), strict=True):
                 check_unchanged(self._token, the_object(self._token, session, kind, object_id))
 
-    def authenticate(self, context: ssl.SSLContext, names: Names) -> None:
-        """Make the context present that identity, without a chain. Raises hsm.tls.TlsBindingError too."""
+    def authenticate(self, context: ssl.SSLContext, names: IdentityNames) -> None:
+        """Make the context present that identity, without a chain. Raises TlsBindingError too."""
         certificate = self.certificate(names.certificate).der
         try:
             tls.use_private_key(context, certificate, self.key(names.key))
-        except tls.TlsBindingError as error:
+        except TlsBindingError as error:
             if why := tls.why_refused(certificate):
-                raise tls.TlsBindingError(
+                raise TlsBindingError(
                     f"certificate {names.certificate} of token {self._token.label!r} cannot be used: OpenSSL on this "
-                    f"device refuses it: {why}; register the device anew, with a CA that signs with SHA-256 or better"
+                    f"device refuses it: {why}; register the device again, with a CA that signs with SHA-256 or better"
                 ) from error
             raise
         tls.present_leaf_only(context)
@@ -252,6 +236,6 @@ class TokenKeyStore:
         destroy_ours(self._token, session, object_id, classes, partial(self._refuse_in_use, object_id, place))
 
     def _refuse_in_use(self, object_id: ObjectId, place: int) -> None:
-        if self._in_use is not None and ids_of(self._in_use())[place] == object_id:
+        if self._in_use is not None and self._in_use().ids[place] == object_id:
             what = ("key", "certificate")[place]
             raise ObjectConflictError(f"{what} {object_id} of token {self._token.label!r} is in use: left as it is")

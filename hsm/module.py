@@ -1,9 +1,9 @@
 """One PKCS#11 module, loaded once for the process, and the logins into its tokens.
 
-Why there is anything per process: python-pkcs11 initialises a module as single-threaded and lets other threads run
-during its calls, so that two threads in it crash the interpreter, with sessions of their own too. LOCK is held around
-every call. A login belongs to the process and not to a session (PKCS#11 v2.40 §2.6.4), C_Finalize ends all of them, and
-a PIN that was refused must not be tried again by whoever comes next: a token locks itself after few attempts.
+Why this is per process: python-pkcs11 initialises a module as single-threaded and lets other threads run during its
+calls, so two threads in it crash the interpreter, even with sessions of their own; LOCK is held around every call. A
+login belongs to the process and not to a session (PKCS#11 v2.40 §2.6.4), and C_Finalize ends all of them. A refused PIN
+must not be tried again by the next caller: a token locks itself after few attempts.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from hsm.translation import translated
 
 LOCK = threading.RLock()
 FRESH = 5.0
-"""Seconds without any use after which what was seen is looked at again: the program has waited for something."""
+"""Seconds without any use after which the program looks again at what it has seen."""
 
 _WRONG_PIN = (p11.PinIncorrect, p11.PinInvalid, p11.PinLenRange)
 
@@ -36,19 +36,17 @@ _loaded: dict[str, "Module"] = {}
 
 
 def load(path: str) -> "Module":
-    """Load a module, or give the one that is loaded. Raises ModuleError, and TokenError where it may load later."""
+    """Return the module, loaded once. Raises ModuleError, and TokenError if it may load later."""
     with LOCK:
-        module = _loaded.get(path)
-        if module is None:
-            module = _loaded[path] = Module(path)
-        return module
+        if path not in _loaded:
+            _loaded[path] = Module(path)
+        return _loaded[path]
 
 
 class Calls:
-    """Holds the lock for calls into a module, and keeps python-pkcs11's own complaints from standard error.
+    """Holds the lock for calls into a module, and keeps python-pkcs11's own complaints off standard error.
 
-    Where C_FindObjectsInit fails, a finalizer ends the search that was never begun, fails too, and has Python print it.
-    The failure that counts is raised as well.
+    If C_FindObjectsInit fails, a finalizer ends the search that never began, fails too, and Python prints that.
     """
 
     def __enter__(self) -> None:
@@ -81,12 +79,12 @@ class _Login:
 
 
 class Module:
-    """A loaded module. Every method raises pkcs11.PKCS11Error where it says nothing else, and wants LOCK held."""
+    """A loaded module. Hold LOCK to call a method; each raises pkcs11.PKCS11Error unless it names another error."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.generation = 0
-        """Counts the initialisations: sessions and objects of an earlier one must not be touched, not even closed."""
+        """Counts the initialisations: sessions and objects of an earlier one must not even be closed."""
         self._listed = False
         self._known: list[pkcs11.Token] = []
         self._known_at = -math.inf
@@ -104,7 +102,7 @@ class Module:
             ) from error
 
     def reinitialize(self) -> None:
-        """Start the module anew, which forgets every session and login: the only cure for a module that lost its token.
+        """Restart the module, which ends every session and login: the only cure for one that lost its token.
 
         Some modules notice new tokens and free leaked objects in no other way.
         """
@@ -112,13 +110,13 @@ class Module:
         self._logins.clear()
         self._listed = False
         self._known_at = -math.inf
-        # A module that lost itself says "not initialized" here, and is as good as finalized.
+        # A broken module says "not initialized" here, and is as good as finalized.
         with contextlib.suppress(p11.PKCS11Error):
             self._lib.finalize()
         self._lib.initialize()
 
     def find(self, label: str) -> pkcs11.Token:
-        """Find the one token of that label. Raises TokenAbsentError for none, ObjectConflictError for two."""
+        """Return the only token with that label. Raises TokenAbsentError for none, ObjectConflictError for two."""
         tokens = self._tokens()
         if label not in (token.label for token in tokens) and self._listed:
             self.reinitialize()
@@ -148,16 +146,13 @@ class Module:
                 token = slot.get_token()
                 if token.flags & TokenFlag.TOKEN_INITIALIZED:
                     tokens.append(token)
-            except p11.PKCS11Error as error:  # not there, or broken: another slot may be well
+            except p11.PKCS11Error as error:  # missing or broken: another slot may work
                 _log.debug("Slot %s: %s", slot.slot_id, type(error).__name__)
         self._known, self._known_at = tokens, time.monotonic()
         return tokens
 
     def log_in(self, token: pkcs11.Token, pin: str) -> None:
-        """Log in to the token unless this process is logged in already. Raises PinError.
-
-        A PIN that was refused in this process is refused again without asking the token.
-        """
+        """Log in to the token unless this process is logged in. Raises PinError; a refused PIN is not tried again."""
         slot = token.slot.slot_id
         login = self._logins.get(slot)
         if (token.label, pin) in self._refused:
@@ -173,22 +168,20 @@ class Module:
         except p11.PKCS11Error as error:
             self._known_at = -math.inf
             failure = translated(error, "log in", token.label)
-            # A token without a user PIN has refused none: somebody is about to set it.
+            # A token without a user PIN has refused none: it is about to be set.
             if isinstance(failure, PinError) and not isinstance(error, p11.UserPinNotInitialized):
                 self._refused.add((token.label, pin))
             raise PinRefusedError(str(failure)) if isinstance(error, _WRONG_PIN) else failure from error
         self._logins[slot] = _Login(session, pin, 1)
 
     def _logged_in(self, token: pkcs11.Token, pin: str) -> pkcs11.Session:
-        if not token.flags & TokenFlag.LOGIN_REQUIRED:
-            return token.open(attribute_mapper=TolerantMapper())
-        try:
-            return token.open(user_pin=pin, attribute_mapper=TolerantMapper())
-        except p11.UserAlreadyLoggedIn:
-            return token.open(attribute_mapper=TolerantMapper())
+        if token.flags & TokenFlag.LOGIN_REQUIRED:
+            with contextlib.suppress(p11.UserAlreadyLoggedIn):
+                return token.open(user_pin=pin, attribute_mapper=TolerantMapper())
+        return token.open(attribute_mapper=TolerantMapper())
 
     def is_logged_in(self, slot: int) -> bool:
-        """Tell whether the login into a slot's token still stands, by using its session."""
+        """Return whether the login into a slot's token is still valid, by using its session."""
         login = self._logins.get(slot)
         if login is None:
             return False
@@ -199,9 +192,8 @@ class Module:
         return True
 
     def log_out(self, slot: int) -> None:
-        """Give back one log_in(); the last one closes the session."""
-        login = self._logins.get(slot)
-        if login is None:
+        """Undo one log_in(); the last one closes the session."""
+        if (login := self._logins.get(slot)) is None:
             return
         login.users -= 1
         if login.users == 0:
@@ -211,7 +203,7 @@ class Module:
 
 
 def _check_pin_flags(token: pkcs11.Token) -> None:
-    """Raise PinError where an attempt would be in vain or the last one (PKCS#11 v2.40 §3.2, CK_TOKEN_INFO)."""
+    """Raise PinError if the PIN is locked or has one attempt left (PKCS#11 v2.40 §3.2, CK_TOKEN_INFO)."""
     if token.flags & TokenFlag.USER_PIN_LOCKED:
         raise PinError(f"the PIN of token {token.label!r} is locked: unlock it with the security officer's PIN")
     if token.flags & TokenFlag.USER_PIN_FINAL_TRY:

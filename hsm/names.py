@@ -1,42 +1,32 @@
-"""The two names that sota.toml holds of an identity in a token, as ids."""
+"""The two names that sota.toml holds of an identity, and the ids that they are in a token."""
 
-import dataclasses
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
 
 from hsm.errors import UnsupportedError
 from hsm.slots import ObjectId
 
 
-class Names(Protocol):
-    """The two ids of an identity as text, in a frozen dataclass (which dataclasses.replace can copy)."""
+@dataclass(frozen=True)
+class IdentityNames:
+    """How sota.toml names an identity: paths (files), or two-digit CKA_IDs (token)."""
+
+    key: str
+    certificate: str
 
     @property
-    def key(self) -> str:
-        """The id of the key pair."""
+    def ids(self) -> tuple[ObjectId, ObjectId]:
+        """The ids of key and certificate in a token. Raises UnsupportedError."""
+        return id_of(self.key), id_of(self.certificate)
 
     @property
-    def certificate(self) -> str:
-        """The id of the certificate."""
-
-
-N = TypeVar("N", bound=Names)
+    def canonical_ids(self) -> "IdentityNames":
+        """The ids with two digits. Raises UnsupportedError for anything but 01 to 09."""
+        return IdentityNames(*map(str, self.ids))
 
 
 def id_of(name: str) -> ObjectId:
-    """Read one name. Raises UnsupportedError."""
+    """Read one id. Raises UnsupportedError."""
     try:
         return ObjectId.parse(name)
     except ValueError as error:
         raise UnsupportedError(f"p11.tls_pkey_id or p11.tls_clientcert_id in sota.toml: {error}") from error
-
-
-def ids_of(names: Names) -> tuple[ObjectId, ObjectId]:
-    """Read both names: key, certificate. Raises UnsupportedError."""
-    return id_of(names.key), id_of(names.certificate)
-
-
-def with_ids(names: N, key: ObjectId, certificate: ObjectId) -> N:
-    """Give a copy of the names with these ids."""
-    # Names is a protocol, which cannot say that it is a dataclass too.
-    copy: N = dataclasses.replace(names, key=str(key), certificate=str(certificate))  # type: ignore[type-var]
-    return copy

@@ -1,8 +1,8 @@
-"""What is in a token: looked at once per era, with one search; and what is found there.
+"""What is in a token: looked up once per era, with one search.
 
-`seen` is that look. It is kept (Token.seen) until the token was changed by somebody else or may have been: another
-session, the module started anew, a while without any use. What is changed here changes the look as well
-(`found_anew`, hsm.ownership). A look decides what is used, never what is destroyed: that is read again just before.
+`seen` is that look. It is kept (Token.seen) until another program may have changed the token: a new session, a restart
+of the module, a while without any use. Changes made here update it (`found_again`, hsm.ownership). It decides what is
+used, never what is destroyed: such an object is read again just before.
 """
 
 import logging
@@ -29,38 +29,30 @@ _AT_ONCE = 64
 """Objects that one C_FindObjects gives at most."""
 _READABLE: tuple[Values, ...] = (
     *({Attribute.ID: bytes([each])} for each in range(1, 10)),
-    *(
-        {Attribute.CLASS: each}
-        for each in (
-            ObjectClass.PRIVATE_KEY,
-            ObjectClass.PUBLIC_KEY,
-            ObjectClass.CERTIFICATE,
-            ObjectClass.SECRET_KEY,
-            ObjectClass.DATA,
-        )
-    ),
+    *({Attribute.CLASS: each} for each in (ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY, ObjectClass.CERTIFICATE)),
+    *({Attribute.CLASS: each} for each in (ObjectClass.SECRET_KEY, ObjectClass.DATA)),
 )
-"""What finds all that matters, in many more calls than one search for everything."""
+"""Searches that together find all that matters, in many more calls than one search for everything."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Found:
-    """An object of a token, `item` to python-pkcs11, with what was read of it."""
+    """An object of a token: `item` is python-pkcs11's, `values` was read of it."""
 
     item: Any
     values: Values = field(repr=False)
 
     @property
     def kind(self) -> ObjectClass | int:
-        """The class; a vendor's own is a number, and an object that was left half written has none: -1."""
+        """The class; a number for a vendor's own; -1 for a half-written object, which has none."""
         kind: ObjectClass | int = self.values.get(Attribute.CLASS, -1)
         return kind
 
     @property
     def cka_id(self) -> bytes:
-        """The id; empty where there is none."""
+        """The id; empty if there is none."""
         return bytes(self.values.get(Attribute.ID, b""))
 
     @property
@@ -75,9 +67,9 @@ class Found:
 
 
 def search(session: pkcs11.Session, template: Values | None = None, looks: int = LOOKS) -> list[Any]:
-    """List the objects that fit. Where somebody destroyed what was just found, this looks again."""
+    """List the objects that fit; again if another program destroyed one just now."""
     try:
-        # A list at once: a search that is half read stands in the way of the next one.
+        # A list at once: a search that is half read blocks the next one.
         return list(session.get_objects(template, batch_size=_AT_ONCE))  # type: ignore[call-arg]  # not in its stubs
     except p11.ObjectHandleInvalid:
         if looks == 1:
@@ -90,14 +82,14 @@ def everything(session: pkcs11.Session) -> list[Found]:
     try:
         items = search(session)
     except p11.AttributeValueInvalid as error:
-        # An object that a killed program left half written: it has no class and no id, so no other search finds it.
-        _log.info("An object of token %r cannot be read (%s): left out.", session.token.label, type(error).__name__)
+        # A killed program left an object half written: it has no class and no id, so no other search finds it.
+        _log.info("An object of token %r cannot be read (%s): ignored.", session.token.label, type(error).__name__)
         items = list({item.handle: item for each in _READABLE for item in search(session, each)}.values())
     return [Found(item, read(item)) for item in items]
 
 
 def seen(token: Token, session: pkcs11.Session) -> list[Found]:
-    """Give everything in the token, as it was looked at in this era. Raises MixedHandlesError."""
+    """Return everything in the token, as seen in this era. Raises MixedHandlesError."""
     if token.seen is None:
         found = everything(session)
         if len({each.item.handle for each in found}) < len(found):
@@ -115,10 +107,10 @@ def objects_under(
     ]
 
 
-def found_anew(token: Token, session: pkcs11.Session, object_id: ObjectId, made: Found | None = None) -> list[Found]:
-    """List the objects that are under an id now, and have the look know them. `made`: one that was made just now.
+def found_again(token: Token, session: pkcs11.Session, object_id: ObjectId, made: Found | None = None) -> list[Found]:
+    """List the objects that are under an id now, and update the look. `made`: one that was made just now.
 
-    tpm2-pkcs11 1.9 gives a new object a handle that another one has, if any was destroyed since the module was started:
+    tpm2-pkcs11 1.9 gives a new object the handle of another one, if any was destroyed since the module was started:
     what is found under id 03 is then read, used and destroyed as 09. Raises MixedHandlesError.
     """
     others = [each for each in seen(token, session) if each.cka_id != object_id.cka_id]
@@ -136,11 +128,11 @@ def _mixed(session: pkcs11.Session, what: str) -> MixedHandlesError:
 
 
 def believed(token: Token, look: Callable[[], T]) -> T:
-    """Look, and look again in a module started anew before it is believed that an object is missing.
+    """Look, and look again in the restarted module before believing that an object is missing.
 
-    In a token that was taken away SoftHSM finds nothing, without any error, and still nothing once it is back. Not to
-    be called while a session of the token is in use. What was missing then is believed at once until something is made
-    here: readers do not take many starts. Raises TokenAbsentError where the token is what is missing.
+    In a token that was removed SoftHSM finds nothing, without any error, even once it is back. Do not call this while a
+    session of the token is in use. An object that was missing twice is believed missing until something is made here:
+    card readers do not take many restarts. Raises TokenAbsentError if the token itself is missing.
     """
     try:
         return look()
@@ -157,13 +149,13 @@ def believed(token: Token, look: Callable[[], T]) -> T:
 
 
 def the_object(token: Token, session: pkcs11.Session, object_class: ObjectClass, object_id: ObjectId) -> Found:
-    """Give the one object of a class under an id. Raises ObjectMissingError, ObjectConflictError naming all labels."""
+    """Return the only object of a class under an id. Raises ObjectMissingError, ObjectConflictError."""
     objects = objects_under(token, session, object_id, object_class)
     if len(objects) == 1:
         return objects[0]
     what = f"{class_name(object_class)} {object_id} in token {token.label!r}"
     if not objects:
-        raise ObjectMissingError(f"there is no {what}: correct the id in sota.toml, or register the device anew")
+        raise ObjectMissingError(f"there is no {what}: correct the id in sota.toml, or register the device again")
     raise ObjectConflictError(
         f"expected one {what}, found {len(objects)}, labelled {labels(objects)}: remove what does not belong there"
     )
@@ -189,7 +181,8 @@ def public_key_under(token: Token, session: pkcs11.Session, object_id: ObjectId)
     if curve is None:
         name = "on another curve" if kind == KeyType.EC else f"of type {getattr(kind, 'name', kind)}"
         raise UnsupportedError(
-            f"key {object_id} of token {token.label!r} is {name}: expected EC, P-256 or P-384; register the device anew"
+            f"key {object_id} of token {token.label!r} is {name}: expected EC, P-256 or P-384; register the device "
+            "again"
         )
     try:
         return public_key(curve, public.get(Attribute.EC_POINT, b""))
@@ -198,13 +191,13 @@ def public_key_under(token: Token, session: pkcs11.Session, object_id: ObjectId)
 
 
 def public_keys_of_certificates(token: Token, session: pkcs11.Session) -> list[ec.EllipticCurvePublicKey]:
-    """Give the public keys that certificates of the token hold, and no public key object of it."""
+    """Return the public keys that certificates of the token hold without a public key object."""
     found: list[ec.EllipticCurvePublicKey] = []
     points = [bytes(each.values.get(Attribute.EC_POINT, b"")) for each in seen(token, session)]
     for each in seen(token, session):
         try:
             key = Certificate.read(each.value).ec_key()
-        except ValueError:  # nor is it a certificate
+        except ValueError:
             continue
         if key is not None and key.curve.name in EC_PARAMS and key not in found:
             point = key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)

@@ -1,4 +1,4 @@
-"""Whose an object under one of our ids is: what a rotation made has our label, and only that is ever destroyed."""
+"""Who owns an object under one of our ids: a rotation's have our label, and only those are ever destroyed."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -20,36 +20,30 @@ OWN_LABELS = {
 
 
 def refuse_strangers(token: Token, object_id: ObjectId, found: Sequence[Found], place_label: str) -> None:
-    """Raise ObjectConflictError for an object of any class found under the id that is not labelled as ours, or stays.
+    """Raise ObjectConflictError for an object under the id that is not labelled as ours or cannot be destroyed.
 
-    Pairs that are all labelled as ours are left over from attempts that failed: they go, however many there are.
+    Any number of pairs that are all labelled as ours are leftovers of failed attempts, which may go.
     """
+    expected = f"expected nothing there, or what a rotation made (label {place_label!r}): "
     privates = [each for each in found if each.kind == ObjectClass.PRIVATE_KEY]
     if len(privates) > 1 and {each.label for each in privates} != {place_label}:
         raise ObjectConflictError(
             f"token {token.label!r} has {len(privates)} private keys under id {object_id}, labelled "
-            f"{labels(privates)}, expected nothing there, or what a rotation made (label {place_label!r}): "
-            "have the request name another id, or remove what does not belong there"
+            f"{labels(privates)}, {expected}have the request name another id, or remove what does not belong there"
         )
     for each in found:
-        what = f"a {class_name(each.kind)} labelled {each.label!r} under id {object_id}"
-        if each.label != place_label and (
-            not isinstance(each.kind, ObjectClass) or each.label != OWN_LABELS.get(each.kind)
-        ):
-            raise ObjectConflictError(
-                f"token {token.label!r} has {what}, "
-                f"expected nothing there, or what a rotation made (label {place_label!r}): "
-                "have the request name another id, or remove that object"
-            )
+        what = f"token {token.label!r} has a {class_name(each.kind)} labelled {each.label!r} under id {object_id}"
+        own = OWN_LABELS.get(each.kind) if isinstance(each.kind, ObjectClass) else None
+        if each.label not in {place_label, own}:
+            raise ObjectConflictError(f"{what}, {expected}have the request name another id, or remove that object")
         if each.values.get(Attribute.DESTROYABLE) is False:
             raise ObjectConflictError(
-                f"token {token.label!r} has {what} that it does not let go (CKA_DESTROYABLE is false), expected a "
-                "place that can be used again: have the request name another id"
+                f"{what} that it does not let go (CKA_DESTROYABLE is false): have the request name another id"
             )
 
 
 def check_unchanged(token: Token, found: Found) -> None:
-    """Read again what an object is. Raises TokenError where that is something else by now."""
+    """Read again what an object is. Raises TokenError if it has changed."""
     now = Found(found.item, read(found.item, WHOSE))
     if (now.kind, now.cka_id, now.label) != (found.kind, found.cka_id, found.label):
         token.objects_changed()
@@ -68,8 +62,8 @@ def destroy_ours(
 ) -> None:
     """Destroy what a rotation made of those classes under the id.
 
-    Another process may have changed the token since it was looked at, and OP-TEE gives a destroyed object's handle to
-    the next one: so each object, and which ids are in use, is asked again right before it goes.
+    Another process may have changed the token meanwhile, and OP-TEE gives a destroyed object's handle to the next one:
+    so each object, and which ids are in use, is checked again just before it is destroyed.
     """
     for object_class in classes:
         for each in objects_under(token, session, object_id, object_class):

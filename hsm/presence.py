@@ -1,13 +1,9 @@
-"""Waits for a token that is not there yet: a driver that loads late, a USB token, a token that is initialised late.
+"""Waits for a token that is missing yet: its driver loads late, it is plugged in or initialised late.
 
-    wait_for_token(Token(module, label, pin), seconds=60)
+The kernel reports a new device (udev), only the module knows whether the token is in it. So the module is asked after
+each event, and every few seconds too: a token that is initialised late makes no event, and a container gets none.
 
-The kernel says when a device appears (udev); only the module says whether the token is in it. So it is looked at
-after each event that may have brought it, and every few seconds besides: a token that is initialised late makes no
-event, and where udev cannot be listened to (a container) nothing else is left. Token.open() starts the module anew
-where the token is missing, because some modules look for devices only then.
-
-A PIN that is refused ends the wait: it is not tried twice. A token without a user PIN yet is about to be initialised.
+A refused PIN ends the wait: it is not tried twice. A token without a user PIN is about to be initialised.
 """
 
 import contextlib
@@ -28,15 +24,15 @@ _log = logging.getLogger(__name__)
 
 
 def wait_for_token(token: Token, seconds: float, *, look_every: float = LOOK_EVERY) -> None:
-    """Open the token as soon as it is there, and wait for that no longer than `seconds` (0: not at all; inf: forever).
+    """Open the token, waiting `seconds` for it at most (0: not at all; inf: forever).
 
-    Raises hsm.errors.TokenError: at once what somebody has to mend first, else what the last look said.
+    Raises hsm.errors.TokenError: a final one at once, any other after the last look.
     """
     if _is_there(token, last=seconds <= 0):
         return
     _log.warning("Token %r is not there yet: waiting for it, %g s at most.", token.label, seconds)
     deadline = time.monotonic() + seconds
-    # Listening begins before the next look, so that no event falls between the two.
+    # Listen before the next look, so that no event is missed between the two.
     wait = _listen()
     while True:
         remaining = deadline - time.monotonic()
@@ -47,7 +43,7 @@ def wait_for_token(token: Token, seconds: float, *, look_every: float = LOOK_EVE
 
 
 def _is_there(token: Token, *, last: bool) -> bool:
-    """Tell whether the token opens. Raises its TokenError where waiting is in vain, or this is the last look."""
+    """Return whether the token opens. Raises its TokenError if waiting cannot help, or this is the last look."""
     try:
         token.open()
     except TokenError as error:
@@ -55,7 +51,7 @@ def _is_there(token: Token, *, last: bool) -> bool:
         if last or (error.final and not being_made):
             raise
         if being_made:
-            # SoftHSM does not see the PIN that another process sets now, until it is started anew.
+            # SoftHSM does not see the PIN that another process sets until it is restarted.
             with contextlib.suppress(TokenError):
                 token.reinitialize()
         _log.debug("Not yet: %s", error)
@@ -64,11 +60,11 @@ def _is_there(token: Token, *, last: bool) -> bool:
 
 
 def _listen() -> Callable[[float], object]:
-    """Give what waits, so many seconds at most, for a device that may bring a token."""
+    """Return a function that waits, so many seconds at most, for a device that may bring a token."""
     try:
-        from hsm.devices import Devices  # noqa: PLC0415 - 20 ms that only who waits has to spend
+        from hsm.devices import Devices  # noqa: PLC0415 - takes 20 ms, needed only here
 
         return Devices().appeared
     except (ImportError, OSError) as error:
-        _log.warning("Events of udev cannot be had (%s): the token is looked for every few seconds only.", error)
+        _log.warning("udev cannot be used (%s): looking for the token every few seconds only.", error)
         return threading.Event().wait

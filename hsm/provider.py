@@ -3,11 +3,11 @@
 The provider is a table of C functions that OpenSSL 3 calls (provider(7), provider-keymgmt(7), provider-signature(7)),
 made through ctypes for the very libcrypto that the ssl module uses.
 
-- It is loaded into a library context (OSSL_LIB_CTX(3)) of its own. What others look for in the default one is found
-  there as before; a key of the provider leads OpenSSL to the provider, whatever context a connection uses.
-- OpenSSL may use tables, callbacks and context until the process ends: they are never freed. A Python key is let go
+- It is loaded into a library context (OSSL_LIB_CTX(3)) of its own, so nothing changes in the default one. A key of the
+  provider leads OpenSSL to the provider, whatever context a connection uses.
+- OpenSSL may use tables, callbacks and context until the process ends: they are never freed. A Python key is released
   when OpenSSL frees it.
-- No exception crosses into C: signing fails there, and `InstalledKey.error` tells why.
+- No exception crosses into C: signing fails there, and `InstalledKey.error` holds the reason.
 """
 
 import ctypes
@@ -19,11 +19,11 @@ from typing import Any
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from hsm.errors import FinalTokenError
+from hsm.errors import TlsBindingError
 
 _NAME = b"renew-client-cert"
 _NUMBER = b"number"
-"""A parameter of our own: which of the offered keys it is."""
+"""Our own parameter: the number of an offered key."""
 
 # From core_dispatch.h, core.h and evp.h.
 _OP_KEYMGMT, _OP_SIGNATURE = 10, 12
@@ -40,11 +40,7 @@ _HASHES = {
     for name in (b"SHA%d", b"SHA2-%d")
 }
 _GROUPS = {"secp256r1": "prime256v1"}
-"""Curves that OpenSSL calls otherwise than cryptography."""
-
-
-class TlsBindingError(FinalTokenError):
-    """This Python or OpenSSL lacks what a key outside of files needs, or refuses the key."""
+"""Curves that OpenSSL and cryptography name differently."""
 
 
 class _Dispatch(ctypes.Structure):
@@ -75,21 +71,21 @@ _Sign = CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_siz
 
 
 class InstalledKey:
-    """A key that OpenSSL holds: one that signs, or the public point of a certificate to compare with it."""
+    """A key that OpenSSL holds: a signing key, or the public point of a certificate to compare with it."""
 
     def __init__(self, key: ec.EllipticCurvePrivateKey | None, point: bytes = b"") -> None:
         self.key = key
         self.point = point
         self.error: BaseException | None = None
-        """What signing raised last; None if it worked."""
+        """What the last signature raised; None if it worked."""
 
     @property
     def size(self) -> int:
-        """The length that a signature has at most (DER, X9.62), in bytes."""
+        """The maximum length of a signature (DER, X9.62), in bytes."""
         return 0 if self.key is None else 2 * ((self.key.key_size + 7) // 8) + 9
 
     def is_for(self, other: "InstalledKey") -> bool:
-        """Tell whether this key is the one of that certificate."""
+        """Return whether this is the key of that certificate."""
         if self.key is None or not other.point:
             return self is other
         try:
@@ -100,10 +96,10 @@ class InstalledKey:
 
 
 class Provider:
-    """The provider, loaded; one for the process, as what OpenSSL may still call cannot be freed.
+    """The loaded provider; one for the process, because OpenSSL may call it until the end. Raises TlsBindingError.
 
-    `c` is the library with its functions and `error` gives OpenSSL's last error in words. `installed` is filled with
-    the keys that OpenSSL holds, under the numbers by which it knows them. Raises TlsBindingError.
+    `c` is the library, `error` returns OpenSSL's last error. `installed` receives the keys that OpenSSL holds, by their
+    numbers.
     """
 
     def __init__(self, c: Any, error: Callable[[], str], installed: dict[int, InstalledKey]) -> None:  # noqa: ANN401
@@ -121,9 +117,9 @@ class Provider:
             raise TlsBindingError(f"OpenSSL takes no provider for the keys of tokens: {error()}")
 
     def evp_key(self, entry: InstalledKey) -> c_void_p:
-        """Make an EVP_PKEY that signs with the key of the entry, which is held until OpenSSL frees the EVP_PKEY.
+        """Make an EVP_PKEY that signs with the entry's key and keeps it; the caller calls EVP_PKEY_free.
 
-        Nothing is signed yet. The caller frees its reference with EVP_PKEY_free. Raises TlsBindingError.
+        Raises TlsBindingError.
         """
         number = next(self._numbers)
         text = ctypes.create_string_buffer(b"%d" % number)
@@ -135,7 +131,7 @@ class Provider:
             maker
             and self._c.EVP_PKEY_fromdata_init(maker) == 1
             and self._c.EVP_PKEY_fromdata(maker, ctypes.byref(evp_key), _KEY_PAIR, parameters) == 1
-            # As a connection begins: whether its library context finds the way to this one.
+            # As a connection does: check that its library context finds this one.
             and self._c.EVP_PKEY_digestsign_supports_digest(evp_key, None, b"SHA256", None) == 1
         )
         self._offered.pop(number, None)
@@ -156,11 +152,11 @@ class Provider:
 
     def _key_functions(self) -> dict[int, Any]:
         """Make the callbacks of provider-keymgmt(7)."""
-        nothing = ctypes.addressof(kept(_Parameter()))  # nobody asks which parameters there are
+        nothing = ctypes.addressof(kept(_Parameter()))  # OpenSSL does not need the list of parameters
         operation = ctypes.addressof(kept(ctypes.create_string_buffer(b"ECDSA")))
         return {
             _KEYMGMT_NEW: _New(lambda _provider: next(self._numbers)),
-            # Without a global name: keys are freed while Python ends too, when those are gone.
+            # Uses no global name: Python has removed those when the last keys are freed.
             _KEYMGMT_FREE: _Free(lambda number: self._installed.pop(number, None)),
             _KEYMGMT_GET_PARAMS: _Access(self._describe),
             _KEYMGMT_GETTABLE_PARAMS: _OfProvider(lambda _provider: nothing),
@@ -202,7 +198,7 @@ class Provider:
         return number in self._installed
 
     def _signature_functions(self) -> dict[int, Any]:
-        """Make the callbacks of provider-signature(7): OpenSSL gives the whole message, which the key hashes."""
+        """Make the callbacks of provider-signature(7): OpenSSL passes the whole message, which the key hashes."""
         return {
             _SIGNATURE_NEWCTX: _NewContext(lambda _provider, _properties: next(self._numbers)),
             _SIGNATURE_DIGEST_SIGN_INIT: _SignInit(self._begin),
@@ -232,7 +228,7 @@ class Provider:
                 raise TlsBindingError(f"the key gave a signature of {len(der)} bytes")
             ctypes.memmove(signature, der, len(der))
             c_size_t.from_address(length).value = len(der)
-        except BaseException as error:  # noqa: BLE001 - C cannot take it; signing_error() gives it
+        except BaseException as error:  # noqa: BLE001 - C cannot take it; signing_error() returns it
             entry.error = error
             return 0
         entry.error = None
@@ -240,13 +236,13 @@ class Provider:
 
 
 def kept(what: Any) -> Any:  # noqa: ANN401 - ctypes makes its classes as it runs
-    """Keep an object until the process ends: OpenSSL may use it later than Python clears this module."""
+    """Keep an object until the process ends: OpenSSL may use it after Python has cleared this module."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(what))
     return what
 
 
 def _functions(by_number: dict[int, Any]) -> int:
-    """Give the address of an OSSL_DISPATCH table of C functions."""
+    """Return the address of an OSSL_DISPATCH table of C functions."""
     table = kept((_Dispatch * (len(by_number) + 1))())
     for place, (number, function) in enumerate(by_number.items()):
         table[place] = (number, ctypes.cast(kept(function), c_void_p))
@@ -254,12 +250,12 @@ def _functions(by_number: dict[int, Any]) -> int:
 
 
 def _algorithm(names: bytes, functions: dict[int, Any]) -> int:
-    """Give the address of an OSSL_ALGORITHM table of one algorithm."""
+    """Return the address of an OSSL_ALGORITHM table of one algorithm."""
     return ctypes.addressof(kept((_Algorithm * 2)(_Algorithm(names, b"provider=" + _NAME, _functions(functions)))))
 
 
 def _parameters(address: int) -> dict[bytes, _Parameter]:
-    """Read an OSSL_PARAM array, whose parameters can be set too."""
+    """Read an OSSL_PARAM array; its parameters can be set, too."""
     found = {}
     while key := (parameter := _Parameter.from_address(address)).key:
         found[key] = parameter

@@ -1,8 +1,8 @@
 """The ids of a token's objects (CKA_ID), and which one a rotation uses next.
 
-fioconfig turns the text of an id into bytes one decimal digit at a time and drops leading zeros; aktualizr reads it as
-two hexadecimal digits. Both read `01` to `09` alike, and nothing else. Ids are compared by value, never as text: `1`
-and `01` are the same slot, and whoever takes them for two wipes the one in use.
+fioconfig turns the text of an id into bytes one decimal digit at a time and drops leading zeros; aktualizr reads two
+hexadecimal digits. They agree on `01` to `09` only. Ids are compared by value, never as text: `1` and `01` are the same
+slot, and treating them as two would wipe the one in use.
 """
 
 import re
@@ -25,7 +25,7 @@ class ObjectId:
 
     @classmethod
     def parse(cls, text: str) -> "ObjectId":
-        """Read an id as it stands in a configuration (`7`, `07`). Raises ValueError for anything but 1 to 9."""
+        """Read an id of a configuration (`7`, `07`). Raises ValueError for anything but 1 to 9."""
         match = _DIGITS.fullmatch(text.strip(" \t"))
         if match is None:
             raise ValueError(f"{text!r} is not an object id: expected 01 to 09")
@@ -36,15 +36,12 @@ class ObjectId:
 
     @property
     def cka_id(self) -> bytes:
-        """The one byte that is CKA_ID in the token (PKCS#11 v2.40 §4.4.2)."""
+        """The byte that is CKA_ID in the token (PKCS#11 v2.40 §4.4.2)."""
         return bytes([self.value])
 
 
 def parse_ids(text: str, name: str) -> tuple[ObjectId, ...]:
-    """Read a list of two or more distinct ids, separated by commas, as PKEYIDS and CERTIDS hold it.
-
-    `name` says in messages what the list is. Raises ValueError for a bad id, an id given twice and a list too short.
-    """
+    """Read two or more distinct ids, separated by commas, as in PKEYIDS and CERTIDS (`name`). Raises ValueError."""
     ids: list[ObjectId] = []
     for item in text.split(","):
         try:
@@ -62,8 +59,8 @@ def parse_ids(text: str, name: str) -> tuple[ObjectId, ...]:
 
 
 def alternate(ids: Sequence[ObjectId], in_use: ObjectId) -> ObjectId:
-    """Give the first id of the list that is not the one in use. Raises ValueError where there is none."""
+    """Return the first id of the list that is not in use. Raises ValueError if there is none."""
     for object_id in ids:
         if object_id != in_use:
             return object_id
-    raise ValueError(f"no id but {in_use}, the one in use, is in the list: give another one")
+    raise ValueError(f"the list has no id but {in_use}, which is in use: add another one")

@@ -1,4 +1,4 @@
-"""What a rotation makes in a token: its labels and attributes, as lmp-device-register has them."""
+"""Labels and attributes of what a rotation makes in a token: those of lmp-device-register."""
 
 from typing import Any
 
@@ -19,9 +19,9 @@ CERTIFICATE_LABEL = "client"
 def generate_pair(
     session: pkcs11.Session, object_id: ObjectId, curve: ec.EllipticCurve, *, is_explicit: bool = False
 ) -> Any:  # noqa: ANN401 - pkcs11 makes its classes as it runs
-    """Make the pair as lmp-device-register does; give the private key. tpm2-pkcs11 refuses what is left out here.
+    """Make the pair as lmp-device-register does; return the private key. tpm2-pkcs11 refuses further attributes.
 
-    `is_explicit`: class and curve are in the private template too, as some secure elements want it, and others refuse.
+    `is_explicit`: put class and curve in the private template too, which some secure elements want and others refuse.
     """
     explicit = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.EC_PARAMS: EC_PARAMS[curve.name]}
     _, private = session.generate_keypair(
@@ -49,7 +49,7 @@ def generate_pair(
 
 
 def create_certificate(session: pkcs11.Session, object_id: ObjectId, certificate: Certificate) -> Any:  # noqa: ANN401
-    """Create the certificate object (PKCS#11 v2.40 §4.6.3), without issuer and serial number where a token has none."""
+    """Create the certificate object (PKCS#11 v2.40 §4.6.3), without issuer and serial number if the token refuses."""
     attributes: dict[Attribute, Any] = {
         Attribute.CLASS: ObjectClass.CERTIFICATE,
         Attribute.CERTIFICATE_TYPE: CertificateType.X_509,
@@ -60,10 +60,7 @@ def create_certificate(session: pkcs11.Session, object_id: ObjectId, certificate
         Attribute.SUBJECT: certificate.subject,
         Attribute.VALUE: certificate.der,
     }
-    optional = {
-        Attribute.ISSUER: certificate.issuer,
-        Attribute.SERIAL_NUMBER: certificate.serial_number.encoded,
-    }
+    optional = {Attribute.ISSUER: certificate.issuer, Attribute.SERIAL_NUMBER: certificate.serial_number.encoded}
     try:
         return session.create_object(attributes | optional)
     except (p11.AttributeTypeInvalid, p11.AttributeValueInvalid, p11.TemplateInconsistent):

@@ -1,15 +1,15 @@
 """A Python private key in an ssl.SSLContext: TLS with a key that stays in its token.
 
-CPython's ssl loads keys from files only (cpython issue 116971). Here the key goes in one floor below, through ctypes,
-in the very libssl that the ssl module uses:
+CPython's ssl loads keys from files only (cpython issue 116971). Here ctypes puts the key into the very libssl that the
+ssl module uses:
 
-- The `SSL_CTX *` is the first word after the object header of an SSLContext. It is taken for one only after its
-  options, read through OpenSSL, follow a change made through Python.
-- The key goes in as an EVP_PKEY of the provider in hsm.provider, whose signatures are Python's.
-- A connection keeps its SSL_CTX and so the EVP_PKEY alive after the Python context is gone. C callbacks are therefore
-  made once and never freed, and the Python key is let go when OpenSSL frees the EVP_PKEY.
+- The `SSL_CTX *` is the first word after the object header of an SSLContext. It is accepted as one only after its
+  options, read through OpenSSL, have followed a change made through Python.
+- The key goes in as an EVP_PKEY of the provider in hsm.provider, which has Python sign.
+- A connection keeps its SSL_CTX and so the EVP_PKEY alive after the Python context is gone. So C callbacks are made
+  once and never freed, and the Python key is released when OpenSSL frees the EVP_PKEY.
 
-OpenSSL 3.0 or later with these functions; anything else is a TlsBindingError, before anything is called.
+Needs OpenSSL 3.0 or later with these functions; anything else is a TlsBindingError, before anything is called.
 """
 
 import _ssl
@@ -27,17 +27,9 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from .certificate import Certificate
-from .provider import InstalledKey, Provider, TlsBindingError, kept
-
-__all__ = [
-    "TlsBindingError",
-    "on_certificate_request",
-    "present_leaf_only",
-    "signing_error",
-    "use_private_key",
-    "why_refused",
-]
+from hsm.certificate import Certificate
+from hsm.errors import TlsBindingError
+from hsm.provider import InstalledKey, Provider, kept
 
 _SSL_CTRL_MODE = 33
 _SSL_MODE_NO_AUTO_CHAIN = 0x8
@@ -81,7 +73,7 @@ class _OpenSsl:
             raise TlsBindingError(f"a key in a token needs CPython, this is {sys.implementation.name}")
         if not ssl.OPENSSL_VERSION.startswith("OpenSSL ") or version < _OPENSSL_3:
             raise TlsBindingError(f"a key in a token needs OpenSSL 3.0 or newer, this is {ssl.OPENSSL_VERSION}")
-        # Symbols are looked up in that file and what it links, or in the program where ssl is built in.
+        # Finds symbols in that file and what it links, or in the program if ssl is built in.
         self.c = ctypes.CDLL(getattr(_ssl, "__file__", None))
         for name, (result, arguments) in _FUNCTIONS.items():
             try:
@@ -101,11 +93,11 @@ class _OpenSsl:
 
     @functools.cached_property
     def provider(self) -> Provider:
-        """The provider, loaded when it is first needed: never for keys in files."""
+        """The provider, loaded on first use: never for keys in files."""
         return Provider(self.c, self.error, self.installed)
 
     def error(self) -> str:
-        """Take OpenSSL's errors from its queue, and give the last one in its words."""
+        """Empty OpenSSL's error queue and return the last error in its words."""
         words = "no reason given"
         while code := self.c.ERR_get_error():
             text = ctypes.create_string_buffer(256)
@@ -114,7 +106,7 @@ class _OpenSsl:
         return words
 
     def context(self, context: ssl.SSLContext) -> int:
-        """Give the address of the SSL_CTX of a Python context, once it is sure that it is one."""
+        """Return the address of the SSL_CTX of a Python context, after checking that it is one."""
         if not isinstance(context, ssl.SSLContext):
             raise TlsBindingError(f"expected an ssl.SSLContext, not {type(context).__name__}")
         elsewhere = f"Python {sys.version.split()[0]} keeps its SSL_CTX in a place that is not known"
@@ -123,7 +115,7 @@ class _OpenSsl:
             raise TlsBindingError(elsewhere)
         before = context.options
         try:
-            # Equal options could be chance; that they follow a change cannot be.
+            # Equal options could be chance; options that follow a change cannot.
             for options in (before, before ^ ssl.OP_NO_TICKET):
                 context.options = options
                 # Python 3.11 passes options through a C long, which has a sign, and 32 bits on small devices.
@@ -134,10 +126,8 @@ class _OpenSsl:
         return address
 
     def _on_request(self, _connection: int, number: int) -> int:
-        callback = self.requested.get(number)
         try:
-            if callback is not None:
-                callback()
+            self.requested.get(number, lambda: None)()
         except Exception:  # noqa: BLE001 - C cannot take it
             _log.exception("A certificate request could not be noted")
         return 1
@@ -149,7 +139,7 @@ _by_context: "weakref.WeakKeyDictionary[ssl.SSLContext, InstalledKey]" = weakref
 
 
 def _openssl() -> _OpenSsl:
-    """Bind OpenSSL when it is first needed, once for the process."""
+    """Bind OpenSSL on first use, once for the process."""
     global _library  # noqa: PLW0603 - C code refers to it until the process ends
     with _lock:
         if _library is None:
@@ -185,9 +175,9 @@ def use_private_key(context: ssl.SSLContext, certificate_der: bytes, key: ec.Ell
 
 
 def why_refused(certificate_der: bytes) -> str | None:
-    """Say why OpenSSL takes a certificate (DER) for no client's: its signature or key is too weak, or it is unreadable.
+    """Return why OpenSSL refuses a client certificate (DER), e.g. a weak signature or key; None if it takes it.
 
-    None where it takes it, or where that cannot be asked here.
+    None too if this OpenSSL cannot be asked.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
@@ -213,10 +203,9 @@ def present_leaf_only(context: ssl.SSLContext) -> None:
 
 
 def on_certificate_request(context: ssl.SSLContext, callback: Callable[[], None]) -> None:
-    """Have `callback` called in every handshake in which the server asks for a client certificate.
+    """Call `callback` in every handshake in which the server asks for a client certificate. Raises TlsBindingError.
 
-    It is kept as long as the context, so it must not hold the context itself. What it raises is logged and goes no
-    further. Raises TlsBindingError.
+    It is kept as long as the context, so it must not refer to the context. What it raises is only logged.
     """
     openssl = _openssl()
     address = openssl.context(context)
@@ -227,9 +216,8 @@ def on_certificate_request(context: ssl.SSLContext, callback: Callable[[], None]
 
 
 def signing_error(context: ssl.SSLContext) -> BaseException | None:
-    """Give, once, what the key of the context raised in a handshake; None if it raised nothing since the last call."""
-    entry = _by_context.get(context)
-    if entry is None:
+    """Return what the key of the context raised in a handshake since the last call; None if nothing."""
+    if (entry := _by_context.get(context)) is None:
         return None
     error, entry.error = entry.error, None
     return error

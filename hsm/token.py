@@ -5,8 +5,8 @@
         ...                                  # python-pkcs11 calls, under the process's one lock
 
 What pkcs11 raises inside becomes an hsm.errors.TokenError that names the operation, and the session is not used again:
-after a failed C_Sign, for instance, it stays in OperationActive. The next use opens a fresh one; where that fails as
-well, or the login is gone, the module is started anew first, which is the only cure for a token that was away.
+after a failed C_Sign, for instance, it stays in OperationActive. The next use opens a new one; if that fails too, or
+the login is gone, it restarts the module first: the only cure for a token that was away.
 """
 
 import contextlib
@@ -28,31 +28,30 @@ if TYPE_CHECKING:
     from hsm.slots import ObjectId
 
 SLOW = 1.0
-"""Seconds that an operation with a key takes, from which on a token is slow."""
+"""Seconds: a token that takes longer for an operation with a key is slow."""
+_TOO_MANY = 2
+"""Consecutive failures after which a new session is not enough."""
 
 _log = logging.getLogger(__name__)
 
-# Uses that failed in a row, after which a fresh session is not enough.
-_TOO_MANY = 2
-
 
 class PinMemory(Protocol):
-    """Remembers a refused PIN for longer than a process: a TPM locks its token after two attempts at a wrong one."""
+    """Remembers a refused PIN for longer than a process: a TPM locks its token after two wrong attempts."""
 
     def check(self, label: str, pin: str) -> None:
-        """Raise PinError where the token of that label has refused that PIN before."""
+        """Raise PinError if that token has refused that PIN before."""
 
     def refused(self, label: str, pin: str) -> None:
         """Note that it has refused that PIN."""
 
     def accepted(self) -> None:
-        """Forget what was noted: the PIN that is configured now is right."""
+        """Forget refusals: the configured PIN is right."""
 
 
 class Token:
-    """The token of that label in a PKCS#11 module (a path, or a name for the loader), with the user's PIN.
+    """The token with that label in a PKCS#11 module (a path, or a name for the loader), with the user's PIN.
 
-    `memory` is asked before the PIN is tried, and told how that went.
+    `memory` is asked before the PIN is tried, and told the result.
     """
 
     def __init__(self, module: str, label: str, pin: str, memory: PinMemory | None = None) -> None:
@@ -64,61 +63,57 @@ class Token:
         self._session: pkcs11.Session | None = None
         self._generation = 0
         self._failures = 0
-        self._era = 0
+        self.era = 0
+        """Changes when object handles found earlier may have changed their meaning."""
         self._used_at = 0.0
         self.is_slow = False
         """Whether an operation with a key has taken long."""
         self.seen: list[Found] | None = None
-        """What is in it, as far as that was looked at in this era (hsm.objects)."""
+        """The objects seen in this era (hsm.objects)."""
         self.missing: set[str] = set()
-        """What was missing even in a module started anew."""
+        """What was missing even after a restart of the module."""
         self.keys: dict[ObjectId, TokenPrivateKey] = {}
-        """The keys that were loaded, with what they have shown."""
+        """The loaded keys, with what they have shown."""
 
     def __repr__(self) -> str:
         return f"Token({self.module!r}, {self.label!r})"
 
-    @property
-    def era(self) -> int:
-        """A number that changes when object handles found earlier may no longer mean what they did."""
-        return self._era
-
     def open(self) -> None:
-        """Load the module, find the token and log in, so that what is wrong with them is said now.
+        """Load the module, find the token and log in, so that their problems show now.
 
-        Raises ModuleError, TokenAbsentError, PinError, ObjectConflictError (two tokens of that label), TokenError.
+        Raises ModuleError, TokenAbsentError, PinError, ObjectConflictError (two tokens with that label), TokenError.
         """
         with self.session("open a session"):
             pass
 
     def session(self, operation: str = "use a session") -> contextlib.AbstractContextManager[pkcs11.Session]:
-        """Hold the lock and give the open read/write session, for one operation, named as in "could not …".
+        """Hold the lock and the open read/write session for one operation, named as in "could not …". Can be nested.
 
-        Raises TokenError and its subclasses for whatever the module raises. Can be nested.
+        Raises TokenError and its subclasses for whatever the module raises.
         """
         return _Use(self, operation)
 
     def objects_changed(self) -> None:
-        """Note that somebody may have made or destroyed objects: what was seen is not believed any more."""
+        """Note that another program may have made or destroyed objects: forget what was seen."""
         with modules.LOCK:
             self.changed(None)
 
     def changed(self, seen: "list[Found] | None") -> None:
-        """Note what is there by now: OP-TEE gives a destroyed object's handle to the next one."""
+        """Note what is there now: OP-TEE gives a destroyed object's handle to the next one."""
         self.seen = seen
         if seen is not None:
             self.missing.clear()
-        self._era += 1
+        self.era += 1
 
     def took(self, what: str, since: float) -> None:
-        """Note how long an operation with a key took that began at that time (time.monotonic)."""
+        """Note how long an operation with a key took since that time (time.monotonic)."""
         seconds = time.monotonic() - since
         if seconds > SLOW and not self.is_slow:
             self.is_slow = True
             _log.warning("Token %r took %.0f s to %s: waiting for it each time.", self.label, seconds, what)
 
     def reinitialize(self) -> None:
-        """Start the module anew (frees what tpm2-pkcs11 leaks with every generated key). Raises TokenError."""
+        """Start the module again (frees what tpm2-pkcs11 leaks with every generated key). Raises TokenError."""
         with modules.LOCK:
             module = modules.load(self.module)
             try:
@@ -127,7 +122,7 @@ class Token:
                 raise translated(error, "start the module again", self.label) from error
 
     def close(self) -> None:
-        """Close the session and give back the login. A later use opens both again."""
+        """Close the session and log out. A later use opens it again."""
         with modules.LOCK:
             self._drop()
             self.seen = None
@@ -139,14 +134,14 @@ class Token:
                 self._found = None
 
     def current(self) -> pkcs11.Session:
-        """Give the open session, or open one. Wants the lock held; raises what pkcs11 raises. For session()."""
+        """Return the open session, or open one, with the lock held. Raises what pkcs11 raises. For session()."""
         module = modules.load(self.module)
         try:
             if self._failures >= _TOO_MANY:
                 module.reinitialize()
             return self._attached(module)
         except p11.PKCS11Error:
-            # Not a PIN at risk: log_in() raises other errors, and one that was accepted is right.
+            # No PIN is at risk: log_in() raises other errors for a refused one.
             module.reinitialize()
             return self._attached(module)
 
@@ -165,8 +160,7 @@ class Token:
                 raise PinError(f"no PIN for token {self.label!r}: set p11.pass")
             found = module.find(self.label)
             self._log_in(module, found)
-            self._found = found
-            self._generation = module.generation
+            self._found, self._generation = found, module.generation
         self.objects_changed()
         self._session = self._found.open(rw=True, attribute_mapper=TolerantMapper())
         return self._session
@@ -184,21 +178,20 @@ class Token:
         self._memory.accepted()
 
     def note(self, operation: str, error: BaseException | None) -> None:
-        """Draw the conclusions from the end of an operation. Raises the TokenError for an error of pkcs11."""
+        """Note how an operation ended. Raises the TokenError for an error of pkcs11."""
         self._used_at = time.monotonic()
         if error is None:
             self._failures = 0
-        elif isinstance(error, p11.PKCS11Error):
-            self._drop()
-            raise self._counted(translated(error, operation, self.label)) from error
         elif isinstance(error, TokenError):
             error.label = self.label
             if isinstance(error, MixedHandlesError):
                 self._drop()
                 self._failures = _TOO_MANY
         else:
-            # An interrupted call may have left a search or signature half done.
+            # Also after an interrupt, which may leave a search or signature half done.
             self._drop()
+            if isinstance(error, p11.PKCS11Error):
+                raise self._counted(translated(error, operation, self.label)) from error
 
     def _counted(self, failure: TokenError) -> TokenError:
         self._failures += not failure.final
@@ -207,7 +200,7 @@ class Token:
 
     def _drop(self) -> None:
         session, self._session = self._session, None
-        # A session of an earlier generation may share its number with somebody's new one.
+        # A session of an earlier generation may share its number with a new one.
         if session is not None and modules.load(self.module).generation == self._generation:
             with contextlib.suppress(p11.PKCS11Error):
                 session.close()
@@ -216,9 +209,9 @@ class Token:
 class _Use:
     """One use of a token's session.
 
-    A class, and errors kept out of variables, so that no frame and error refer to each other (they would with
-    contextlib.contextmanager in Python 3.13): a search that hangs in such a cycle is ended by the garbage collector, at
-    any time, in any thread, and takes with it the search of a session that has got its number by then.
+    A class, and no error kept in a variable, so that no frame and error refer to each other (as they do with
+    contextlib.contextmanager in Python 3.13): the garbage collector would end a search in such a cycle at any time, in
+    any thread, and with it the search of the session that has its number by then.
     """
 
     def __init__(self, token: Token, operation: str) -> None:

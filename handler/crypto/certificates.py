@@ -10,7 +10,7 @@ What is refused on an issued certificate; each field is read by itself, and no o
 | lacks digitalSignature or clientAuth | gateways refuse it; further usages are fine |
 | is a CA certificate | it is no client certificate |
 | has expired, ends within the hour, or begins more than five minutes from now | nobody accepts it for long |
-| has a signature that fails, where a certificate of its issuer's name is at hand | it is forged |
+| has a signature that fails, if a certificate of its issuer's name is at hand | it is forged |
 """
 
 from collections.abc import Sequence
@@ -79,7 +79,7 @@ def check_issued(
 
     `issuers` are all the certificates at hand that may be its issuer's, `now` is an aware time. `tried`: the EST server
     has taken it in a TLS handshake, so that an issuer that is not at hand is nothing to warn of. Raises
-    CertificateRefusedError, and ClockError where the clock of the device is wrong.
+    CertificateRefusedError, and ClockError if the clock of the device is wrong.
     """
     if len(issued.der) > MAX_SIZE:
         raise CertificateRefusedError(
@@ -95,7 +95,7 @@ def check_issued(
 
 
 def check_clock(issued: Certificate, *, now: datetime, server_time: datetime | None) -> None:
-    """Raise ClockError where the certificate is valid by the clock of the server that issued it, but not by ours."""
+    """Raise ClockError if the certificate is valid by the clock of the server that issued it, but not by ours."""
     if server_time is None or issued.begin is None or issued.end is None:
         return
     begin, end = issued.begin - CLOCK_SKEW, issued.end

@@ -42,10 +42,10 @@ class CsrAttributes:
     hash_bits: int | None = None
     """Of the signature's hash: 256, 384 or 512."""
     keys: frozenset[str] = frozenset()
-    """Kinds of keys or names of curves; any is right where none is named."""
+    """Kinds of keys or names of curves; any is right if none is named."""
 
     def check_curve(self, curve: str) -> None:
-        """Raise ServerRefusedError where a key on that curve is not what is asked for."""
+        """Raise ServerRefusedError if a key on that curve is not what is asked for."""
         if self.keys and not self.keys & {curve, "EC"}:
             raise ServerRefusedError(
                 f"the EST server asks (in /csrattrs) for a key of the kind {' or '.join(sorted(self.keys))}: this "
@@ -58,11 +58,11 @@ NOTHING = CsrAttributes()
 
 
 def build_csr(current: Certificate, key: ec.EllipticCurvePrivateKey, wanted: CsrAttributes = NOTHING) -> bytes:
-    """Give the CSR (DER) that renews `current` for `key`, a key on P-256 or P-384 that may stay in its token.
+    """Return the CSR (DER) that renews `current` for `key`, a key on P-256 or P-384 that may stay in its token.
 
     Subject and subjectAltName are the bytes of `current` (RFC 7030 §4.2.2), whatever they hold; the usages are encoded
-    as the reference client does, with those added that the server wants. Raises RequestRefusedError where that cannot
-    be done, ServerRefusedError where another key is wanted.
+    as the reference client does, with those added that the server wants. Raises RequestRefusedError if that cannot
+    be done, ServerRefusedError if another key is wanted.
     """
     wanted.check_curve(key.curve.name)
     if key.curve.name not in _CURVES:
@@ -72,7 +72,7 @@ def build_csr(current: Certificate, key: ec.EllipticCurvePrivateKey, wanted: Csr
     except ValueError as error:
         raise RequestRefusedError(
             f"the current certificate cannot be renewed: its subjectAltName cannot be repeated ({error}); register the "
-            "device anew"
+            "device again"
         ) from error
     others = [oid for oid in wanted.extended_usages if oid != CLIENT_AUTH]
     purposes = der.encoded(der.SEQUENCE, *map(der.oid, (CLIENT_AUTH, *others)))
@@ -96,12 +96,12 @@ def build_csr(current: Certificate, key: ec.EllipticCurvePrivateKey, wanted: Csr
 
 
 def spki_pem(public_key: ec.EllipticCurvePublicKey) -> str:
-    """Give the public key as SubjectPublicKeyInfo, PEM: the form that the gateway takes."""
+    """Return the public key as SubjectPublicKeyInfo, PEM: the form that the gateway takes."""
     return public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode("ascii")
 
 
 def spki_der(public_key: ec.EllipticCurvePublicKey) -> bytes:
-    """Give the public key as SubjectPublicKeyInfo, DER."""
+    """Return the public key as SubjectPublicKeyInfo, DER."""
     return public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
@@ -111,7 +111,7 @@ def _extension(oid: str, extension: Extension) -> bytes:
 
 
 def _key_usage(usages: Iterable[str]) -> bytes:
-    """Give the value of the extension with digitalSignature and those usages."""
+    """Return the value of the extension with digitalSignature and those usages."""
     places = {0, *map(USAGES.index, usages)}
     bits = sum(0x80 >> place for place in places)
     return der.encoded(der.BIT_STRING, bytes([7 - max(places), bits]))

@@ -89,7 +89,7 @@ def decrypt(private_key: ec.EllipticCurvePrivateKey, text: str) -> bytes:
 
 
 def is_usable(private_key: ec.EllipticCurvePrivateKey) -> bool:
-    """Tell whether a key decrypts what is encrypted to it. Raises what the key itself raises, as decrypt() does."""
+    """Return whether a key decrypts what is encrypted to it. Raises what the key itself raises, as decrypt() does."""
     secret = secrets.token_bytes(16)
     try:
         return decrypt(private_key, encrypt(private_key.public_key(), secret)) == secret

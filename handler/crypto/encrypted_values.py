@@ -53,7 +53,7 @@ def dump_config(config: ConfigEntries) -> bytes:
 
 
 def has_encrypted_values(config: ConfigEntries) -> bool:
-    """Tell whether any value is encrypted to the device's key."""
+    """Return whether any value is encrypted to the device's key."""
     return any(_is_encrypted(entry) for entry in config.values())
 
 
@@ -63,7 +63,7 @@ def check_readable(config: ConfigEntries, key: ec.EllipticCurvePrivateKey) -> No
         if _is_encrypted(entry) and _decrypted(entry, key) is None:
             raise RefusedError(
                 f"configuration file {file!r} cannot be decrypted with the key in use: a rotation would lose it; "
-                "set it anew with fioctl, or remove it"
+                "set it again with fioctl, or remove it"
             )
 
 
@@ -75,10 +75,10 @@ def reencrypt(
     prefer_new: bool = False,
     lenient: bool = False,
 ) -> tuple[ConfigEntries, bool]:
-    """Give the configuration with every encrypted value encrypted to `new`, and whether any value changed.
+    """Return the configuration with every encrypted value encrypted to `new`, and whether any value changed.
 
     Decided by evidence, value by value: one that decrypts with `new` stays, one that decrypts with `old` is encrypted
-    anew, any other raises RefusedError that names its file. `lenient` leaves such a one as it is, with a warning, as
+    again, any other raises RefusedError that names its file. `lenient` leaves such a one as it is, with a warning, as
     long as there are others that decrypt: for when the rotation cannot be refused any more, and that file is lost
     already. `prefer_new` tries `new` first: for whoever resumes (each try is one operation of a token).
     """
@@ -96,7 +96,7 @@ def reencrypt(
         elif prefer_new or _decrypted(entry, new) is None:
             lost.append(
                 f"configuration file {file!r} can be decrypted neither with the old key nor with the new one: "
-                "set it anew with fioctl, or remove it"
+                "set it again with fioctl, or remove it"
             )
     if lost and (not lenient or len(lost) == sum(map(_is_encrypted, config.values()))):
         raise RefusedError("; ".join(lost))
@@ -106,7 +106,7 @@ def reencrypt(
 
 
 def device_files(config: ConfigEntries) -> list[dict[str, Any]]:
-    """Give the configuration in the form that `PATCH /config` takes, in its order."""
+    """Return the configuration in the form that `PATCH /config` takes, in its order."""
     files = []
     for name, entry in config.items():
         file = {"name": name, "value": entry.get("Value") or "", "unencrypted": bool(entry.get("Unencrypted"))}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from hsm import der
 
-_LATIN = "latin-1"  # T61String as OpenSSL takes it; the others are ASCII, and hold Latin-1 where they are wrong
+_LATIN = "latin-1"  # T61String as OpenSSL takes it; the others are ASCII, and hold Latin-1 if they are wrong
 _ENCODINGS = {12: "utf-8", 28: "utf-32-be", 30: "utf-16-be"} | dict.fromkeys((18, 19, 20, 22, 26, 27), _LATIN)
 """Tags of UTF8String, UniversalString and BMPString; Numeric-, Printable-, T61-, IA5-, Visible- and GeneralString."""
 _SHOWN_TYPES = {
@@ -34,12 +34,12 @@ MAX_SHOWN = 400
 
 
 def same(one: bytes, other: bytes) -> bool:
-    """Tell whether two Names (DER) are equal by value. A Name that cannot be read is equal to the same bytes alone."""
+    """Return whether two Names (DER) are equal by value. An unreadable Name equals only the same bytes."""
     return one == other or value(one) == value(other)
 
 
 def value(name: bytes) -> object:
-    """Give what is equal for Names that are equal by value."""
+    """Return what is equal for Names that are equal by value."""
     try:
         return _value(name)
     except ValueError:
@@ -47,7 +47,7 @@ def value(name: bytes) -> object:
 
 
 def shown(name: bytes) -> str:
-    """Give a Name as RFC 4514 has it; what no console should show, or what is no text of its type, is replaced."""
+    """Return a Name as RFC 4514 has it; what no console should show, or what is no text of its type, is replaced."""
     try:
         parts = [
             "+".join(_shown_attribute(attribute) for attribute in rdn.items)
@@ -59,7 +59,7 @@ def shown(name: bytes) -> str:
 
 
 def common_name(name: bytes) -> str:
-    """Give the first common name of a Name; empty where it has none."""
+    """Return the first common name of a Name; empty if it has none."""
     try:
         for rdn in der.one(name, der.SEQUENCE).items:
             for attribute in rdn.items:
@@ -80,7 +80,7 @@ class AlternativeName:
 
     @property
     def shown(self) -> str:
-        """The name itself, where it is a text, a Name or an address; else its bytes."""
+        """The name itself, if it is a text, a Name or an address; else its bytes."""
         found = der.first(self.encoded)
         if found.tag in (_EMAIL, _DNS, _URI):
             return _cut(_safe(found.content.decode("ascii", "replace")))
@@ -111,7 +111,7 @@ def _general(name: der.Element) -> object:
 
 
 def _value(name: bytes) -> tuple[tuple[object, ...], ...]:
-    """Give what is compared of a Name. An RDN is a SET, whatever order its attributes are written in."""
+    """Return what is compared of a Name. An RDN is a SET, whatever order its attributes are written in."""
     return tuple(
         tuple(sorted(_attribute_value(attribute) for attribute in rdn.items))
         for rdn in der.one(name, der.SEQUENCE).items

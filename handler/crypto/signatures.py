@@ -37,7 +37,7 @@ _NAMES = {oid: f"ECDSA with {digest.name}" for oid, digest in _ECDSA.items()} | 
 
 
 def is_signed_by(issued: Certificate, issuer: Certificate) -> bool | None:
-    """Tell whether the issuer's key made the signature; None where that cannot be said, for want of the algorithm."""
+    """Return whether the issuer's key made the signature; None if that cannot be said, for want of the algorithm."""
     key = issuer.public_key()
     try:
         algorithm, *parameters = der.one(issued.signature_algorithm, der.SEQUENCE).items
@@ -71,7 +71,7 @@ def algorithm_of(certificate: Certificate) -> str:
 def _rsa(oid: str, parameters: list[der.Element]) -> tuple[padding.AsymmetricPadding, hashes.HashAlgorithm]:
     if oid != _PSS:
         return padding.PKCS1v15(), _RSA[oid]
-    digest = _SHA1  # where nothing is named (RFC 4055 §3.1)
+    digest = _SHA1  # if nothing is named (RFC 4055 §3.1)
     for part in parameters[0].items if parameters else ():
         if part.tag == der.CONTEXT_0:
             digest = _HASHES[der.dotted(part.items[0].items[0].content)]

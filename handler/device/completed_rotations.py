@@ -1,8 +1,8 @@
-"""cert-rotation.state.completed: which ROTATIONIDs were completed, as fioconfig keeps the last one.
+"""cert-rotation.state.completed: which ROTATIONIDs were completed.
 
-Written so that the stock handler, which looks for the text `"RotationId":"<id>",`, rotates nothing twice. `Earlier` is
-ours: fioconfig calls with the id of its request file at each boot, also when a person has rotated since. fioconfig's
-file holds the new private key; this one holds no secret.
+The stock handler searches it for `"RotationId":"<id>",` and rotates nothing twice. `Earlier` is ours: fioconfig calls
+with the id of its request file at each boot, even if a person has rotated since. fioconfig's own file holds the new
+private key; this one holds no secret.
 """
 
 import contextlib
@@ -17,11 +17,11 @@ log = logging.getLogger(__name__)
 
 NAME = "cert-rotation.state.completed"
 MOST = 20
-"""Ids that are kept."""
+"""Ids to keep."""
 
 
 def rotation_ids(storage: Path) -> list[str]:
-    """Give the ROTATIONIDs that were completed, the last one first; none where the file cannot be read."""
+    """Return the completed ROTATIONIDs, the last one first; none if the file cannot be read."""
     path = storage / NAME
     try:
         data = json.loads(read_regular(path))
@@ -31,7 +31,7 @@ def rotation_ids(storage: Path) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        log.warning("%s cannot be read (%s): taken as if no rotation had been completed", path, error)
+        log.warning("%s cannot be read (%s): assuming that no rotation was completed", path, error)
         return []
     return [each for each in found if isinstance(each, str)]
 

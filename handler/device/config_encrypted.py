@@ -1,9 +1,9 @@
 """config.encrypted of this device: prepared for the new key, and made whole after a switch.
 
-Whoever reads the file at boot (`fioconfig extract`) has only the key that sota.toml names. What was cut off between the
-switch of sota.toml and the replacement of config.encrypted is therefore mended here, by evidence: a value that the key
-in use can decrypt stays, any other is decrypted with the other key and encrypted to the one in use. By then a value
-that no key reads is only warned of: the switch is not held up by a file that was lost before.
+At boot `fioconfig extract` reads it with the key that sota.toml names. If a call was cut off between the switch of
+sota.toml and the replacement of config.encrypted, the file is repaired here, value by value: what the key in use
+decrypts stays, anything else is re-encrypted with the other key's help. A value that no key decrypts is only a warning
+then: it was lost before.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from .storage import atomic_write, is_mount_point, put_in_place, read_regular, r
 log = logging.getLogger(__name__)
 
 FETCHED_ANEW = 0
-"""The modification time (ns) of a file that fioconfig is to fetch as a whole with its next check-in."""
+"""The modification time (ns) that makes fioconfig fetch the whole file with its next check-in."""
 KeyLoader = Callable[[], ec.EllipticCurvePrivateKey]
 
 
@@ -34,21 +34,20 @@ class LocalConfig:
         self._aside = aside
 
     def digest(self) -> str | None:
-        """SHA-256 (hex) of the file as it is now; None where the device has none."""
+        """SHA-256 (hex) of the file; None if the device has none."""
         data = self._read()
         return None if data is None else hashlib.sha256(data).hexdigest()
 
     def has_encrypted_values(self) -> bool:
-        """Tell whether anything in it is encrypted. Raises RefusedError where it is not such a file."""
+        """Return whether any value is encrypted. Raises RefusedError if the file is no configuration."""
         data = self._read()
         return data is not None and encrypted_config.has_encrypted_values(self._parse(data))
 
     def check_replaceable(self) -> None:
-        """Raise RequestRefusedError where the file can be written, but not replaced as a whole."""
+        """Raise RequestRefusedError if the file cannot be replaced as a whole."""
         if is_mount_point(self._path):
             raise RequestRefusedError(
-                f"{self._path} is a mount point by itself, so it cannot be replaced as a whole: expected its folder to "
-                "be mounted instead"
+                f"{self._path} is a mount point by itself and cannot be replaced as a whole: mount its folder instead"
             )
 
     def check_readable(self, key: ec.EllipticCurvePrivateKey) -> None:
@@ -58,17 +57,13 @@ class LocalConfig:
             encrypted_config.check_readable(self._parse(data), key)
 
     def is_readable(self, key: ec.EllipticCurvePrivateKey) -> bool:
-        """Tell whether the key decrypts every encrypted value."""
-        try:
-            self.check_readable(key)
-        except RefusedError:
-            return False
-        return True
+        """Return whether the key decrypts every encrypted value."""
+        return not _refuses(lambda: self.check_readable(key))
 
     def prepare(self, old: ec.EllipticCurvePrivateKey, new: ec.EllipticCurvePrivateKey) -> str | None:
-        """Encrypt its values to the new key and keep that aside. Give the digest of the file it was made from.
+        """Put a copy encrypted to the new key aside. Returns the digest of the file that it was made from.
 
-        Where the file was torn since, the copy that was kept aside before stays. Raises RefusedError, OSError.
+        If the file is torn, the earlier copy aside is the source. Raises RefusedError, OSError.
         """
         data = self._read()
         if data is None:
@@ -80,29 +75,30 @@ class LocalConfig:
         return hashlib.sha256(data).hexdigest()
 
     def settle(self, prepared_from: str | None, old: KeyLoader, new: KeyLoader) -> bool:
-        """Make the file readable with `new`, the key in use; tell whether it had to be changed. Can be run again.
+        """Make the file readable with `new`, the key in use; return whether it changed. Idempotent.
 
-        Where the file is still the one that the copy aside was made from, the copy takes its place: no key and no room
-        on the disk is needed. fioconfig compares its modification time with the server's, so it stays as it was; where
-        the file was torn, what it was is not known, and it is 1970's.
+        While the file is the one that the copy aside was made from, the copy replaces it, which needs neither a key nor
+        disk space. The modification time, which fioconfig compares with the server's, is kept; that of a torn file is
+        set to 1970.
         """
         data = self._read()
         if data is None:
             remove(self._aside)
             return False
-        mtime_ns = self._path.stat().st_mtime_ns if self._is_whole(data) else FETCHED_ANEW
+        mtime_ns = FETCHED_ANEW if _refuses(lambda: self._parse(data)) else self._path.stat().st_mtime_ns
         if prepared_from == hashlib.sha256(data).hexdigest() and self._aside.exists():
             put_in_place(self._path, self._aside, mtime_ns=mtime_ns)
             return True
         try:
             config, changed = self._content(data)
         except RefusedError as error:
-            log.warning("%s; fioconfig fetches it anew", error)
+            log.warning("%s; fioconfig fetches it again", error)
             os.utime(self._path, ns=(FETCHED_ANEW, FETCHED_ANEW))
             remove(self._aside)
             return False
-        if encrypted_config.has_encrypted_values(config) and not _reads(new(), config):
-            old_key, new_key = old(), new()
+        new_key = new() if encrypted_config.has_encrypted_values(config) else None
+        if new_key and _refuses(lambda: encrypted_config.check_readable(config, new_key)):
+            old_key = old()
             try:
                 config, reencrypted = encrypted_config.reencrypt(
                     config, old_key, new_key, prefer_new=True, lenient=True
@@ -126,29 +122,22 @@ class LocalConfig:
             return None
 
     def _content(self, data: bytes) -> tuple[encrypted_config.ConfigEntries, bool]:
-        """Parse the file, or the copy aside where the file was torn, and tell which. Raises RefusedError."""
+        """Parse the file, or the copy aside (then True) if the file is torn. Raises RefusedError."""
         try:
             return self._parse(data), False
         except RefusedError as error:
             if not self._aside.exists():
                 raise
-            log.warning("%s; the copy that was kept aside takes its place", error)
+            log.warning("%s; the copy that was kept aside replaces it", error)
             return self._parse(self._aside.read_bytes()), True
-
-    def _is_whole(self, data: bytes) -> bool:
-        try:
-            self._parse(data)
-        except RefusedError:
-            return False
-        return True
 
     def _parse(self, data: bytes) -> encrypted_config.ConfigEntries:
         return encrypted_config.parse_config(data, str(self._path))
 
 
-def _reads(key: ec.EllipticCurvePrivateKey, config: encrypted_config.ConfigEntries) -> bool:
+def _refuses(check: Callable[[], object]) -> bool:
     try:
-        encrypted_config.check_readable(config, key)
+        check()
     except RefusedError:
-        return False
-    return True
+        return True
+    return False

@@ -10,7 +10,7 @@ MAX_BYTES = 65536
 
 
 def current_target(storage: Path) -> tuple[str, str]:
-    """Give name and version from STORAGE_DIR/current-target; "" and "0", as fioconfig does, where it tells none."""
+    """Return name and version from STORAGE_DIR/current-target; "" and "0" if it has none, as fioconfig does."""
     try:
         text = read_regular(storage / "current-target", MAX_BYTES).decode("ascii", "replace")
     except OSError:

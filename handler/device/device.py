@@ -1,4 +1,4 @@
-"""This device as its configuration describes it: where it keeps what, and which identity is in use."""
+"""This device as its configuration describes it: its folders, servers, key store, and the identity in use."""
 
 import ssl
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from handler.device.configuration.configuration import Configuration, TokenConfi
 from handler.errors import RequestRefusedError
 from hsm.certificate import Certificate
 
-from .key_files import FileKeyStore
+from .key_files import FileKeyStore, check_pair
 from .keystore import IdentityNames, KeyStore
 from .storage import is_same_file
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class Device:
-    """The configuration (read anew after every change) and the key store that it asks for.
+    """The configuration (read again after every change) and its key store.
 
-    `token_wait`: seconds that a token that is not there yet is waited for when its store is opened.
+    `token_wait`: seconds to wait for a missing token when its store is opened.
     """
 
     def __init__(
@@ -84,9 +84,9 @@ class Device:
         return self._store
 
     def open_store(self, key_ids: Sequence[str] = (), certificate_ids: Sequence[str] = ()) -> None:
-        """Open the key store; a token's ids are those that a rotation may use. Raises hsm.errors.TokenError.
+        """Open the key store; the ids are those that a rotation may use in a token. Raises hsm.errors.TokenError.
 
-        A token is logged in to once, however often its store is opened for other ids.
+        Opening it again with other ids does not log in again.
         """
         if self.config.token is None:
             self._store = FileKeyStore(self.storage)
@@ -94,20 +94,20 @@ class Device:
             self._store = self._token_store(self.config.token, key_ids, certificate_ids)
 
     def close(self) -> None:
-        """Let go of the key store."""
+        """Close the key store."""
         if self._store is not None:
             self._store.close()
             self._store = self._token = None
 
     @property
     def is_slow(self) -> bool:
-        """Whether operations with the key take seconds, so that one thing is better done after the other."""
+        """Whether operations with the key take seconds, so that nothing should run beside them."""
         return self._token is not None and self._token.is_slow
 
     def names_in_use(self, *known: IdentityNames) -> IdentityNames:
-        """Give the names of the identity that the configuration on disk points at now.
+        """Return the names of the identity that the configuration on disk names now.
 
-        Where they lead to the very files of one of `known` (a link, another spelling), those names are given.
+        If they lead to the files of one of `known` (a link, another spelling), those names are returned.
         """
         self._read()
         names = canonical(self.config.names, token=self.config.token is not None)
@@ -125,7 +125,7 @@ class Device:
         self.sota, self.config = configuration.sota, configuration.checked()
 
     def switch(self, names: IdentityNames) -> bool:
-        """Point the configuration at another identity, in one atomic replacement; tell whether it had to be changed."""
+        """Make the configuration name another identity, in one atomic replacement; return whether it changed."""
         if self.names_in_use(names) == names:
             return False
         key, certificate = self.store.sota_keys
@@ -138,7 +138,7 @@ class Device:
         return True
 
     def check_not_in_use(self, names: IdentityNames) -> None:
-        """Raise RequestRefusedError where key or certificate of `names` are those in use: they are never touched."""
+        """Raise RequestRefusedError if key or certificate of `names` are in use."""
         used = self.names_in_use()
         same = is_same_file if self.config.token is None else str.__eq__
         if same(used.key, names.key) or same(used.certificate, names.certificate):
@@ -153,22 +153,18 @@ class Device:
         self.store_of(names).discard(names)
 
     def store_of(self, names: IdentityNames) -> KeyStore:
-        """Give the store that these names are of: the device may have moved its identity from files to a token."""
+        """Return the store of these names: the device may have moved its identity from files to a token."""
         return FileKeyStore(self.storage) if names.key.startswith("/") else self.store
 
     def identity(self, names: IdentityNames) -> tuple[ec.EllipticCurvePrivateKey, Certificate]:
         """Load the key and certificate, which must belong together. Raises RefusedError, hsm.errors.TokenError."""
         certificate = self.store.certificate(names.certificate)
         key = self.store.key(names.key)
-        if not certificate.holds(key.public_key()):
-            raise RequestRefusedError(
-                f"key {names.key} and certificate {names.certificate} do not belong together: expected the "
-                "certificate to hold that key; look at what the configuration names"
-            )
+        check_pair(names, key, certificate)
         return key, certificate
 
     def _token_store(self, config: TokenConfig, key_ids: Sequence[str], certificate_ids: Sequence[str]) -> KeyStore:
-        # Loaded only here: a device with software keys needs no PKCS#11 at all.
+        # Loaded only here: a device with keys in files needs no PKCS#11.
         from hsm.keystore import TokenKeyStore  # noqa: PLC0415
         from hsm.slots import ObjectId  # noqa: PLC0415
         from hsm.token import Token  # noqa: PLC0415
@@ -184,6 +180,8 @@ class Device:
             self._token = token
         try:
             ids = [[ObjectId.parse(text) for text in texts] for texts in (key_ids, certificate_ids)]
-        except ValueError as error:  # asked for when this device had its key in a file
-            raise RequestRefusedError(f"this rotation was asked for with ids that no token has: {error}") from error
+        except ValueError as error:  # from a request made when the key was in a file
+            raise RequestRefusedError(
+                f"this rotation was asked for with ids that no token has: {error}; ask for it again with fioctl"
+            ) from error
         return TokenKeyStore(self._token, *ids, in_use=self.names_in_use)

@@ -20,22 +20,23 @@ from handler.crypto.signatures import algorithm_of
 from handler.errors import RequestRefusedError
 from hsm import tls
 from hsm.certificate import Certificate
+from hsm.errors import TlsBindingError
+from hsm.names import IdentityNames
 
-from .keystore import IdentityNames
 from .storage import atomic_write, remove, why_not
 
 log = logging.getLogger(__name__)
 
-# As fioconfig names them (os.CreateTemp of Go: "pkey.*.pem"); whatever is named otherwise was provisioned.
+# fioconfig's names too (os.CreateTemp of Go: "pkey.*.pem"); a file with any other name was provisioned.
 _MADE_BY_ROTATION = re.compile(r"(pkey|client)\.([0-9]+|[0-9a-f]{10})\.pem", re.ASCII)
 FILE_MODE = 0o600
-REGISTER = "no server can be asked with it: register the device anew, with a CA that signs with SHA-256 or better"
+REGISTER = "no server can be asked with it: register the device again, with a CA that signs with SHA-256 or better"
 
 
 class FileKeyStore:
-    """Keys and certificates in PEM files. A rotation makes new ones, of unique names, in the folder `storage`.
+    """Keys and certificates in PEM files. A rotation makes new ones with unique names in the folder `storage`.
 
-    Only such files are ever overwritten or removed: a factory-provisioned one is kept.
+    Only those are ever overwritten or removed: factory-provisioned files are kept.
     """
 
     sota_keys: tuple[str, str] = ("import.tls_pkey_path", "import.tls_clientcert_path")
@@ -44,11 +45,11 @@ class FileKeyStore:
         self._storage = storage
 
     def canonical(self, names: IdentityNames) -> IdentityNames:
-        """Give the paths absolute and normalised; symlinks stay."""
+        """Return the paths absolute and normalised; symlinks are not followed."""
         return IdentityNames(_absolute(names.key), _absolute(names.certificate))
 
-    def unused(self, current: IdentityNames) -> IdentityNames:  # noqa: ARG002 - a token asks which slot is in use
-        """Choose new file names. Raises RequestRefusedError where the folder cannot be written."""
+    def unused(self, current: IdentityNames) -> IdentityNames:  # noqa: ARG002 - needed for tokens
+        """Choose new file names. Raises RequestRefusedError if the folder cannot be written."""
         if not os.access(self._storage, os.W_OK | os.X_OK, effective_ids=True):
             why = why_not() if self._storage.is_dir() else "it is not there, or no folder"
             raise RequestRefusedError(
@@ -70,7 +71,7 @@ class FileKeyStore:
         except (ValueError, UnsupportedAlgorithm) as error:
             raise RequestRefusedError(
                 f"{name} holds no readable private key: expected one in PEM; look at what the configuration names, or "
-                "register the device anew"
+                "register the device again"
             ) from error
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name not in {"secp256r1", "secp384r1"}:
             kind = key.curve.name if isinstance(key, ec.EllipticCurvePrivateKey) else type(key).__name__.lstrip("_")
@@ -81,7 +82,7 @@ class FileKeyStore:
         return key
 
     def find_key(self, name: str) -> ec.EllipticCurvePrivateKey | None:
-        """Load a private key, None where there is none that can be used."""
+        """Load a private key; None if there is no usable one."""
         try:
             return self.key(name)
         except RequestRefusedError:
@@ -96,18 +97,18 @@ class FileKeyStore:
             raise RequestRefusedError(f"{name} holds no readable certificate: expected one in PEM ({error})") from error
 
     def generate(self, name: str, curve: ec.EllipticCurve) -> ec.EllipticCurvePrivateKey:
-        """Make a new key in a file of its own, 0600, durable when this returns. Raises ValueError, OSError."""
+        """Make a new key in a file of its own, 0600, durably. Raises ValueError, OSError."""
         key = ec.generate_private_key(curve)
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
         atomic_write(self._own(name), pem, mode=FILE_MODE)
         return key
 
     def store_certificate(self, name: str, certificate: Certificate) -> None:
-        """Write the certificate (PEM, 0600), durable when this returns. Raises ValueError, OSError."""
+        """Write the certificate (PEM, 0600) durably. Raises ValueError, OSError."""
         atomic_write(self._own(name), certificate.pem.encode(), mode=FILE_MODE)
 
     def discard(self, names: IdentityNames) -> None:
-        """Remove the files of an identity as far as a rotation made them. Raises OSError."""
+        """Remove those files of an identity that a rotation made. Raises OSError."""
         for name in (names.key, names.certificate):
             if self._is_own(name):
                 remove(Path(name))
@@ -115,31 +116,27 @@ class FileKeyStore:
     retire = discard
 
     def spare(self, current: IdentityNames) -> list[IdentityNames]:
-        """Give the other PEM files of the folder: also a provisioned key may have been in use before."""
+        """Return the other PEM files of the folder: a provisioned key may have been in use before, too."""
         paths = [str(path) for path in sorted(self._storage.glob("*.pem")) if path.is_file()]
         found = [self.canonical(IdentityNames(each, _certificate_beside(each))) for each in paths]
         used = {*map(os.path.realpath, (current.key, current.certificate))}
         return [each for each in found if not used & {*map(os.path.realpath, (each.key, each.certificate))}]
 
     def can_derive(self, name: str) -> bool:  # noqa: ARG002
-        """Tell that keys in files can do ECDH."""
+        """Return True: keys in files can do ECDH."""
         return True
 
     def check(self, names: IdentityNames) -> None:
-        """Nothing: files are read each time."""
+        """Do nothing: files are read each time."""
 
     def authenticate(self, context: ssl.SSLContext, names: IdentityNames) -> None:
-        """Make the context present the one certificate, without what else its file holds (EST servers refuse a chain).
+        """Make the context present the first certificate of its file alone: EST servers refuse a chain.
 
-        Raises RequestRefusedError where key and certificate cannot be used or do not belong together.
+        Raises RequestRefusedError if key and certificate cannot be used or do not belong together.
         """
         certificate = self.certificate(names.certificate)
-        if not certificate.holds(self.key(names.key).public_key()):
-            raise RequestRefusedError(
-                f"key {names.key} and certificate {names.certificate} do not belong together: expected the certificate "
-                "to hold that key; look at what the configuration names"
-            )
-        # ssl takes certificates from files only: this one is in memory.
+        check_pair(names, self.key(names.key), certificate)
+        # ssl reads certificates from files only: this one is in memory.
         descriptor = os.memfd_create("client-certificate", os.MFD_CLOEXEC)
         try:
             os.write(descriptor, certificate.pem.encode())
@@ -153,14 +150,14 @@ class FileKeyStore:
             os.close(descriptor)
         try:
             tls.present_leaf_only(context)
-        except tls.TlsBindingError as error:
+        except TlsBindingError as error:
             log.warning("a CA certificate of the CA file may be sent along with the client certificate: %s", error)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
     def _is_own(self, name: str) -> bool:
-        """Tell whether a rotation made that file: by its name, and because it stands in the storage folder."""
+        """Return whether a rotation made that file, judged by its name and folder."""
         path = Path(name)
         return bool(_MADE_BY_ROTATION.fullmatch(path.name)) and path.parent.resolve() == self._storage.resolve()
 
@@ -170,14 +167,23 @@ class FileKeyStore:
         return Path(name)
 
 
+def check_pair(names: IdentityNames, key: ec.EllipticCurvePrivateKey, certificate: Certificate) -> None:
+    """Raise RequestRefusedError if the certificate is for another key."""
+    if not certificate.holds(key.public_key()):
+        raise RequestRefusedError(
+            f"key {names.key} and certificate {names.certificate} do not belong together: expected the certificate "
+            "to hold that key; look at what the configuration names"
+        )
+
+
 def refusal_by_openssl(certificate: Certificate) -> str | None:
-    """Say that OpenSSL on this device refuses to show a certificate to servers, and why; None where it does not."""
+    """Return why OpenSSL on this device refuses to present a certificate; None if it does not."""
     why = tls.why_refused(certificate.der)
     return why and f"OpenSSL on this device refuses it, signed with {algorithm_of(certificate)}: {why}"
 
 
 def _certificate_beside(key: str) -> str:
-    """Name the certificate's file that a rotation makes beside that key's."""
+    """Return the path of the certificate that a rotation makes for that key."""
     path = Path(key)
     return str(path.with_name(path.name.replace("pkey.", "client.", 1)))
 

@@ -1,7 +1,7 @@
 """The lock that lets one rotation run at a time on a device: flock(2) on a file that only root can open.
 
-/run/renew-client-cert/MAJOR-MINOR-INODE is named after the storage folder, so that every path to it means one lock. It
-is there while somebody holds the lock or waits for it. A plain user's storage folder (a demo) is locked itself.
+/run/renew-client-cert/MAJOR-MINOR-INODE is named after the storage folder, so that every path to it means one lock. The
+file exists while the lock is held or waited for. A plain user's storage folder (a demo) is locked itself.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from .storage import check_folder
 log = logging.getLogger(__name__)
 
 RUN = Path("/run/renew-client-cert")
-"""Of root, 0700. The units name it as their RuntimeDirectory=, because to them /run is read-only otherwise."""
+"""Owned by root, 0700. Units name it as RuntimeDirectory=: /run is read-only for them otherwise."""
 POLL_SECONDS = 0.1
 MAX_COMMAND = 200
 
@@ -41,10 +41,10 @@ class DeviceLock:
         self._descriptor: int | None = None
 
     def acquire(self, timeout: float) -> Self:
-        """Take the lock, waiting up to `timeout` seconds for whoever holds it.
+        """Take the lock, waiting `timeout` seconds at most.
 
-        Raises BusyError, which says who that is, RequestRefusedError where the folder is missing or not writable, or
-        the lock cannot be had, OSError.
+        Raises BusyError naming the holder, RequestRefusedError if the folder is missing or not writable or the lock
+        cannot be opened, OSError.
         """
         if self._descriptor is not None:
             return self
@@ -60,8 +60,8 @@ class DeviceLock:
                 who = holder(self._folder) or "another process"
                 if remaining <= 0:
                     raise BusyError(
-                        f"{who} holds the lock on {self._folder}: waited {timeout:.0f} s for "
-                        "it; one rotation runs at a time, try again when that one is done"
+                        f"{who} holds the lock on {self._folder}: waited {timeout:.0f} s for it; try again when that "
+                        "rotation is done"
                     )
                 if not told:
                     log.info("%s holds the lock on %s: waiting", who, self._folder)
@@ -73,10 +73,10 @@ class DeviceLock:
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
-        return self.acquire(max(0.0, end - time.monotonic()))  # who held it has removed the file
+        return self.acquire(max(0.0, end - time.monotonic()))  # the previous holder has removed the file
 
     def release(self) -> None:
-        """Let go of the lock. Can be run again."""
+        """Release the lock. Idempotent."""
         if self._descriptor is None:
             return
         if self._path.parent == RUN:
@@ -95,12 +95,12 @@ class DeviceLock:
 
 
 def holder(folder: Path) -> str | None:
-    """Say which process holds the lock on a storage folder, as far as proc_locks(5) tells; None if none does."""
+    """Return which process holds the lock on a storage folder, from proc_locks(5); None if none does."""
     with contextlib.suppress(OSError):
         status = _path(folder).stat()
         inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
         for line in Path("/proc/locks").read_text("ascii").splitlines():
-            # "1: FLOCK  ADVISORY  WRITE 1234 08:01:123456 0 EOF"; whoever waits has "->" before FLOCK
+            # "1: FLOCK  ADVISORY  WRITE 1234 08:01:123456 0 EOF"; a waiting process has "->" before FLOCK
             fields = line.split()
             if fields[1] == "FLOCK" and fields[5] == inode and int(fields[4]) > 0:
                 return f"process {fields[4]}{_command(fields[4])}"
@@ -117,7 +117,7 @@ def _command(pid: str) -> str:
 
 
 def _path(folder: Path) -> Path:
-    """Give what is locked for a storage folder. Raises OSError."""
+    """Return the path to lock for a storage folder. Raises OSError."""
     status = folder.stat()
     if status.st_uid:
         return folder

@@ -1,7 +1,7 @@
 """A PIN that the token refused, so that no later call tries it again: a TPM locks its token after two attempts.
 
 `STORAGE_DIR/renew-client-cert/refused-pin` holds the label, a random salt and the scrypt hash of label and PIN, never
-the PIN itself. It goes when a token accepts the PIN that is configured by then. Without room for it, no PIN is tried.
+the PIN. It is removed when a token accepts the configured PIN. Without disk space for it no PIN is tried.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from hsm.errors import PinError, TokenError
 from .storage import atomic_write, make_folder, remove
 
 ROOM = 32 * 1024
-"""Bytes: the note, and what a file system wants beside it."""
+"""Bytes for the note and the file system's overhead."""
 
 _log = logging.getLogger(__name__)
 
@@ -30,43 +30,39 @@ class RefusedPin:
         self._path = storage / FOLDER / "refused-pin"
 
     def check(self, label: str, pin: str) -> None:
-        """Raise hsm.errors.PinError where the token of that label has refused that PIN before.
-
-        Raises hsm.errors.TokenError, which may pass, where a refusal could not be noted.
-        """
-        if self._was(label, pin) is not True:
-            self._check_room(label)
-        else:
+        """Raise hsm.errors.PinError if that token has refused that PIN, TokenError if a refusal could not be noted."""
+        if self._was(label, pin):
             raise PinError(
                 f"token {label!r} has refused this PIN before, so it is not tried again: correct p11.pass, or remove "
                 f"{self._path} if the token's PIN was changed to this one"
             )
+        self._check_room(label)
 
     def was_another(self, label: str, pin: str) -> bool:
-        """Tell whether the last PIN that the token of that label refused is another one."""
+        """Return whether the last PIN that the token refused is another one."""
         return self._was(label, pin) is False
 
     def _was(self, label: str, pin: str) -> bool | None:
-        """Tell whether the refusal that is noted was of that PIN; None if none of that token is noted."""
+        """Return whether the noted refusal was of that PIN; None if none is noted for that token."""
         try:
             noted = json.loads(self._path.read_text("ascii"))
             if hmac.compare_digest(noted["hash"], _hash(noted["salt"], label, pin)):
                 return True
             return False if noted["label"] == label else None
-        except (OSError, ValueError, KeyError, TypeError):  # not there, or not from here
+        except (OSError, ValueError, KeyError, TypeError):  # missing or not ours
             return None
 
     def _check_room(self, label: str) -> None:
-        """Raise hsm.errors.TokenError where the note would find no room."""
+        """Raise hsm.errors.TokenError if there is no disk space for the note."""
         folder = self._path.parent if self._path.parent.is_dir() else self._path.parent.parent
         try:
             disk = os.statvfs(folder)
-        except OSError:  # there is no storage folder: whoever needs it says so
+        except OSError:  # no storage folder: reported by the code that needs it
             return
         if disk.f_flag & os.ST_RDONLY or disk.f_bavail * disk.f_frsize < ROOM or (disk.f_files and not disk.f_favail):
             raise TokenError(
-                f"the PIN of token {label!r} is not tried, because a refusal could not be noted in {folder} (a token "
-                "locks itself after some): expected a file system that is writable and not full; make room there"
+                f"the PIN of token {label!r} is not tried, because a refusal could not be noted in {folder}, and a "
+                "token locks itself after some: expected a file system that is writable and not full; make room there"
             )
 
     def refused(self, label: str, pin: str) -> None:

@@ -1,4 +1,4 @@
-"""What is asked: the request file that fioctl writes, and the command-line options that stand over it.
+"""The request: the file that fioctl writes, and the command-line options that override it.
 
     ESTSERVER=https://4a53f331-6f01-4694-8a97-af253d4d9b63.est.foundries.io:8443/.well-known/est
     PKEYIDS=01,07
@@ -6,12 +6,12 @@
     ROTATIONID=certs-1669058841
     EST_CSRATTRS=yes                    (optional)
 
-* One KEY=VALUE per line, LF or CRLF; blank lines, lines that begin with # and blanks around key and value are skipped.
-* A key may be given again with the same value only. Unknown keys are warned of.
+* One KEY=VALUE per line, LF or CRLF; blank lines, comments (#) and blanks around key and value are skipped.
+* A key may be repeated with the same value only. Unknown keys are ignored with a warning.
 * ESTSERVER is an https URL with a host and without credentials; ROTATIONID is one that the gateway keeps.
-* PKEYIDS and CERTIDS are looked at only where a token is used: two or more distinct ids, 01 to 09 by value.
+* PKEYIDS and CERTIDS are checked only if a token is used: two or more distinct ids, 01 to 09 by value.
 
-Whatever breaks a rule is refused, with its place, its value and what is expected.
+Anything else is refused with its place, its value and what is expected.
 """
 
 import logging
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 MAX_BYTES = 64 * 1024
 KNOWN_KEYS = ("ESTSERVER", "PKEYIDS", "CERTIDS", "ROTATIONID", "EST_CSRATTRS")
 KEY_IDS, CERTIFICATE_IDS = "01,07", "03,09"
-"""What fioctl writes into a request for a token where nobody says otherwise."""
+"""fioctl's defaults for a token."""
 _OPTIONS = {"PKEYIDS": "--pkey-ids", "CERTIDS": "--cert-ids"}
 # The open gateway drops events of any other correlation id; the length is ours.
 _ROTATION_ID = re.compile(r"[a-zA-Z0-9_-]{1,128}")
@@ -37,21 +37,21 @@ _ROTATION_ID = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 
 @dataclass(frozen=True)
 class RotationRequest:
-    """A rotation that somebody asks for, checked."""
+    """A checked request for a rotation."""
 
     rotation_id: str
     est_server: str
-    """An https URL as it was given, without a slash at its end."""
+    """An https URL without a trailing slash."""
     key_ids: tuple[str, ...]
-    """Two-digit ids where a token is used; otherwise as given, unchecked and unused."""
+    """Two-digit ids if a token is used; else as given, unchecked and unused."""
     certificate_ids: tuple[str, ...]
     csrattrs: bool = False
-    """Whether the EST server is to be asked for /csrattrs."""
+    """Whether to ask the EST server for /csrattrs first."""
 
 
 @dataclass(frozen=True)
 class Overrides:
-    """Command-line options; each that is given stands over the request file."""
+    """Command-line options, which override the request file."""
 
     est_server: str | None = None
     rotation_id: str | None = None
@@ -60,7 +60,7 @@ class Overrides:
 
 
 def with_usual_ids(options: Overrides) -> Overrides:
-    """Give the options with the usual ids in the place of those that are not given."""
+    """Return the options with fioctl's default ids for those that are not given."""
     return replace(options, pkey_ids=options.pkey_ids or KEY_IDS, cert_ids=options.cert_ids or CERTIFICATE_IDS)
 
 
@@ -75,10 +75,9 @@ class Entry:
 def read_request(
     path: Path | None, overrides: Overrides, *, token: bool, default_rotation_id: str | None
 ) -> RotationRequest | None:
-    """Read the request from the file at `path` and the options over it.
+    """Read the request from the file at `path` and the options; None if there is neither. Raises RequestRefusedError.
 
-    None where there is no such file and no option stands in for it. `token` tells whether the ids are required and
-    checked; `default_rotation_id` is taken where none is given. Raises RequestRefusedError.
+    `token`: require and check the ids. `default_rotation_id` is used if no id is given.
     """
     options = _options(overrides)
     text = None if path is None else _read(path)
@@ -87,7 +86,7 @@ def read_request(
     name = str(path) if text is not None else "the command line"
     entries = parse_request(text or "", name)
     for key in sorted(entries.keys() - set(KNOWN_KEYS)):
-        log.warning("%s: unknown key %r is left out; known are %s", entries[key].where, key, ", ".join(KNOWN_KEYS))
+        log.warning("%s: ignoring unknown key %r; valid keys: %s", entries[key].where, key, ", ".join(KNOWN_KEYS))
     return _checked({**entries, **options}, name, token=token, default_rotation_id=default_rotation_id)
 
 
@@ -115,7 +114,7 @@ def parse_request(text: str, name: str) -> dict[str, Entry]:
 
 
 def checked_request(values: Mapping[str, str], name: str, *, token: bool) -> RotationRequest:
-    """Make a request of values by their keys, which stand in the file `name`. Raises RequestRefusedError."""
+    """Make a request of the values in the file `name`, by their keys. Raises RequestRefusedError."""
     return _checked({key: Entry(value, name) for key, value in values.items()}, name, token=token)
 
 
@@ -130,7 +129,7 @@ def _options(overrides: Overrides) -> dict[str, Entry]:
 
 
 def _read(path: Path) -> str | None:
-    """Read the file as text; None where there is none. Raises RequestRefusedError."""
+    """Read the file as text; None if there is none. Raises RequestRefusedError."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -195,7 +194,7 @@ def _ids(entries: Mapping[str, Entry], key: str, name: str, *, token: bool) -> t
     if not token:
         given = entries[key].value if key in entries else ""
         return tuple(part.strip(" \t") for part in given.split(",")) if given else ()
-    from hsm.slots import parse_ids  # noqa: PLC0415 - only where a token is used
+    from hsm.slots import parse_ids  # noqa: PLC0415 - only if a token is used
 
     entry = _required(
         entries, key, name, f"two or more distinct ids from 01 to 09, such as 01,07; by hand: {_OPTIONS[key]}"

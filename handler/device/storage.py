@@ -1,7 +1,7 @@
-"""Files that are whole or absent after a cut at any moment, and what is asked of the folders that they lie in.
+"""Files that are whole or absent after a cut at any moment, and the checks of their folders.
 
-Order of an atomic write: unique temporary file in the same folder, write, mode and owner of what it replaces, fsync,
-rename, fsync of the folder. A temporary file that a cut left behind is known by its name.
+An atomic write: unique temporary file in the same folder, write, mode and owner of what it replaces, fsync, rename,
+fsync of the folder. A leftover temporary file is recognised by its name.
 """
 
 import contextlib
@@ -16,24 +16,23 @@ from pathlib import Path
 from handler.errors import RequestRefusedError
 
 FOLDER = "renew-client-cert"
-"""This program's own folder in the storage folder."""
+"""This program's folder in the storage folder."""
 _ACL = "system.posix_acl_access"
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.renew-client-cert\.tmp")
 
 
 def atomic_write(path: Path, data: bytes, *, mode: int | None = None, mtime_ns: int | None = None) -> None:
-    """Replace `path` by `data` as a whole, durably.
+    """Replace `path` by `data` as a whole, durably. Raises OSError naming `path`; no temporary file is left.
 
-    With `mode` it is a file of this program's own: it takes nothing from what it replaces, be that a link. Without, it
-    is somebody else's: a symlink stays one, the file that it names is replaced, and what it had is kept
-    (`_take_after`), 0600 where there was none. It gets the modification time `mtime_ns` (nanoseconds since 1970) where
-    given. On failure OSError is raised, which names `path`, and no temporary file is left.
+    With `mode` the file is this program's own and keeps nothing of what it replaces, even a link. Without, it belongs
+    to others: a symlink stays, the file that it names is replaced and its attributes are kept (`_take_after`; a new
+    file gets 0600). `mtime_ns`: the modification time to set (nanoseconds since 1970).
     """
     path = path if mode is not None else Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.renew-client-cert.tmp")
     try:
         _write_durably(path, temporary, data, mode, mtime_ns)
-    except OSError as error:  # of a descriptor it names no file, else the temporary one, which nobody knows
+    except OSError as error:  # it names no file, or the temporary one, which means nothing to a reader
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
@@ -55,9 +54,9 @@ def _write_durably(path: Path, temporary: Path, data: bytes, mode: int | None, m
 
 
 def put_in_place(path: Path, prepared: Path, *, mtime_ns: int) -> None:
-    """Replace `path` by the file `prepared` as a whole, durably: like atomic_write, but a full disk does not matter.
+    """Replace `path` by the file `prepared` as a whole, durably, like atomic_write but without disk space.
 
-    `prepared` lies on the same file system, or is copied; it is gone afterwards. Raises OSError that names `path`.
+    A file `prepared` on another file system is copied. It is gone afterwards. Raises OSError naming `path`.
     """
     path = Path(os.path.realpath(path))
     try:
@@ -80,9 +79,9 @@ def put_in_place(path: Path, prepared: Path, *, mtime_ns: int) -> None:
 
 
 def is_mount_point(path: Path) -> bool:
-    """Tell whether something is mounted at that very file, a symlink followed: nothing can replace it (EBUSY).
+    """Return whether the file itself, a symlink followed, is a mount point, which cannot be replaced (EBUSY).
 
-    proc_pid_mountinfo(5): a bind mount of the same file system is not seen otherwise. False where /proc is not there.
+    From proc_pid_mountinfo(5), the only way to see a bind mount of the same file system; False without /proc.
     """
     try:
         lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
@@ -93,7 +92,7 @@ def is_mount_point(path: Path) -> bool:
 
 
 def is_same_file(first: str, second: str) -> bool:
-    """Tell whether two paths lead to one file, or are the same path where there is none."""
+    """Return whether two paths lead to one file, or are the same path if there is none."""
     try:
         return first == second or Path(first).samefile(second)
     except OSError:
@@ -101,7 +100,7 @@ def is_same_file(first: str, second: str) -> bool:
 
 
 def remove_whatever(path: Path) -> None:
-    """Remove what is there, a folder too, durably. Raises OSError."""
+    """Remove a file, link or folder durably. Raises OSError."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
         sync_folder(path.parent)
@@ -119,17 +118,14 @@ def remove(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make the folder, for its owner only, if it is not there, durably. Raises OSError."""
+    """Make the folder durably, for its owner only, unless it exists. Raises OSError."""
     if not path.is_dir():
         path.mkdir(mode=0o700)
         sync_folder(path.parent)
 
 
 def remove_leftovers(folder: Path) -> list[Path]:
-    """Remove temporary files that an earlier atomic write left in `folder`, and name them.
-
-    Only while nobody else writes there: the caller holds the lock. Raises OSError.
-    """
+    """Remove and return the temporary files that an interrupted write left in `folder`; hold the lock. OSError."""
     if not folder.is_dir():
         return []
     leftovers = [path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name)]
@@ -139,10 +135,10 @@ def remove_leftovers(folder: Path) -> list[Path]:
 
 
 def _take_after(path: Path, descriptor: int, mode: int | None) -> None:
-    """Give the open file `mode`, or owner, mode, ACL, user's attributes and SELinux label of what stands at `path`.
+    """Give the open file `mode`, or owner, mode, ACL, user attributes and SELinux label of the file at `path`.
 
-    What cannot be kept of the last three is left out, and nobody gets more than before: where there is an ACL, the mode
-    of the group is its mask (acl(5)). Never kept are security.ima, evm and capability: they speak of the old content.
+    Of the last three, what cannot be kept is dropped, and nobody gains access: with an ACL, the mode of the group is
+    its mask (acl(5)). security.ima, evm and capability are never kept: they describe the old content.
     """
     replaced = None
     if mode is None:
@@ -166,7 +162,7 @@ def _take_after(path: Path, descriptor: int, mode: int | None) -> None:
 
 
 def _attributes(path: Path) -> dict[str, bytes]:
-    """Read the extended attributes that a replacement keeps; none where the file system has none."""
+    """Read the extended attributes that a replacement keeps; none if the file system has none."""
     found = {}
     with contextlib.suppress(OSError):
         for name in os.listxattr(path):
@@ -177,7 +173,7 @@ def _attributes(path: Path) -> dict[str, bytes]:
 
 
 def _set_acl(descriptor: int, acl: bytes | None) -> bool:
-    """Have the open file just that ACL; tell whether that worked. One of the folder's default ACL goes."""
+    """Set the open file's ACL, or remove one inherited from its folder; return whether one was set."""
     try:
         if acl is not None:
             os.setxattr(descriptor, _ACL, acl)
@@ -189,7 +185,7 @@ def _set_acl(descriptor: int, acl: bytes | None) -> bool:
 
 
 def _group_of(acl: bytes) -> int:
-    """Give what the owning group may do: its own entry, as far as the mask lets it (linux/posix_acl_xattr.h)."""
+    """Return the permissions of the owning group: its entry within the mask (linux/posix_acl_xattr.h)."""
     entries: dict[int, int] = {tag: bits for tag, bits, _ in struct.iter_unpack("<HHI", acl[4:])}
     return entries.get(0x04, 0) & entries.get(0x10, 7) & 7
 
@@ -204,7 +200,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise RequestRefusedError for a storage folder that is not there, or cannot be written to."""
+    """Raise RequestRefusedError if the storage folder is missing or cannot be written."""
     try:
         os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     except PermissionError as error:
@@ -219,12 +215,12 @@ def check_folder(folder: Path) -> None:
 
 
 def why_not() -> str:
-    """Say what to do about a folder that this process may not write to."""
+    """Return what to do about a folder that this process cannot write to."""
     return "run this as root" if os.geteuid() else "its file system is mounted read-only; mount it writable"
 
 
 def check_durable(folder: Path) -> None:
-    """Raise RequestRefusedError where the names in the folder cannot be made durable (CIFS, some of FUSE); OSError."""
+    """Raise RequestRefusedError if the file system (CIFS, some of FUSE) cannot make names durable; OSError."""
     try:
         sync_folder(folder)
     except OSError as error:
@@ -232,12 +228,12 @@ def check_durable(folder: Path) -> None:
             raise
         raise RequestRefusedError(
             f"{folder} is on a file system ({_file_system(folder)}) that makes no names durable (fsync: "
-            f"{error.strerror}): expected one that does, such as ext4; move the folder there"
+            f"{error.strerror}): move the folder to one that does, such as ext4"
         ) from error
 
 
 def _file_system(folder: Path) -> str:
-    """Give the type of the file system, as proc_pid_mountinfo(5) has it: that of the longest mount point above."""
+    """Return the type of the file system at the longest mount point above, from proc_pid_mountinfo(5)."""
     found = (0, "unknown")
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
@@ -249,7 +245,7 @@ def _file_system(folder: Path) -> str:
 
 
 def read_regular(path: Path, most: int = -1, *, follow: bool = False) -> bytes:
-    """Read at most so many bytes of a file that may be somebody else's; wait for no FIFO. Raises OSError."""
+    """Read at most so many bytes of a regular file, never waiting for a FIFO. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -258,10 +254,7 @@ def read_regular(path: Path, most: int = -1, *, follow: bool = False) -> bytes:
 
 
 def intrusion(folder: Path) -> str | None:
-    """Say why others may put files of theirs into the folder: its owner, or its mode for everybody; None if none may.
-
-    Raises OSError.
-    """
+    """Return why others may put files into the folder; None if they may not. Raises OSError."""
     status = folder.stat()
     if status.st_uid not in {0, os.geteuid()}:
         return f"{folder} belongs to user {status.st_uid}: expected root or user {os.geteuid()}; chown it"
@@ -271,7 +264,7 @@ def intrusion(folder: Path) -> str | None:
 
 
 def exposure(storage: Path) -> list[str]:
-    """Say how others may put files of theirs beside ours: into the storage folder, or that of the journal. OSError."""
+    """Return why others may put files into the storage folder or the journal's. Raises OSError."""
     said = []
     for folder in (storage, storage / FOLDER):
         if folder.is_dir():

@@ -1,4 +1,4 @@
-"""Addresses of servers as a configuration may give them."""
+"""The addresses of servers in a configuration."""
 
 import ipaddress
 import re
@@ -13,10 +13,10 @@ MAX_SHOWN = 100
 
 
 def https_url(text: str) -> str:
-    """Check an https URL that requests are built on, and give it without slashes at its end.
+    """Check an https URL and return it without trailing slashes. Raises ValueError with the reason.
 
-    Raises ValueError saying what is wrong with it: another scheme, no host, credentials, a port out of range, a query
-    or fragment, or a character that a URL cannot hold (RFC 3986).
+    Refused: another scheme, no host, credentials, a port out of range, a query or fragment, a character that a URL
+    cannot hold (RFC 3986).
     """
     if not _NO_BLANKS.fullmatch(text):
         raise ValueError("it is empty, or holds a blank or another character that an address cannot hold")
@@ -43,7 +43,7 @@ def https_url(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """Give a value for a message: cut, and without what may be a password or a secret in a query."""
+    """Return a value for a message: shortened, without what may be a password or a secret in a query."""
     text = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*:)?(//)?[\s\S]*@", r"\1\2***@", text)
     text = re.sub(r"[?#][\s\S]+", "?***", text)
     return repr(text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…")

@@ -1,4 +1,4 @@
-"""What a connection that broke off says: whether it may pass, and what to do, for a person."""
+"""Failed connections: whether the failure may pass, and what to do, for a person."""
 
 import http.client
 import re
@@ -36,19 +36,24 @@ CERTIFICATE_ALERTS = frozenset(
     }
 )
 BROKEN_OFF = (http.client.RemoteDisconnected, http.client.IncompleteRead)
-"""What http.client makes of a connection that ends too soon."""
-NOT_YET_VALID, EXPIRED, ANOTHER_NAME, ANOTHER_ADDRESS = 9, 10, 62, 64
-UNKNOWN_CA = frozenset({2, 7, 18, 19, 20, 21})
-"""X509_V_ERR_… (X509_STORE_CTX_get_error(3))."""
+"""http.client's errors for a connection that ends too soon."""
+NOT_YET_VALID, _ANOTHER = 9, "is for another name ({}): correct the address, or that server"
+_UNTRUSTED = dict.fromkeys((2, 7, 18, 19, 20, 21), "no CA in import.tls_cacert_path issued") | {
+    NOT_YET_VALID: "is not yet valid: set the clock of this device",
+    10: "has expired: check the clock of this device, then that server",
+    62: _ANOTHER,
+    64: _ANOTHER,
+}
+"""By X509_V_ERR_… (X509_STORE_CTX_get_error(3))."""
 
 
 def judge(server: str, asked: str, error: Exception, *, ended: bool) -> PendingError:
-    """Tell a transient failure (returned) from one that ends the call (raised).
+    """Return a transient failure; raise one that ends the call.
 
-    `server` is its name for a person, with host and port; `asked` the request, such as "GET /cacerts"; `ended`: the
-    server has ended the connection. Gives AnswerError where what was sent is no answer, ConnectionLostError where a
-    connection was there and broke, else UnreachableError. Raises OfflineError, ClockError, UntrustedError, and
-    ServerRefusedError without a status if an alert refuses our certificate.
+    `server` is its name for a person, with host and port; `asked` the request ("GET /cacerts"); `ended`: the server has
+    closed the connection. Returns AnswerError for an invalid answer, ConnectionLostError for a broken connection, else
+    UnreachableError. Raises OfflineError, ClockError, UntrustedError, and ServerRefusedError without a status if a TLS
+    alert refuses our certificate.
     """
     if isinstance(error, OfflineError):
         raise OfflineError(f"{server}: {asked}: {error}") from error
@@ -59,11 +64,11 @@ def judge(server: str, asked: str, error: Exception, *, ended: bool) -> PendingE
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             kind = ClockError if cause.verify_code == NOT_YET_VALID else UntrustedError
-            raise kind(f"{server} presented a certificate that {_why_untrusted(cause)}") from error
+            why = _UNTRUSTED.get(cause.verify_code, "cannot be trusted: {}").format(cause.verify_message)
+            raise kind(f"{server} presented a certificate that {why}") from error
         if isinstance(cause, ssl.SSLError) and cause.reason in CERTIFICATE_ALERTS:
-            raise ServerRefusedError(
-                f"{server}: {asked}: it refuses the certificate: TLS alert {_alert(cause)}"
-            ) from error
+            alert = re.sub(r"^(SSLV3|TLSV1|TLSV13)_ALERT_", "", cause.reason).replace("_", " ").lower()
+            raise ServerRefusedError(f"{server}: {asked}: it refuses the certificate: TLS alert {alert}") from error
         if isinstance(cause, http.client.HTTPException) and not isinstance(cause, BROKEN_OFF):
             broken = broken or cause
         lost = lost or (isinstance(cause, OSError) and not isinstance(cause, requests.RequestException))
@@ -76,7 +81,7 @@ def judge(server: str, asked: str, error: Exception, *, ended: bool) -> PendingE
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Walk everything that an exception wraps: requests and urllib3 nest the real one in several ways."""
+    """Iterate over everything that an exception wraps: requests and urllib3 nest the real one in several ways."""
     queue: list[object] = [error]
     seen: set[int] = set()
     while queue:
@@ -89,7 +94,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _plain(error: Exception) -> str:
-    """Say in few words what went wrong with the connection."""
+    """Return what went wrong with the connection in a few words."""
     if isinstance(error, requests.ConnectTimeout):
         return "no answer to the connection attempt in time"
     if isinstance(error, requests.Timeout | urllib3.exceptions.ReadTimeoutError):
@@ -102,19 +107,3 @@ def _plain(error: Exception) -> str:
         if isinstance(cause, OSError) and cause.strerror and not isinstance(cause, requests.RequestException):
             return cause.strerror
     return "the connection broke off before a whole answer"
-
-
-def _alert(error: ssl.SSLError) -> str:
-    return re.sub(r"^(SSLV3|TLSV1|TLSV13)_ALERT_", "", error.reason or "").replace("_", " ").lower()
-
-
-def _why_untrusted(error: ssl.SSLCertVerificationError) -> str:
-    if error.verify_code in UNKNOWN_CA:
-        return "no CA in import.tls_cacert_path issued"
-    if error.verify_code == NOT_YET_VALID:
-        return "is not yet valid: set the clock of this device"
-    if error.verify_code == EXPIRED:
-        return "has expired: check the clock of this device, then that server"
-    if error.verify_code in {ANOTHER_NAME, ANOTHER_ADDRESS}:
-        return f"is for another name ({error.verify_message}): correct the address, or that server"
-    return f"cannot be trusted: {error.verify_message}"

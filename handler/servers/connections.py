@@ -1,4 +1,4 @@
-"""Connections to the servers: one identity and one thread each."""
+"""Connections to the servers, each for one identity and one thread."""
 
 import logging
 import ssl
@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,13 +23,12 @@ log = logging.getLogger(__name__)
 IN_FLIGHT = 5.0
 """Seconds that the end of a call waits for a connection that is being made."""
 
-
 Identity = Any
-"""What names an identity to the one who authenticates: nothing here looks into it."""
+"""The names of an identity, which only the device interprets."""
 
 
 class Device(Protocol):
-    """What a connection has to know: which server, whom to trust, and who we are."""
+    """What a connection needs to know: the server, the trust anchors, and our identity."""
 
     @property
     def server(self) -> str:
@@ -49,7 +47,7 @@ class Device(Protocol):
 
 
 class Connections:
-    """Opens the clients of one call, which share its deadline. The gateway's stays open from step 2 to 4."""
+    """Opens the clients of one call, which share its deadline. The gateway's stays open from step 2 to step 4."""
 
     def __init__(self, device: Device, deadline: Deadline, limits: Limits) -> None:
         self._device = device
@@ -61,8 +59,11 @@ class Connections:
         self._asked_to_wait: PendingError | None = None
 
     def http(self, server: str, names: Identity, stop: threading.Event | None = None) -> HttpClient:
-        """Make a client of the server of that name, as that identity; its waiting ends when `stop` is set."""
-        authenticate = partial(self._authenticate, names)
+        """Make a client of the server with that name, as that identity; it stops waiting when `stop` is set."""
+
+        def authenticate(context: ssl.SSLContext) -> None:
+            self._device.authenticate(context, names)
+
         return HttpClient(self._device.ca_file, authenticate, self._deadline, self._limits, stop, server)
 
     @contextmanager
@@ -79,16 +80,15 @@ class Connections:
         return GatewayClient(self._device.server, self._device.config_url, self.http(GATEWAY, names, stop))
 
     def prepare_gateway(self, names: Identity) -> None:
-        """Begin to ask the device gateway for this device's files, while the EST server is waited for.
+        """Begin to fetch this device's files from the gateway while the EST server works.
 
-        What fails here is met again, and reported, by the first request.
+        The next request meets, and reports, what fails here.
         """
         self.close()
         self._ahead = _Ahead(names, lambda stop: self.new_gateway(names, stop))
-        self._ahead.start()
 
     def gateway(self, names: Identity) -> GatewayClient:
-        """Give the one client of the device gateway that this call keeps open for that identity."""
+        """Return the client of the device gateway that this call keeps open for that identity."""
         self._take_over(None)
         if self._gateway is None or self._gateway[0] != names:
             self.close()
@@ -96,10 +96,7 @@ class Connections:
         return self._gateway[1]
 
     def device_config(self, names: Identity) -> ConfigEntries:
-        """Give this device's own files on the server, as this call has seen them first, asking as that identity.
-
-        Raises ServerRefusedError, PendingError.
-        """
+        """Return this device's own files, fetched once per connection. Raises ServerRefusedError, PendingError."""
         gateway = self.gateway(names)
         if self._asked_to_wait is not None:
             raise self._asked_to_wait
@@ -108,7 +105,7 @@ class Connections:
         return self._files
 
     def wait(self, retry: int, reason: PendingError) -> None:
-        """Wait in line before the `retry`-th repetition (from 0). Raises `reason` where that does not fit this call."""
+        """Wait before the `retry`-th repetition (from 0). Raises `reason` if that exceeds the time of this call."""
         until = reason.not_before
         asked = None if until is None else max(0.0, (until - datetime.now(UTC)).total_seconds())
         turn = in_line(asked, self._limits.retry_delays, retry, self._deadline.remaining)
@@ -119,7 +116,7 @@ class Connections:
         threading.Event().wait(turn.wait)
 
     def close(self) -> None:
-        """Close what is kept open."""
+        """Close the gateway's client."""
         self._take_over(IN_FLIGHT)
         self._files = self._asked_to_wait = None
         if self._gateway is not None:
@@ -127,18 +124,15 @@ class Connections:
             self._gateway = None
 
     def _take_over(self, timeout: float | None) -> None:
-        """Take over what was asked in advance, where that ends within so many seconds."""
+        """Take over what was fetched in advance, if that ends within so many seconds."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead.ended(timeout):
             self._gateway = None if ahead.client is None else (ahead.names, ahead.client)
             self._files, self._asked_to_wait = ahead.files, ahead.asked_to_wait
 
-    def _authenticate(self, names: Identity, context: ssl.SSLContext) -> None:
-        self._device.authenticate(context, names)
-
 
 class _Ahead:
-    """The gateway asked for this device's files in a thread of its own. What came of it is for who saw it end."""
+    """Fetches this device's files in a thread of its own. Read the results only after `ended`."""
 
     def __init__(self, names: Identity, connect: Callable[[threading.Event], GatewayClient]) -> None:
         self.names = names
@@ -148,26 +142,24 @@ class _Ahead:
         self._connect = connect
         self._abandoned = False
         self._thread = threading.Thread(target=self._ask, name="gateway", daemon=True)
-
-    def start(self) -> None:
         self._thread.start()
 
     def ended(self, timeout: float | None) -> bool:
-        """Wait so many seconds for its end; where that does not come, the thread closes what it opened itself."""
+        """Wait so many seconds for the end; return whether it came. Else the thread itself closes what it opened."""
         self._thread.join(timeout)
         self._abandoned = self._thread.is_alive()
         return not self._abandoned
 
     def _ask(self) -> None:
         once = threading.Event()
-        once.set()  # nothing is waited for here
+        once.set()  # no retries here
         try:
             self.client = self._connect(once)
             self.files = self.client.device_config()
         except PendingError as error:
             self.asked_to_wait = error if error.not_before else None
         except FORESEEABLE as error:
-            log.debug("the gateway was asked in vain in advance: %s", error)
+            log.debug("the gateway could not be asked in advance: %s", error)
         finally:
             once.clear()
             if self._abandoned and self.client is not None:

@@ -1,15 +1,13 @@
-"""What an EST server wants in a CSR: the answer of /csrattrs (RFC 7030 §4.5, RFC 8951 §3.4, RFC 9908).
+"""What an EST server wants in a CSR: the answer to /csrattrs (RFC 7030 §4.5, RFC 8951 §3.4, RFC 9908).
 
-Honoured as far as it asks for what this device may give:
-
-| asked for | |
+| server wants | |
 | --- | --- |
-| key usage, extended key usage (extensionReq, extensionReqTemplate, request template) | a client's: added to ours |
-| a certificationRequestInfoTemplate beside others | the template alone counts |
+| key usage, extended key usage (extensionReq, extensionReqTemplate, request template) | a client's are added to ours |
+| a certificationRequestInfoTemplate among others | only the template counts |
 | a signature algorithm: ECDSA with SHA-256, SHA-384 or SHA-512 | used |
-| a kind of key or a curve | the new key has the current one's: anything else is refused, with what was asked for |
-| Subject, subjectAltName | those of the current certificate, whatever is asked for: a renewal keeps them |
-| challengePassword (tls-unique) | not given: there is no such binding in TLS 1.3 (RFC 8446 §C.5) |
+| a kind of key or a curve | the new key has the current one's: any other is refused by name |
+| Subject, subjectAltName | always those of the current certificate: a renewal keeps them |
+| challengePassword (tls-unique) | ignored: TLS 1.3 has no such binding (RFC 8446 §C.5) |
 | anything else | ignored |
 """
 
@@ -36,18 +34,18 @@ _EC_PUBLIC_KEY = "1.2.840.10045.2.1"
 _KEY_KINDS = {_EC_PUBLIC_KEY: "EC", "1.2.840.113549.1.1.1": "RSA", "1.3.101.112": "Ed25519", "1.3.101.113": "Ed448"}
 _CURVES = {"1.2.840.10045.3.1.7": "secp256r1", "1.3.132.0.34": "secp384r1", "1.3.132.0.35": "secp521r1"}
 _SIGNATURES = {"1.2.840.10045.4.3.2": 256, "1.2.840.10045.4.3.3": 384, "1.2.840.10045.4.3.4": 512}
-# anyExtendedKeyUsage, codeSigning, timeStamping, OCSPSigning (RFC 5280 §4.2.1.12): this device does nothing of that.
+# anyExtendedKeyUsage, codeSigning, timeStamping, OCSPSigning (RFC 5280 §4.2.1.12), which this device never does.
 _NOT_A_CLIENTS = {"2.5.29.37.0", "1.3.6.1.5.5.7.3.3", "1.3.6.1.5.5.7.3.8", "1.3.6.1.5.5.7.3.9"}
 
 
 def parse_csrattrs(data: bytes) -> CsrAttributes:
-    """Read a CsrAttrs (DER). Raises ValueError where it is none."""
+    """Read a CsrAttrs (DER). Raises ValueError."""
     wanted = NOTHING
     items = [_attribute(each) for each in der.one(data, der.SEQUENCE).items]
     templates = [each for each in items if each[0] == _REQUEST_TEMPLATE and each[1]]
-    for oid, values in templates or items:  # who knows templates goes by them alone (RFC 9908 §3.4)
+    for oid, values in templates or items:  # a client that knows templates ignores the rest (RFC 9908 §3.4)
         wanted = _with_oid(wanted, oid) if values is None else _with_attribute(wanted, oid, values)
-    # A curve says more than that it is EC.
+    # A curve is more specific than EC.
     return replace(wanted, keys=wanted.keys - {"EC"} if wanted.keys & set(_CURVES.values()) else wanted.keys)
 
 
@@ -70,7 +68,7 @@ def _two(items: list[Element]) -> list[Element]:
 
 
 def _oid(element: Element) -> str:
-    """Give an object identifier; empty for one that is longer than any that is in use."""
+    """Return an object identifier; empty for an absurdly long one."""
     if element.tag != der.OID:
         raise ValueError(f"expected an object identifier, found tag {element.tag:02x}")
     try:
@@ -90,7 +88,7 @@ def _with_oid(wanted: CsrAttributes, oid: str) -> CsrAttributes:
 
 
 def _with_attribute(wanted: CsrAttributes, oid: str, values: list[Element]) -> CsrAttributes:
-    if oid in _KEY_KINDS:  # with any parameter where none is named
+    if oid in _KEY_KINDS:  # with any parameter if there is none
         wanted = _with_oid(wanted, oid)
     for value in values:
         if oid in _EXTENSION_REQUESTS:
@@ -105,7 +103,7 @@ def _with_attribute(wanted: CsrAttributes, oid: str, values: list[Element]) -> C
 
 
 def _with_template(wanted: CsrAttributes, template: Element) -> CsrAttributes:
-    """Read a certificationRequestInfoTemplate: the key's algorithm is [0], the attributes are [1] in it."""
+    """Read a certificationRequestInfoTemplate: [0] is the key's algorithm, [1] the attributes."""
     for part in template.items:
         if part.tag == der.CONTEXT_0:
             algorithm = part.items[0].items if part.content else []
@@ -119,7 +117,7 @@ def _with_template(wanted: CsrAttributes, template: Element) -> CsrAttributes:
 
 
 def _with_extensions(wanted: CsrAttributes, value: Element) -> CsrAttributes:
-    """Read Extensions or an ExtensionReqTemplate; OIDs alone, as RFC 7030 shows them, ask for nothing beside ours."""
+    """Read Extensions or an ExtensionReqTemplate; bare OIDs, as in RFC 7030's example, add nothing to ours."""
     for oid, content in _extensions(value):
         if oid == KEY_USAGE:
             bits = der.one(content, der.BIT_STRING).content[1:2] or b"\0"
@@ -133,7 +131,7 @@ def _with_extensions(wanted: CsrAttributes, value: Element) -> CsrAttributes:
 
 
 def _extensions(value: Element) -> Iterator[tuple[str, bytes]]:
-    """Give the extensions that have a value."""
+    """Iterate over the extensions that have a value."""
     for extension in value.items if value.tag == der.SEQUENCE else ():
         kind, *parts = extension.items or [extension]
         found = [each.content for each in parts if each.tag == der.OCTET_STRING]

@@ -1,7 +1,7 @@
-"""The delivery of events to the device gateway, also beside a rotation in a thread.
+"""The delivery of events to the device gateway, also in a thread beside a rotation.
 
-An event's id and time are fixed when it happens. It is journalled before anything is sent and leaves the journal when
-the gateway has taken it: delivered at least once, in order, under the same id.
+An event gets its id and time when it happens, is journalled before it is sent, and leaves the journal when the gateway
+has taken it: it is delivered at least once, in order, under the same id.
 """
 
 import json
@@ -22,21 +22,21 @@ Event = dict[str, Any]
 BATCH = 50
 """Events per request, at most."""
 MAX_BATCH_BYTES = 90_000
-"""A gateway takes 100 KB at once; a character of the details may be written as 6 bytes or 12."""
+"""A gateway takes 100 KB at once; JSON may need 12 bytes for a character."""
 
 
 class Outbox(Protocol):
-    """Where events wait for their delivery: the journal."""
+    """Where events wait for delivery: the journal."""
 
     def undelivered(self) -> list[Event]:
-        """Give the events that wait, oldest first."""
+        """Return the waiting events, oldest first."""
 
     def delivered(self, events: Sequence[Event]) -> None:
         """Forget events that the gateway has taken."""
 
 
 def next_batch(events: Sequence[Event]) -> list[Event]:
-    """Give the oldest events, as many as one request may hold; one at least where there is any."""
+    """Return the oldest events, as many as one request may hold, but at least one."""
     batch: list[Event] = []
     size = 0
     for event in events[:BATCH]:
@@ -47,18 +47,21 @@ def next_batch(events: Sequence[Event]) -> list[Event]:
     return batch
 
 
-def deliver(outbox: Outbox, gateway: GatewayClient) -> None:
-    """Deliver everything that waits, oldest first. Raises ServerRefusedError, PendingError, hsm.errors.TokenError."""
-    while batch := next_batch(outbox.undelivered()):
+def deliver(outbox: Outbox, gateway: GatewayClient, stop: threading.Event | None = None) -> None:
+    """Deliver all waiting events, oldest first, until `stop` is set.
+
+    Raises ServerRefusedError, PendingError, hsm.errors.TokenError.
+    """
+    while (batch := next_batch(outbox.undelivered())) and not (stop and stop.is_set()):
         gateway.post_events(batch)
         outbox.delivered(batch)
 
 
 class Delivery:
-    """Delivers events in a thread of its own, over a connection of its own, without ever delaying the rotation.
+    """Delivers events in a thread and over a connection of its own, without ever delaying the rotation.
 
-    `connect` opens the gateway client in that thread (its TLS handshake must not delay anybody either); `stop` is the
-    event by which that client's waiting ends.
+    `connect` opens the gateway client in that thread, so that its TLS handshake delays nothing; the client stops
+    waiting when the event that it is given is set.
     """
 
     def __init__(self, outbox: Outbox, connect: Callable[[threading.Event], GatewayClient]) -> None:
@@ -71,25 +74,25 @@ class Delivery:
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
 
     def start(self) -> None:
-        """Begin to deliver what waits and what comes."""
+        """Begin to deliver waiting and new events."""
         self._thread.start()
 
     def notify(self) -> None:
-        """Say that the outbox has something new."""
+        """Announce a new event."""
         self._wake.set()
 
     def stop(self, timeout: float) -> None:
-        """Finish the request under way, if that takes no longer than `timeout` seconds, and send no further one."""
+        """Send no further request; wait `timeout` seconds at most for the current one."""
         self._stop.set()
         self._wait_for_end(timeout)
 
     def drain(self, timeout: float) -> None:
-        """End once nothing is left to deliver, or after `timeout` seconds."""
+        """Deliver what is left, waiting `timeout` seconds at most."""
         self._draining.set()
         self._wait_for_end(timeout)
 
     def _wait_for_end(self, timeout: float) -> None:
-        """Wait for the thread's end, once: a server that says nothing is not waited for again."""
+        """Wait for the end of the thread, but only once for a silent server."""
         self._wake.set()
         if self._thread.ident is not None and not self._outlived:
             self._thread.join(timeout)
@@ -101,18 +104,13 @@ class Delivery:
             gateway = self._connect(self._stop)
             while not self._stop.is_set():
                 self._wake.clear()
-                self._deliver(gateway)
+                deliver(self._outbox, gateway, self._stop)
                 if self._draining.is_set():
                     break
                 self._wake.wait()
         except FORESEEABLE as error:
-            # What the gateway does not take now stays in the journal and goes out with the next delivery.
+            # They stay in the journal until the next delivery.
             log.info("events are kept for later: %s", error)
         finally:
             if gateway is not None:
                 gateway.close()
-
-    def _deliver(self, gateway: GatewayClient) -> None:
-        while (batch := next_batch(self._outbox.undelivered())) and not self._stop.is_set():
-            gateway.post_events(batch)
-            self._outbox.delivered(batch)

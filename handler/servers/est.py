@@ -17,39 +17,38 @@ from .response import Answer
 log = logging.getLogger(__name__)
 
 EST_SERVER = "EST server"
-"""What messages call it."""
+"""Its name in messages."""
 ISSUED_STATUSES = frozenset({200, 201})  # RFC 7030 §4.2.3 says 200; estserver answers 201
 MIN_WAIT = 1.0
 DEFAULT_WAIT = 30.0
-"""Seconds to wait after a 202 that does not say how long."""
+"""Seconds to wait after a 202 without Retry-After."""
 _PASSWORD = re.compile(r"(?:^|,)\s*(basic|digest)(?=[\s,]|$)", re.IGNORECASE)
-"""A challenge of WWW-Authenticate, of which there may be several (RFC 9110 §11.6.1)."""
+"""One of the challenges of WWW-Authenticate (RFC 9110 §11.6.1)."""
 CSR_REFUSALS = frozenset({400, 422})
-"""Statuses by which a server may mean that another CSR is wanted."""
+"""Statuses that may mean that the server wants another CSR."""
 
 
 class EstClient:
-    """Asks one EST server. `url` is its base, e.g. `https://host:8443/.well-known/est`; `http` holds the identity."""
+    """Client of one EST server. `url`: its base, e.g. `https://host:8443/.well-known/est`; `http` has the identity."""
 
     def __init__(self, url: str, http: HttpClient) -> None:
         self._url = url.rstrip("/")
         self._http = http
         self.server_time: datetime | None = None
-        """The server's clock when it issued the certificate, where it says."""
+        """The server's clock when it issued the certificate, if it gave the time."""
 
     @property
     def certificate_requested(self) -> bool | None:
-        """Whether the server has asked for the client certificate so far; None where that cannot be seen."""
+        """Whether the server has asked for the client certificate so far; None if that cannot be seen."""
         return self._http.certificate_requested
 
     def reenroll(self, csr: bytes) -> list[Certificate]:
         """Send the CSR (DER) to simplereenroll and return the certificates of the answer (RFC 7030 §4.2.2).
 
-        202 with Retry-After is waited for, 1 s to 24 h, and the same request repeated over a new connection (§4.2.3),
-        while that fits the deadline. Raises PendingError (AnswerError where the answer holds no certificates),
-        ServerRefusedError.
+        After 202 it waits for Retry-After, 1 s to 24 h, and repeats the request over a new connection (§4.2.3), within
+        the deadline. Raises PendingError (AnswerError if the answer holds no certificates), ServerRefusedError.
         """
-        # In lines, as MIME has it: libest takes nothing else, and RFC 8951 §3.1 has servers tolerate them.
+        # In lines, as in MIME: libest takes nothing else, and other servers SHOULD tolerate them (RFC 8951 §3.1).
         body = base64.encodebytes(csr)
         while True:
             answer = self._http.request(
@@ -61,12 +60,13 @@ class EstClient:
             if answer.status != 202:  # noqa: PLR2004
                 raise _refusal(answer)
             seconds = max(MIN_WAIT, DEFAULT_WAIT if answer.retry_after is None else answer.retry_after)
-            log.info("the EST server asks to come back in %.0f s", seconds)
-            self._http.wait(seconds, PendingError(f"the EST server asks to come back in {seconds:.0f} s"))
-            self._http.fresh_connection()
+            reason = PendingError(f"{answer.asked}: it asks to come back in {seconds:.0f} s")
+            log.info("%s", reason)
+            self._http.wait(seconds, reason)
+            self._http.close()
 
     def cacerts(self) -> list[Certificate] | None:
-        """Fetch the CA certificates (RFC 7030 §4.1.3). None where the server does not give them."""
+        """Fetch the CA certificates (RFC 7030 §4.1.3); None if the server does not give them."""
         try:
             answer = self._http.request("GET", f"{self._url}/cacerts", content_type="application/pkcs10", optional=True)
             return certificates_of(answer) if answer.status == 200 else None  # noqa: PLR2004
@@ -74,12 +74,12 @@ class EstClient:
             log.info("the EST server's /cacerts cannot be read: %s", error)
             return None
         except ServerRefusedError as error:
-            if error.status is None:  # a TLS alert: about us, not about /cacerts
+            if error.status is None:  # a TLS alert, about us
                 raise
             return None
 
     def csrattrs(self) -> CsrAttributes:
-        """Fetch what the server wants in a CSR (RFC 7030 §4.5.2); nothing where it does not say, or not readably.
+        """Fetch what the server wants in a CSR (RFC 7030 §4.5.2); NOTHING without a readable answer.
 
         Raises PendingError, ServerRefusedError (a TLS alert).
         """
@@ -87,7 +87,7 @@ class EstClient:
             answer = self._http.request(
                 "GET", f"{self._url}/csrattrs", content_type="application/pkcs10", optional=True
             )
-            text = answer.body.translate(None, b" \t\r\n\0")  # libest sends the NUL of C's texts along
+            text = answer.body.translate(None, b" \t\r\n\0")  # libest sends a C string's NUL, too
             if answer.status != 200 or not text:  # noqa: PLR2004 - 204, 404: nothing is wanted
                 return NOTHING
             return parse_csrattrs(base64.b64decode(text, validate=True))
@@ -101,42 +101,38 @@ class EstClient:
 
 
 def certificates_of(answer: Answer) -> list[Certificate]:
-    """Read the certificates of a certs-only answer, in its order.
+    """Read the certificates of a certs-only answer in order; log and skip unreadable ones. Raises AnswerError.
 
-    The body is base64 of a DER PKCS#7, line breaks and blanks tolerated (RFC 8951 §3.1), PEM armour too; its
-    type and its Content-Transfer-Encoding are ignored. A certificate that cannot be read is skipped with a note.
-    Raises AnswerError.
+    The body is base64 of a DER PKCS#7; white space (RFC 8951 §3.1) and PEM armour are tolerated, its type and
+    Content-Transfer-Encoding ignored.
     """
     text = re.sub(rb"-----(BEGIN|END) [A-Z0-9 #]+-----", b"", answer.body)
     kind = answer.headers.get("Content-Type", "")
-    received = f"the EST server's answer ({len(answer.body)} bytes, type '{kind}')"
+    received = f"{answer.asked}: its answer ({len(answer.body)} bytes, type '{kind}')"
     try:
-        data = base64.b64decode(b"".join(text.split()), validate=True)
-    except ValueError as error:
-        raise AnswerError(f"{received} is not base64 of a certs-only PKCS#7") from error
-    try:
-        found, notes = certificates_in(data)
+        found, notes = certificates_in(base64.b64decode(b"".join(text.split()), validate=True))
     except ValueError as error:
         raise AnswerError(f"{received} is not base64 of a certs-only PKCS#7: {error}") from error
     for note in notes:
         log.warning("%s: %s", received, note)
     if not found:
-        unread = f"that can be read: {notes[0]}" if notes else ""
-        raise AnswerError(f"the EST server's answer holds no certificate {unread}".rstrip())
+        raise AnswerError(
+            f"{answer.asked}: its answer holds no certificate" + "".join(f": {each}" for each in notes[:1])
+        )
     return found
 
 
 def _refusal(answer: Answer) -> ServerRefusedError:
     if answer.status != 401:  # noqa: PLR2004
-        return answer.refusal("the EST server did not issue a certificate")
+        return answer.refusal("no certificate was issued")
     scheme = _PASSWORD.search(answer.headers.get("WWW-Authenticate", ""))
     if scheme:
         return ServerRefusedError(
-            f"the EST server asks for a password (HTTP {scheme[1]}): set it up for client certificate authentication "
-            "(RFC 7030, section 3.3.2); this device has no password",
+            f"{answer.asked}: it asks for a password (HTTP {scheme[1]}), which this device does not have: set it up "
+            "for client certificate authentication (RFC 7030, section 3.3.2)",
             answer.status,
         )
     return answer.refusal(
-        "the EST server did not issue a certificate, as it holds this device for nobody it knows (see whether client "
-        "certificate authentication is set up there, and the CA of this device)"
+        "no certificate was issued, because the server does not recognise this device (check that it has client "
+        "certificate authentication and trusts the CA of this device)"
     )

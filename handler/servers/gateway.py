@@ -1,4 +1,4 @@
-"""Device-gateway client: the requests of a rotation, as fioconfig makes them (JSON over HTTPS)."""
+"""Client of the device gateway: the requests of a rotation, like fioconfig's (JSON over HTTPS)."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,13 @@ from .http import HttpClient
 from .response import Answer
 
 GATEWAY = "device gateway"
-"""What messages call it."""
+"""Its name in messages."""
 JSON = "application/json"
 OK = 200
 NO_CONTENT = 204
 UNKNOWN_STATUSES = frozenset({404, 405, 501})
 CERTIFICATE_REFUSALS = frozenset({None, 401, 403})
-"""Statuses by which a gateway refuses a certificate for good; None is a TLS alert."""
+"""Statuses by which a gateway refuses a certificate permanently; None is a TLS alert."""
 REASON = "Rotating device client certificate"
 
 
@@ -32,57 +32,54 @@ class GatewayClient:
 
     @property
     def repeated(self) -> bool:
-        """Whether the last request was sent more than once: the gateway may have done before what it refuses now."""
+        """Whether the last request was sent more than once: the gateway may have done what it refuses now."""
         return self._http.repeated
 
     def announce_key(self, public_key: str) -> None:
-        """Tell which key (SPKI, PEM) comes next; configuration changes are refused until it is in use.
+        """Announce the next key (SPKI, PEM); until it is in use, the gateway refuses configuration changes.
 
         Raises ServerRefusedError, PendingError.
         """
         answer = self._send("PATCH", f"{self._server}/device", {"next_pubkey": public_key})
         if answer.status in UNKNOWN_STATUSES:
             raise ServerRefusedError(
-                f"this device gateway does not support key rotation: PATCH /device answered HTTP {answer.status}. "
-                "Nothing was switched; the device keeps its certificate",
+                f"{answer.asked}: it does not support key rotation (HTTP {answer.status}): use another "
+                "gateway; nothing was switched, the device keeps its certificate",
                 answer.status,
             )
         if answer.status != OK:
-            raise answer.refusal("the device gateway refused the next public key")
+            raise answer.refusal("the next public key was refused")
 
     def device_config(self, *, once: bool = False) -> ConfigEntries:
-        """Fetch the device's own files; empty where it has none. Raises ServerRefusedError, PendingError.
+        """Fetch the device's own files; empty if it has none. `once`: do not retry.
 
-        `once`: a failure that may pass is told at once.
+        Raises ServerRefusedError, PendingError.
         """
         answer = self._send("GET", f"{self._config_url}-device", once=once)
         if answer.status == NO_CONTENT:
             return {}
         if answer.status != OK:
-            raise answer.refusal("the device gateway did not give this device's files")
+            raise answer.refusal("this device's files were not given")
         try:
-            return parse_config(answer.body, f"{self._config_url}-device")
+            return parse_config(answer.body, f"{answer.asked}: its answer")
         except RefusedError as error:
             raise ServerRefusedError(str(error), answer.status) from error
 
     def update_device_config(self, config: ConfigEntries, public_key: str) -> None:
-        """Replace the device's own configuration files, encrypted to that key (SPKI, PEM).
-
-        Raises ServerRefusedError, PendingError.
-        """
+        """Replace the device's own files, now for that key (SPKI, PEM). Raises ServerRefusedError, PendingError."""
         body = {"reason": REASON, "files": device_files(config), "public-key": public_key}
         answer = self._send("PATCH", self._config_url, body)
         if not OK <= answer.status <= NO_CONTENT:
-            raise answer.refusal("the device gateway did not take this device's files")
+            raise answer.refusal("this device's files were not taken")
 
     def post_events(self, events: Sequence[Mapping[str, Any]], *, once: bool = False) -> bool:
-        """Report events, oldest first; tell whether the answer is in the gateway's own shape: empty, or JSON.
+        """Report events, oldest first; return whether the answer is a gateway's: empty, or JSON. `once`: do not retry.
 
-        `once`: a failure that may pass is told at once. Raises ServerRefusedError, PendingError.
+        Raises ServerRefusedError, PendingError.
         """
         answer = self._send("POST", f"{self._server}/events", list(events), once=once)
         if not OK <= answer.status <= NO_CONTENT:
-            raise answer.refusal("the device gateway did not take the events")
+            raise answer.refusal("the events were not taken")
         return not answer.body.strip() or _is_json(answer.body)
 
     def close(self) -> None:

@@ -1,17 +1,14 @@
-"""HTTPS requests of one identity: TLS, time limits, retries, and the limit on what an answer may weigh.
-
-What happens to a request, in order:
+"""HTTPS requests of one identity: TLS, time limits, retries, and a limit on the size of an answer.
 
 * Only the CA file of the configuration is trusted; TLS 1.2 at least; the host name must match a subjectAltName.
-  Nothing from the environment (proxy, netrc, CA bundle) plays a part.
-* Connection errors, time-outs, 408, 425, 429, 5xx (but 501 and 505: the server will never know how), what is no HTTP,
-  and markup in the place of an answer (captive portals) are transient: tried again after 1, 2, 5, 13 and 30 s, or later
-  where Retry-After asks for it, as long as it fits the deadline; then `PendingError`. What an answer is, its content
-  says, not its type.
-* No network at all (no name resolution, no route) is `OfflineError` at once: at boot nobody should wait for it.
-* An alert of the server about our certificate is final: `ServerRefusedError` without a status.
-* A redirect is followed once, within the same origin; another origin is refused.
-* Every other answer goes to the caller, who knows which statuses are good.
+  The environment (proxy, netrc, CA bundle) is ignored.
+* Connection errors, time-outs, 408, 425, 429, 5xx (but 501 and 505), invalid HTTP, and markup as an answer (captive
+  portals) are transient: retried after 1, 2, 5, 13 and 30 s, or later if Retry-After asks for it, within the deadline;
+  then `PendingError`. The content of an answer counts, not its type.
+* No network at all (no name resolution, no route) is `OfflineError` at once: nothing should wait for it at boot.
+* A TLS alert about our certificate is final: `ServerRefusedError` without a status.
+* A redirect is followed once, within the same origin.
+* Any other answer goes to the caller.
 """
 
 import logging
@@ -39,7 +36,7 @@ from handler.errors import (
     UnreachableError,
 )
 from hsm import tls
-from hsm.errors import TokenError
+from hsm.errors import TlsBindingError, TokenError
 from hsm.stopwatch import TOKENS
 
 from .connection_errors import judge
@@ -52,19 +49,19 @@ TRANSIENT_STATUSES = frozenset({408, 425, 429, *range(500, 600)}) - {501, 505}
 REDIRECT_STATUSES = frozenset({301, 302, 307, 308})
 DONE_STATUSES = frozenset(range(200, 300)) - {202}  # which may come with a text for people (RFC 7030 §4.2.3)
 FRAMING = 8
-"""Times its size that an answer may weigh with its head and in chunks of a byte."""
+"""How many times the size of the body an answer may take with its head, in chunks of one byte."""
 HEAD = 1_000_000
-"""Bytes of the greatest head: http.client reads 100 lines of 64 KB."""
+"""Bytes of the largest head: http.client reads 100 lines of 64 KB."""
 TRANSPORT = (requests.RequestException, urllib3.exceptions.HTTPError)
 OPTIONAL_RETRIES = 2
 IDLE = 10.0
-"""Seconds that the token worked, after which a connection is not used again: its server has waited for too long."""
+"""Seconds of token operations after which a connection is not used again: its server has waited too long."""
 USER_AGENT = f"renew-client-cert/{__version__}"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The time (seconds) and size (bytes) that one call may take."""
+    """Limits of one call: times (seconds) and size of an answer (bytes)."""
 
     total: float = 120.0
     connect: float = 10.0
@@ -75,10 +72,9 @@ class Limits:
 
 
 class HttpClient:
-    """Requests with one client certificate, over one kept connection per server.
+    """Requests with one client certificate, over one kept connection per server. For one thread.
 
-    `authenticate` puts the identity into the fresh context (`KeyStore.authenticate`); `name` is what messages call the
-    server, such as "EST server". Used by one thread only.
+    `authenticate` puts the identity into the new context; `name` is the server's in messages ("EST server").
     """
 
     def __init__(
@@ -100,7 +96,7 @@ class HttpClient:
         try:
             tls.on_certificate_request(self._context, self._certificate_requested.set)
             self._watching = True
-        except tls.TlsBindingError as error:
+        except TlsBindingError as error:
             log.debug("cannot see whether a server asks for the client certificate: %s", error)
             self._watching = False
         self.repeated = False
@@ -111,15 +107,11 @@ class HttpClient:
 
     @property
     def certificate_requested(self) -> bool | None:
-        """Whether a server has asked for the client certificate so far; None where that cannot be seen."""
+        """Whether a server has asked for the client certificate so far; None if that cannot be seen."""
         return self._certificate_requested.is_set() if self._watching else None
 
     def close(self) -> None:
-        """Close the connections."""
-        self._session.close()
-
-    def fresh_connection(self) -> None:
-        """Let the next request open a new connection."""
+        """Close the connections; the next request opens a new one."""
         self._session.close()
 
     def request(
@@ -133,13 +125,11 @@ class HttpClient:
         costly: bool = False,
         once: bool = False,
     ) -> Answer:
-        """Send one request, again where a failure may pass, and return the answer that is not transient.
+        """Send a request, retry transient failures, and return the final answer.
 
-        `optional`: there is a way without it, so a server that cannot answer is not waited for long. `costly`: the
-        server did its work though its answer cannot be read, so it is not asked again here. `once`: a failure that may
-        pass is told at once. Raises PendingError (AnswerError where the answer cannot be read, ServerBusyError where it
-        is not the time, ConnectionLostError), OfflineError, ServerRefusedError, hsm.errors.TokenError (the key could
-        not sign).
+        `optional`: give up early on a busy server. `costly`: do not retry if the answer cannot be read, because the
+        server did its work. `once`: do not retry. Raises PendingError (AnswerError if the answer cannot be read,
+        ServerBusyError, ConnectionLostError), OfflineError, ServerRefusedError, hsm.errors.TokenError.
         """
         retry = busy = 0
         while True:
@@ -161,14 +151,11 @@ class HttpClient:
             retry += 1
 
     def wait(self, seconds: float, reason: PendingError) -> None:
-        """Wait as long as the server asked for; PostponedError at once where that does not fit the deadline.
-
-        `reason` is what to say then.
-        """
+        """Wait as long as the server asked for. Raises PostponedError with `reason` if that exceeds the deadline."""
         self._wait(in_line(seconds, (seconds,), 0, self._deadline.remaining), reason, asked=True)
 
     def _wait(self, turn: Turn, reason: PendingError, *, asked: bool) -> None:
-        """Wait in line, or raise `reason`; PostponedError where the server `asked`: nobody is to come before."""
+        """Wait, or raise `reason`: as PostponedError if the server `asked`, which later calls heed."""
         if turn.wait is None or self._stop.is_set():
             if asked:
                 raise PostponedError(str(reason), datetime.now(UTC) + timedelta(seconds=turn.delay or 0.0)) from reason
@@ -179,28 +166,29 @@ class HttpClient:
     def _attempt(
         self, method: str, url: str, content_type: str, body: bytes | None
     ) -> tuple[Answer | PendingError, float | None]:
-        """Send once. Give the answer, or the transient failure and the seconds that the server asks to wait."""
+        """Send once. Return the answer, or the transient failure and the seconds that the server asks to wait."""
         try:
             answer = self._send(method, url, content_type, body)
-            log.debug("%s: %s: HTTP %d, %d bytes", self._who(url), _asked(method, url), answer.status, len(answer.body))
+            log.debug("%s: HTTP %d, %d bytes", answer.asked, answer.status, len(answer.body))
             if answer.status in REDIRECT_STATUSES:
                 answer = self._send(method, self._same_origin(answer), content_type, body)
         except (AnswerError, OfflineError, UnreachableError, *TRANSPORT) as error:
             return self._judge(method, url, error), None
         if answer.status in TRANSIENT_STATUSES:
             words = f": {answer.words}" if answer.words and not answer.is_markup else ""
-            said = f"{self._who(url)}: {_asked(method, url)}: it answered HTTP {answer.status}{words}"
-            return ServerBusyError(said), answer.retry_after
+            return ServerBusyError(f"{answer.asked}: it answered HTTP {answer.status}{words}"), answer.retry_after
         if answer.status in DONE_STATUSES and answer.is_markup:
-            return PendingError(f"{self._who(url)} gave a web page, as a captive portal does"), None
+            said = f"{answer.asked}: it gave a web page, as a captive portal does: log in to the network"
+            return PendingError(said), None
         return answer, None
 
     def _send(self, method: str, url: str, content_type: str, body: bytes | None) -> Answer:
+        asked = f"{self._who(url)}: {_asked(method, url)}"
         remaining = self._deadline.remaining
         if not remaining:
-            raise PendingError(f"{self._who(url)}: no time left for {_asked(method, url)}")
+            raise PendingError(f"{asked}: no time is left in this call: try again")
         if TOKENS.seconds - self._token_before > IDLE:
-            self.fresh_connection()
+            self.close()
         timeouts = (min(self._limits.connect, remaining), min(self._limits.read, remaining))
         headers = {
             "User-Agent": USER_AGENT,
@@ -213,16 +201,16 @@ class HttpClient:
             with self._session.request(
                 method, url, data=body, headers=headers, timeout=timeouts, allow_redirects=False, stream=True
             ) as response:
-                content = self._read(response, url)
+                content = self._read(response, asked)
                 self._token_before = TOKENS.seconds
-                return Answer(url, response.status_code, response.headers, content)
+                return Answer(url, response.status_code, response.headers, content, asked)
         except (RenewalError, TokenError, OSError, RuntimeError, urllib3.exceptions.HTTPError):
             raise
-        except Exception as error:  # http.client and urllib3 take much for an answer that is none
+        except Exception as error:  # http.client and urllib3 accept much that is no answer
             log.debug("reading an answer", exc_info=True)
             raise AnswerError(f"its answer cannot be read ({type(error).__name__}: {error})") from error
 
-    def _read(self, response: requests.Response, url: str) -> bytes:
+    def _read(self, response: requests.Response, asked: str) -> bytes:
         encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding not in {"", "identity"}:
             raise AnswerError(f"its answer is encoded as {encoding}, though that was not asked for")
@@ -231,12 +219,11 @@ class HttpClient:
             content += chunk
             if len(content) > self._limits.answer:
                 raise ServerRefusedError(
-                    f"{self._who(url)} sends an answer of more than {self._limits.answer} bytes: "
-                    "expected less; look at the server",
-                    response.status_code,  # none at all would mean that it refused the certificate
+                    f"{asked}: its answer has more than {self._limits.answer} bytes: check that server",
+                    response.status_code,  # none would mean that it refused the certificate
                 )
             if not self._deadline.remaining:
-                raise PendingError(f"{self._who(url)} takes too long to send its answer")
+                raise PendingError(f"{asked}: it takes too long to send its answer")
         return bytes(content)
 
     def _same_origin(self, answer: Answer) -> str:
@@ -249,10 +236,10 @@ class HttpClient:
             elif "@" in new.netloc:
                 wrong = "an address with a name and a password in it: it is not followed"
         except ValueError:
-            wrong = "what is no address"
+            wrong = "an invalid address"
         if wrong:
             raise ServerRefusedError(
-                f"{self._who(answer.url)} redirects to {wrong}; configure the address that answers itself",
+                f"{answer.asked}: it redirects to {wrong}; configure the address that answers itself",
                 answer.status,
             )
         return target
@@ -261,7 +248,7 @@ class HttpClient:
         return f"{self._name} {urlsplit(url).netloc}".lstrip()
 
     def _judge(self, method: str, url: str, error: Exception) -> PendingError:
-        """Tell a transient failure (returned) from one that ends the call (raised)."""
+        """Return a transient failure; raise one that ends the call."""
         signing = tls.signing_error(self._context)
         if signing is not None:
             if isinstance(signing, (TokenError, KeyboardInterrupt)):
@@ -271,5 +258,5 @@ class HttpClient:
 
 
 def _asked(method: str, url: str) -> str:
-    """Name a request for a person: the method and the last part of the path."""
+    """Return method and last part of the path, for a person."""
     return f"{method} /{urlsplit(url).path.rpartition('/')[2]}"

@@ -1,8 +1,8 @@
-"""What lies below a request: whom a connection trusts, how long and how much it reads, which answer is the final one.
+"""Below a request: trust, limits on time and bytes, and the final answer.
 
-urllib3 makes the connections, but each one uses the TLS context that stands here, whatever version of requests stands
-between (one of them put in a context of its own that trusts the system's CAs). All bytes of an answer are counted where
-they leave TLS, head and framing included: no line and no chunk grows without end.
+urllib3 makes the connections, but each one uses the TLS context made here, whatever the version of requests (one of
+them used a context that trusts the system's CAs). All bytes of an answer, with head and framing, are counted as they
+leave TLS, so that no line and no chunk grows without end.
 """
 
 import errno
@@ -35,10 +35,7 @@ NO_NETWORK = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
 
 
 class Deadline:
-    """The moment by which a call has to end, on the monotonic clock.
-
-    `seconds` are for the network: what a token takes for its operations does not count, up to `IN_ALL` for both.
-    """
+    """The end of a call, on the monotonic clock: `seconds` without those of token operations, `IN_ALL` with them."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -51,34 +48,34 @@ class Deadline:
 
     @property
     def remaining(self) -> float:
-        """Seconds left, 0 when the time is up."""
+        """Seconds left, at least 0."""
         granted = self._seconds + TOKENS.seconds - self._token_before
         return max(0.0, min(granted, max(self._seconds, IN_ALL)) - (time.monotonic() - self._began))
 
 
 class Allowance:
-    """The bytes that an answer may still take, and the time by which a call has to end."""
+    """The bytes that an answer may still take, and the end of the call."""
 
     def __init__(self, deadline: Deadline) -> None:
         self.deadline = deadline
         self._left = 0
         self.ended = False
-        """Whether the server has ended the connection."""
+        """Whether the server has closed the connection."""
 
     def renew(self, size: int) -> None:
         """Allow so many bytes for the next answer."""
         self._left, self.ended = size, False
 
     def take(self, count: int) -> None:
-        """Count bytes that were read, 0 at the end. Raises AnswerError."""
+        """Count bytes that were read, 0 at the end. Raises AnswerError if there are too many."""
         self._left -= count
         self.ended = count == 0
         if self._left < 0:
-            raise AnswerError("it sends more than an answer may weigh, head and framing included")
+            raise AnswerError("its answer is too large, head and framing included")
 
 
 def session(context: ssl.SSLContext, allowance: Allowance, connect_timeout: float) -> requests.Session:
-    """Make a session that speaks nothing but HTTPS, with that context, and heeds nothing of the environment."""
+    """Make a session for HTTPS only, with that context, that ignores the environment."""
     context.sslsocket_class = _socket_class(allowance)
     made = _Session()
     made.trust_env = False
@@ -89,16 +86,16 @@ def session(context: ssl.SSLContext, allowance: Allowance, connect_timeout: floa
 
 
 def client_context(ca_file: Path) -> ssl.SSLContext:
-    """Make the context of a client that trusts the CA file alone. Raises OSError, which names the file."""
+    """Make the context of a client that trusts only the CA file. Raises OSError naming the file."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
     context.hostname_checks_common_name = False  # RFC 9525 §6.3: only subjectAltName
     context.post_handshake_auth = True  # a server may ask for the certificate after it has seen the path
-    # Every certificate of the file is an anchor of its own, as for the Go client: an intermediate CA alone is enough.
+    # Every certificate of the file is an anchor, as for the Go client: an intermediate CA alone is enough.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
         context.load_verify_locations(cafile=str(ca_file))
-    except OSError as error:  # it does not say which file
+    except OSError as error:
         error.filename = str(ca_file)
         if not isinstance(error, ssl.SSLError) or not _trust_each(context, ca_file):
             raise
@@ -106,7 +103,7 @@ def client_context(ca_file: Path) -> ssl.SSLContext:
 
 
 def _trust_each(context: ssl.SSLContext, ca_file: Path) -> bool:
-    """Trust those certificates of a file that OpenSSL can read, if it cannot read all; tell whether there is any."""
+    """Trust the certificates of a file that OpenSSL can read; return whether there are any."""
     found, _ = certificates_in_pem(ca_file.read_bytes())
     for certificate in found:
         try:
@@ -126,9 +123,9 @@ def connect(host: str, port: int, deadline: Deadline, timeout: float) -> socket.
 
 
 def connect_to_first(addresses: Sequence[tuple[int, Any]], deadline: Deadline, timeout: float) -> socket.socket:
-    """Open a TCP connection to the first address (family and sockaddr) that takes one; each gets a fair share of time.
+    """Open a TCP connection to the first address (family, sockaddr) that takes one; each gets its share of the time.
 
-    Offline is only who can reach none of them. Raises OfflineError, UnreachableError, which do not name the server.
+    Raises UnreachableError, or OfflineError if there is no route to any, without naming the server.
     """
     failures: list[OSError] = []
     for number, (family, address) in enumerate(addresses):
@@ -151,7 +148,7 @@ def connect_to_first(addresses: Sequence[tuple[int, Any]], deadline: Deadline, t
 
 
 def _best(failures: list[OSError]) -> PendingError:
-    """Judge by the address that came furthest: one that refuses is there, one that is silent may be."""
+    """Judge by the most responsive address: one that refuses exists, a silent one may."""
     refused = [error for error in failures if error.errno not in NO_NETWORK and not isinstance(error, TimeoutError)]
     if refused:
         return UnreachableError(refused[0].strerror or str(refused[0]))
@@ -161,7 +158,7 @@ def _best(failures: list[OSError]) -> PendingError:
 
 
 class _Response(http.client.HTTPResponse):
-    """Reads on past interim answers, which http.client takes for the final one (but for 100)."""
+    """Skips interim answers; http.client takes them, except 100, for the final one."""
 
     _interim = 0
 
@@ -201,7 +198,7 @@ def _pool_class(context: ssl.SSLContext, deadline: Deadline, connect_timeout: fl
 
 
 def _socket_class(allowance: Allowance) -> type[ssl.SSLSocket]:
-    """Make sockets that read no more once the time is up, or the answer is too large: a server may drip bytes."""
+    """Make sockets that stop reading when the time is up or the answer too large: a server may drip bytes."""
 
     class CountingSocket(ssl.SSLSocket):
         def recv_into(self, *arguments: Any) -> int:  # noqa: ANN401
@@ -215,14 +212,14 @@ def _socket_class(allowance: Allowance) -> type[ssl.SSLSocket]:
 
 
 class _Session(requests.Session):
-    """Leaves redirects alone: requests would read the whole body of one, however big, and parse its address."""
+    """Ignores redirects: requests would read their whole body, however big, and parse the address."""
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
         return None
 
 
 class _Adapter(HTTPAdapter):
-    """Makes connections of the given kind."""
+    """Makes connections of that class."""
 
     def __init__(self, pool_class: type[HTTPSConnectionPool]) -> None:
         self._pool_class = pool_class
@@ -233,4 +230,4 @@ class _Adapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = {"https": self._pool_class}
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:  # noqa: ANN401
-        """Add nothing: trust and identity stand in the context."""
+        """Add nothing: the context has trust and identity."""

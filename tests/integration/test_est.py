@@ -128,7 +128,7 @@ def test_a_server_that_asks_to_come_back_late_leaves_it_pending_with_the_time_in
     factory.est.postpone(retry_after)
     outcome = call(factory.device)
     assert outcome.status == PENDING
-    assert outcome.said == f"the EST server asks to come back in {seconds} s"
+    assert outcome.said.endswith(f"POST /simplereenroll: it asks to come back in {seconds} s")
     assert journal(factory)["waiting"]["until"] is not None
     assert call(factory.device, "resume").status == DONE
     assert len({each.body for each in enrolments(factory)}) == 1
@@ -147,7 +147,7 @@ def test_a_postponement_may_come_with_a_text_for_people(factory, content_type):
     """With a page of HTML as well: that is no captive portal."""
     headers = {"Retry-After": "3600", **({"Content-Type": content_type} if content_type else {})}
     factory.est.faults.add("POST", "/simplereenroll", status=202, headers=headers, body="<p>An operator will look</p>")
-    assert call(factory.device).said == "the EST server asks to come back in 3600 s"
+    assert call(factory.device).said.endswith("POST /simplereenroll: it asks to come back in 3600 s")
     assert journal(factory)["waiting"]["until"] is not None
     assert len(enrolments(factory)) == 1
 
@@ -188,7 +188,9 @@ def test_that_a_server_asks_to_come_back_is_reported_once(factory):
         assert call(factory.device, "resume").status == PENDING
     assert call(factory.device, "resume").status == DONE
     failed = [each["event"] for each in factory.gateway.unique_events() if not each["event"]["success"]]
-    assert [each["details"] for each in failed] == ["the EST server asks to come back in 3600 s"]
+    (details,) = [each["details"] for each in failed]
+    host = factory.device.est_url.split("/")[2]
+    assert details == f"EST server {host}: POST /simplereenroll: it asks to come back in 3600 s"
 
 
 # /cacerts
@@ -376,7 +378,7 @@ def test_a_server_that_does_not_take_the_certificate_for_a_login_is_said_so(fact
     factory.est.faults.add("POST", "/simplereenroll", times=None, status=401, headers=headers, body="who are you?")
     outcome = call(factory.device)
     assert outcome.status == REFUSED
-    assert "as it holds this device for nobody it knows" in outcome.said
+    assert "because the server does not recognise this device" in outcome.said
     assert outcome.said.endswith("HTTP 401: who are you?")
 
 

@@ -1,7 +1,7 @@
 """The device's configuration: every value with its origin and its problem.
 
-Who needs a value demands it, and gets the refusal (`demand`, `checked`); who only looks sees all problems, so that one
-mistake hides no other. The rules about a value stand once, in `Configuration.value`.
+Code that needs a value demands it and gets the refusal (`demand`, `checked`); code that only looks sees all problems.
+The rules about a value are in one place, `Configuration.value`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,6 +14,7 @@ from handler.device.keystore import IdentityNames
 from handler.device.url import https_url, shown
 from handler.errors import RequestRefusedError
 from hsm.certificate import Certificate
+from hsm.errors import UnsupportedError
 
 from .toml_files import SotaConfig, UnreadError
 
@@ -23,7 +24,7 @@ KEYS_OF_IDENTITY = {FILE: FileKeyStore.sota_keys, TOKEN: ("p11.tls_pkey_id", "p1
 _SERVERS = ("tls.server", "tls.ca_source", "tls.pkey_source", "tls.cert_source", CA_FILE)
 _OF_TOKEN = ("p11.module", "p11.label", "p11.pass")
 _BASE = "import.base_path"
-"""Relative names are relative to it, as aktualizr has it."""
+"""Relative names are relative to it, as in aktualizr."""
 _PATHS = (CA_FILE, *FileKeyStore.sota_keys)
 _DEFAULTS = {"p11.label": "aktualizr", _BASE: "/var/sota/import"}
 _CHOICES = {"tls.ca_source": (FILE,), "tls.pkey_source": (FILE, TOKEN), "tls.cert_source": (FILE, TOKEN)}
@@ -37,12 +38,12 @@ class TokenConfig:
     """Path of the PKCS#11 module."""
     label: str
     pin: str = field(repr=False)
-    """Empty where none is set."""
+    """Empty if none is set."""
 
 
 @dataclass(frozen=True)
 class DeviceConfig:
-    """What a rotation needs of the configuration, checked."""
+    """The checked values that a rotation needs."""
 
     server: str
     """The device gateway: an https URL without a slash at its end."""
@@ -51,7 +52,7 @@ class DeviceConfig:
     """PEM, the only trust anchors for gateway and EST server."""
     storage: Path
     token: TokenConfig | None
-    """None where key and certificate are files."""
+    """None if key and certificate are files."""
     names: IdentityNames
     """The identity in use, as the configuration names it."""
 
@@ -62,17 +63,17 @@ class Value:
 
     key: str
     text: str | None = field(repr=False)
-    """None where no file has it, or not as a text."""
+    """None if no file has it as a text."""
     origin: str
-    """The file it comes from; another place, or empty, where no file has it."""
+    """The file or other place it comes from; empty if there is none."""
     problem: str | None = None
-    """Why it cannot be used: key, value, file, and what is expected."""
+    """Why it cannot be used: key, value, file, what is expected."""
     unread: str | None = None
-    """Why the file cannot be read that may override it."""
+    """Why a file that may override it cannot be read."""
 
 
 class Configuration:
-    """What the TOML files say. `storage` overrides storage.path where it is given, `config_url` the gateway's."""
+    """The values of the TOML files. `storage` overrides storage.path, `config_url` the gateway's URL."""
 
     def __init__(
         self, search_paths: Sequence[Path], storage: Path | None = None, config_url: str | None = None
@@ -83,7 +84,7 @@ class Configuration:
         self._config_url = config_url
 
     def values(self) -> Iterator[Value]:
-        """Give every value that a rotation needs."""
+        """Iterate over the values that a rotation needs."""
         names = KEYS_OF_IDENTITY.get(self.source or "", ())
         for key in (*_SERVERS, *(_OF_TOKEN if self.source == TOKEN else ()), *names):
             yield self.value(key)
@@ -93,7 +94,7 @@ class Configuration:
             yield self.value("storage.path")
 
     def value(self, key: str) -> Value:
-        """Look one value up, and judge it."""
+        """Look a value up and judge it."""
         try:
             text, origin = self.sota.get(key), self.sota.origin(key)
         except UnreadError as error:
@@ -119,14 +120,14 @@ class Configuration:
         return Value(key, text, str(origin), problem)
 
     def demand(self, key: str) -> str:
-        """Give a value that is needed. Raises RequestRefusedError with its problem."""
+        """Return a value. Raises RequestRefusedError with its problem."""
         value = self.value(key)
         if value.problem is not None or value.text is None:
             raise RequestRefusedError(value.problem or self.sota.not_set(key))
         return value.text
 
     def checked(self) -> DeviceConfig:
-        """Give all that a rotation needs. Raises RequestRefusedError for the first thing that is wrong."""
+        """Return all that a rotation needs. Raises RequestRefusedError for the first problem."""
         self.demand("tls.ca_source")
         source = self.demand("tls.pkey_source")
         self.demand("tls.cert_source")
@@ -149,7 +150,7 @@ class Configuration:
         )
 
     def anchors(self) -> tuple[list[Certificate], list[str]]:
-        """Read the CA file; give notes on what is skipped in it too. Raises RequestRefusedError."""
+        """Read the CA file; return its certificates, and notes on what is skipped. Raises RequestRefusedError."""
         path = Path(self.demand(CA_FILE))
         where = f"{path} ({CA_FILE} in {self.sota.origin(CA_FILE)})"
         mend = f"put the factory's CA certificates there, or correct {CA_FILE}"
@@ -163,19 +164,21 @@ class Configuration:
 
     @property
     def odd(self) -> list[str]:
-        """Say what is odd about the files, though it hinders nothing."""
+        """Warnings about the files that do not prevent a rotation."""
         unsure = {each.problem for each in self.unsure()}
         unread = [text for text in self.sota.problems if text not in unsure]
         return [*(f"{text}; it overrides nothing that a rotation needs" for text in unread), *self.sota.odd]
 
     def unsure(self) -> Iterator[UnreadError]:
-        """Say which files that cannot be read may override values that a rotation needs."""
-        values = [each for each in self.values() if each.unread]
-        for problem in dict.fromkeys(each.unread for each in values if each.unread):
-            yield UnreadError(problem, *(each.key for each in values if each.unread == problem))
+        """Iterate over the unreadable files that may override values that a rotation needs."""
+        keys: dict[str, list[str]] = {}
+        for each in self.values():
+            if each.unread:
+                keys.setdefault(each.unread, []).append(each.key)
+        yield from (UnreadError(problem, *names) for problem, names in keys.items())
 
     def wrong(self) -> Iterator[str]:
-        """Say what is wrong with the values that say where key and certificate are, those that are missing at once."""
+        """Return the problems of all values but the gateway's address; missing values as one problem."""
         yield from map(str, self.unsure())
         wrong = [each for each in self.values() if each.problem and not each.unread and each.key != "tls.server"]
         missing = [each.key for each in wrong if each.problem == self.sota.not_set(each.key)]
@@ -186,12 +189,12 @@ class Configuration:
             yield self.sources_differ
 
     def origin_of(self, keys: Sequence[str]) -> Path | None:
-        """Give the most significant file that has one of the keys."""
+        """Return the most significant file that has one of the keys."""
         return next((Path(found) for key in keys if (found := self.value(key).origin)), None)
 
     @property
     def sources_differ(self) -> str | None:
-        """Say that key and certificate are not in the same place, where that is so."""
+        """The problem that key and certificate are not in the same place, if they are not."""
         key, certificate = self.value("tls.pkey_source"), self.value("tls.cert_source")
         if key.text == certificate.text or key.problem or certificate.problem:
             return None
@@ -202,7 +205,7 @@ class Configuration:
 
     @property
     def source(self) -> str | None:
-        """Where key and certificate are: FILE or TOKEN; None where that is not said, or not with one voice."""
+        """Where key and certificate are: FILE or TOKEN; None if that is not set or contradictory."""
         key, certificate = self.value("tls.pkey_source"), self.value("tls.cert_source")
         return None if key.problem or key.text != certificate.text else key.text
 
@@ -214,13 +217,13 @@ class Configuration:
 
     @property
     def storages(self) -> tuple[Path | None, ...]:
-        """The storage folder, and storage.path where that is another one."""
+        """The storage folder, and storage.path if it is another one."""
         configured = self.value("storage.path").text
         return (self.storage, *([Path(configured)] if configured and Path(configured) != self.storage else []))
 
     @property
     def token(self) -> TokenConfig | None:
-        """How to open the token; None where keys are in files, or the module is not said."""
+        """How to open the token; None if keys are in files or the module is not set."""
         module, label = self.value("p11.module").text, self.value("p11.label").text
         if self.source != TOKEN or module is None or label is None:
             return None
@@ -228,7 +231,7 @@ class Configuration:
 
     @property
     def names(self) -> IdentityNames | None:
-        """The identity in use as the configuration names it, in the one form of its store; None where not named."""
+        """The identity in use in its canonical form; None if it is not named."""
         values = [self.value(key) for key in KEYS_OF_IDENTITY.get(self.source or "", ())]
         texts = [each.text for each in values if each.text and not each.problem]
         if not texts or len(texts) < len(values):
@@ -243,28 +246,21 @@ class Configuration:
 
     @property
     def server(self) -> str | None:
-        """The device gateway, as it stands there."""
+        """The device gateway as configured, unchecked."""
         return self.value("tls.server").text
 
     @property
     def config_url(self) -> str | None:
-        """CONFIG_URL, or the gateway's."""
+        """CONFIG_URL, or the gateway's default."""
         return self._config_url or (f"{self.server.rstrip('/')}/config" if self.server else None)
 
 
 def canonical(names: IdentityNames, *, token: bool) -> IdentityNames:
-    """Give the names in the one form of their kind of store, which need not be open; as they are where they have none.
-
-    Ids that no token has stay as they are: opening the store refuses them.
-    """
+    """Return the names in canonical form; invalid ids stay as they are: opening the store refuses them."""
     if not token:
         return FileKeyStore(Path()).canonical(names)
-    # Loaded only here: a device with keys in files needs no PKCS#11 at all.
-    from hsm.errors import UnsupportedError  # noqa: PLC0415
-    from hsm.names import ids_of, with_ids  # noqa: PLC0415
-
     try:
-        return with_ids(names, *ids_of(names))
+        return names.canonical_ids
     except UnsupportedError:
         return names
 

@@ -1,4 +1,4 @@
-"""Setting texts in a TOML file while every other byte stays as somebody wrote it."""
+"""Sets texts in a TOML file and leaves every other byte alone."""
 
 import copy
 import json
@@ -12,10 +12,9 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def set_values(text: str, values: Mapping[str, str]) -> str:
-    """Give the text with those dotted keys (`import.tls_pkey_path`) set, in a new table where there is none.
+    """Return the text with those dotted keys (`import.tls_pkey_path`) set, if necessary in a new table.
 
-    Raises ValueError where that is not possible, where anything else would change with it, or where fioconfig could not
-    read the result.
+    Raises ValueError if that is impossible, would change anything else, or fioconfig could not read the result.
     """
     expected, was_toml = copy.deepcopy(TomlText(text).values()), _is_toml(text)
     for key, value in values.items():
@@ -50,7 +49,7 @@ def _is_toml(text: str) -> bool:
 
 
 def _with(toml: TomlText, path: tuple[str, ...], value: str) -> str:  # noqa: PLR0911 - one for each layout
-    """Replace the value, or add it beside another of its table, or right below its header, or in a new table."""
+    """Replace the value, or add it after another of its table, below its header, or in a new table."""
     text, quoted = toml.text, json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     for each in toml.entries:
         if each.path == path:
@@ -77,13 +76,13 @@ def _with(toml: TomlText, path: tuple[str, ...], value: str) -> str:  # noqa: PL
 
 
 def _beside(toml: TomlText, path: tuple[str, ...]) -> Entry | None:
-    """Give the last entry of the same table that has quotes, or the first of those that have none."""
+    """Return the last entry of the same table with quotes, else the first without."""
     found = [each for each in toml.entries if each.path[:-1] == path[:-1]]
     return next((each for each in reversed(found) if not each.bare), found[0] if found else None)
 
 
 def _with_line(text: str, at: int, line: str) -> str:
-    """Add a line above, where `at` is the beginning of one, else below."""
+    """Insert a line at the start of a line, else below the line of `at`."""
     end = _line_end(text)
     if at and text[at - 1] != "\n":
         at = text.find("\n", at) + 1

@@ -1,11 +1,11 @@
 """The device's TOML configuration (sota.toml and its neighbours), merged, and its update.
 
-* All `*.toml` files of the search paths count, keyed by base name: a later search path replaces an earlier one.
-* A value is that of the alphabetically last file that has it as a text that is not empty (fioconfig skips empty ones).
-* A file that cannot be read counts as one that may hold any value: only what more significant files say is sure.
-* An update goes into the most significant file that has any of the keys; where that one cannot be written, into the
-  next more significant one that can. So nothing above it can hold another value. `z-50-fioctl.toml` is managed remotely
-  and never written. All keys change in one atomic replacement; every other byte stays.
+* All `*.toml` files of the search paths count, keyed by base name: a later search path overrides an earlier one.
+* The alphabetically last file that has a value as a text wins; empty texts do not count, as in fioconfig.
+* A file that cannot be read may hold any value: only what more significant files say is certain.
+* An update goes into the most significant file that has any of the keys; if it cannot be written, into the next more
+  significant one that can, so that nothing overrides it. `z-50-fioctl.toml` is managed remotely and never written. All
+  keys change in one atomic replacement; every other byte stays.
 """
 
 import os
@@ -37,18 +37,18 @@ class UnreadError(RequestRefusedError):
 
 @dataclass(frozen=True)
 class TomlFile:
-    """One file of the configuration, parsed, or a folder that cannot be read."""
+    """A parsed file of the configuration, or a folder that cannot be read."""
 
     path: Path
     values: Mapping[str, Any] = field(default_factory=dict, repr=False)
     problem: str | None = None
     """Why it cannot be read."""
     odd: tuple[str, ...] = ()
-    """What its writer should mend, though it is read."""
+    """Warnings: it is read, but its author should correct it."""
 
     @classmethod
     def read(cls, path: Path) -> "TomlFile":
-        """Read a file. Raises nothing that is foreseeable: `problem` says it."""
+        """Read a file; `problem` has the reason if that fails."""
         try:
             toml = TomlText(_read(path))
             values = toml.values()
@@ -60,7 +60,7 @@ class TomlFile:
         return cls(path, values, odd=tuple(f"{path}, {each}" for each in (*toml.odd(), *([stops] if stops else ()))))
 
     def find(self, key: str) -> object:
-        """Give the value of a dotted key, `_MISSING` where the file does not have it. Raises RequestRefusedError."""
+        """Return the value of a dotted key, `_MISSING` if the file does not have it. Raises RequestRefusedError."""
         if self.problem is not None:
             raise UnreadError(self.problem, key)
         value: object = self.values
@@ -71,7 +71,7 @@ class TomlFile:
         return value
 
     def text(self, key: str) -> str:
-        """Give the text of a dotted key, empty where the file does not have it. Raises RequestRefusedError."""
+        """Return the text of a dotted key, empty if the file does not have it. Raises RequestRefusedError."""
         value = self.find(key)
         if value is _MISSING:
             return ""
@@ -82,9 +82,9 @@ class TomlFile:
         return value
 
     def is_writable(self) -> bool:
-        """Tell whether the file may be replaced: not remotely managed; it, its folder and file system writable.
+        """Return whether the file may be replaced: it is no mount point and not managed remotely.
 
-        Its replacement keeps its owner, which only root and that owner can do; a mount point cannot be replaced.
+        It and its folder must be writable, for root or its owner, because the replacement keeps the owner.
         """
         target = self.path.resolve()
         places = ((target, os.W_OK), (target.parent, os.W_OK | os.X_OK))
@@ -97,7 +97,7 @@ class TomlFile:
 
 
 class SotaConfig:
-    """The merged configuration; `files` are its parsed files, the most significant one first."""
+    """The merged configuration; `files` are parsed, the most significant one first."""
 
     def __init__(self, paths: Sequence[Path], files: Sequence[TomlFile]) -> None:
         self._paths = tuple(paths)
@@ -105,7 +105,7 @@ class SotaConfig:
 
     @classmethod
     def load(cls, paths: Sequence[Path]) -> "SotaConfig":
-        """Read all files of the search paths (files, or folders of `*.toml`); missing ones are fine."""
+        """Read all files of the search paths (files, or folders of `*.toml`); missing ones are ignored."""
         found: dict[str, Path] = {}
         unread = []
         for path in paths:
@@ -117,27 +117,27 @@ class SotaConfig:
 
     @property
     def problems(self) -> list[str]:
-        """Say which files cannot be read."""
+        """Why files cannot be read."""
         return [file.problem for file in self.files if file.problem is not None]
 
     @property
     def odd(self) -> list[str]:
-        """Say what the files' writers should mend, though it is read."""
+        """The files' warnings."""
         return [each for file in self.files for each in file.odd]
 
     def get(self, key: str, default: str | None = None) -> str | None:
-        """Give the text of a dotted key such as `tls.server`. Raises RequestRefusedError where it is not a text."""
+        """Return the text of a dotted key such as `tls.server`. Raises RequestRefusedError if it is not a text."""
         return next((text for file in self.files if (text := file.text(key))), default)
 
     def require(self, key: str) -> str:
-        """Give the text of a dotted key. Raises RequestRefusedError where no file has it."""
+        """Return the text of a dotted key. Raises RequestRefusedError if no file has it."""
         value = self.get(key)
         if value is None:
             raise RequestRefusedError(self.not_set(key))
         return value
 
     def not_set(self, *keys: str) -> str:
-        """Say that no file has the keys, and where they are expected: nowhere that is managed remotely."""
+        """Return the message that no file has the keys, with the files that may, but no remotely managed one."""
         places = [str(file.path) for file in reversed(self.files) if file.path.name != REMOTE]
         places += [f"{path} (not there)" for path in self._paths if not path.exists()]
         places = places or [str(path) for path in self._paths] or ["the TOML files"]
@@ -145,14 +145,11 @@ class SotaConfig:
         return f"{', '.join(keys)} {verb} not set: expected {them} in one of {', '.join(places)}"
 
     def origin(self, key: str) -> Path | None:
-        """Give the file that the value of the key comes from."""
+        """Return the file that the value of the key comes from."""
         return next((file.path for file in self.files if file.text(key)), None)
 
     def check_writable(self, keys: Sequence[str]) -> Path:
-        """Give the file that an update of the keys would go into, and make sure that it can be edited.
-
-        Changes nothing. Raises RequestRefusedError.
-        """
+        """Return the file that an update of the keys goes into. Raises RequestRefusedError if it cannot be edited."""
         file = self._target(keys)
         _edited(file, dict.fromkeys(keys, ""))
         return file.path
@@ -160,7 +157,7 @@ class SotaConfig:
     def update(self, values: Mapping[str, str]) -> Path:
         """Set the keys, all in one atomic replacement of one file, which is returned.
 
-        The files are read anew first; nothing is written where the keys have those values already. Raises
+        The files are read again first; nothing is written if the keys have those values already. Raises
         RequestRefusedError, OSError.
         """
         self._reload()
@@ -208,7 +205,7 @@ def _toml_files(path: Path) -> list[Path]:
 
 
 def _is_there(path: Path) -> bool:
-    """Tell whether the path leads to anything. Raises OSError (which Path.exists does in some versions of Python)."""
+    """Return whether the path leads to anything. Raises OSError (which Path.exists does in some versions of Python)."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):

@@ -1,11 +1,11 @@
-"""The text of a TOML file as fioconfig and aktualizr read it: values without quotes too, which TOML does not know.
+"""The text of a TOML file as fioconfig and aktualizr read it: unlike TOML, with values without quotes.
 
-* A value that is none in TOML is the text to the end of its line, a comment included. aktualizr reads INI;
-  fioconfig reads with go-toml 1.8, changed for such values.
-* fioconfig's reader goes on behind such a value as if it still read that value: on the next line it takes nothing but
-  a comment or nothing at all. `stops` says where it refuses a file as a whole; then it never calls a handler.
-* Bytes that are not UTF-8 are surrogates here (PEP 383), so that they can be written back as they were.
-* Sizes and depths are limited before anything is parsed: some of these files are managed remotely.
+* A value that is invalid in TOML is the text to the end of its line, a comment included. aktualizr reads INI; fioconfig
+  reads with go-toml 1.8, changed for such values.
+* After such a value fioconfig's reader accepts only an empty line or a comment. `stops` says where it refuses the whole
+  file; then it never calls a handler.
+* Bytes that are not UTF-8 are surrogates here (PEP 383), so that they can be written back unchanged.
+* Sizes and depths are limited before parsing: some of these files are managed remotely.
 """
 
 import re
@@ -16,7 +16,7 @@ from typing import Any
 
 MAX_CHARACTERS = 256 * 1024
 MAX_DEPTH = 32
-"""Parts of a key with those of its table, and brackets in each other."""
+"""Of parts of a key with its table's, and of nested brackets."""
 _UNUSABLE = object()
 _PART = r"""(?:[A-Za-z0-9_-]+|"(?:\\.|[^"\\\n])*"|'[^'\n]*')"""
 _DOTTED = rf"(?P<key>{_PART}(?:[ \t]*\.[ \t]*{_PART})*)[ \t]*"
@@ -37,7 +37,7 @@ _TAKEN_BY_FIOCONFIG = re.compile(
 
 @dataclass(frozen=True)
 class Header:
-    """`[a.b]`, or `[[a.b]]` where `array`, and where it ends."""
+    """`[a.b]`, or `[[a.b]]` if `array`, and where it ends."""
 
     path: tuple[str, ...]
     array: bool
@@ -46,7 +46,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Entry:
-    """A key with its value. `path` has the parts of its table first, as many as stand above it (`above`)."""
+    """A key with its value. `path` begins with the `above` parts of its table."""
 
     path: tuple[str, ...]
     above: int
@@ -56,12 +56,12 @@ class Entry:
     end: int
     value: Any = field(repr=False)
     bare: bool = False
-    """Whether the value is none in TOML."""
+    """Whether the value is invalid in TOML."""
     inline: bool = False
 
 
 class TomlText:
-    """A text, scanned. Raises ValueError, which names the line, where neither fioconfig nor aktualizr reads it."""
+    """A scanned text. Raises ValueError naming the line if neither fioconfig nor aktualizr can read it."""
 
     def __init__(self, text: str) -> None:
         if len(text) > MAX_CHARACTERS:
@@ -72,15 +72,15 @@ class TomlText:
 
     @property
     def entries(self) -> list[Entry]:
-        """Give all keys with values, those of inline tables behind their table."""
+        """All keys with values, those of inline tables after their table."""
         return [item for item in self.items if isinstance(item, Entry)]
 
     def line(self, at: int) -> int:
-        """Give the number of the line, counted from 1."""
+        """Return the number of the line, counted from 1."""
         return self.text.count("\n", 0, at) + 1
 
     def values(self) -> dict[str, Any]:
-        """Give tables, keys and values. Floats are bytes: nan differs from itself. Raises ValueError for doubles."""
+        """Return tables, keys and values; floats as bytes (nan differs from itself). Raises ValueError for doubles."""
         root: dict[str, Any] = {}
         seen: set[tuple[str, ...]] = set()
         for item in self.items:
@@ -102,7 +102,7 @@ class TomlText:
         return root
 
     def odd(self) -> list[str]:
-        """Say which values have no quotes."""
+        """Return warnings of values without quotes."""
         return [
             f"line {self.line(each.at)}: the value of {'.'.join(each.path)} has no quotes, so it is the text to the "
             "end of the line; put it in quotes"
@@ -111,7 +111,7 @@ class TomlText:
         ]
 
     def stops(self) -> str | None:
-        """Say where fioconfig's reader refuses the file for what TOML does not know; None if it does not."""
+        """Return where and why fioconfig's reader refuses the file; None if it does not."""
         if self._semicolon is not None:
             return f"line {self.line(self._semicolon)}: fioconfig knows no comment that begins with a semicolon"
         for each in self.entries:
@@ -160,7 +160,7 @@ class TomlText:
         return (*above, *parts)
 
     def _entry(self, at: int, above: tuple[str, ...], *, inline: bool = False) -> list[Entry]:
-        """Read a key with its value; the entries of an inline table come behind it."""
+        """Read a key with its value, and the entries of its inline table."""
         match = _KEY.match(self.text, at)
         if match is None:
             raise ValueError(f"line {self.line(at)}: expected a table, or a key with a value")
@@ -195,7 +195,7 @@ class TomlText:
         return entries, at + 1
 
     def _end(self, start: int) -> int:
-        """Give the end of a value as TOML has it; `start` where there is none."""
+        """Return the end of a TOML value; `start` if there is none."""
         if self.text.startswith("[", start):
             return self._end_of_array(start)
         match = _STRING.match(self.text, start) or (
@@ -228,7 +228,7 @@ def _table(root: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
 
 
 def _evaluated(text: str) -> Any:  # noqa: ANN401 - whatever TOML has
-    """Give a value of TOML, `_UNUSABLE` where it is none. An escaped slash is fioconfig's own."""
+    """Return a TOML value, `_UNUSABLE` if it is invalid. Only fioconfig knows an escaped slash."""
     text = re.sub(r"(\\[^/])|\\/", lambda escape: escape[1] or "/", text, flags=re.DOTALL)
     try:
         return tomllib.loads(f"x = {text}", parse_float=str.encode)["x"]

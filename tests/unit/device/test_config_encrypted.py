@@ -292,7 +292,7 @@ def test_a_file_that_was_torn_before_the_switch_gets_what_was_kept_aside_too(sto
     digest = stored.config.prepare(OLD, NEW)
     assert stored.config.settle(digest, lambda: OLD, lambda: NEW)
     assert readable(stored.path, NEW) == expected
-    assert stored.path.stat().st_mtime_ns == 0  # fioconfig fetches anew what was torn
+    assert stored.path.stat().st_mtime_ns == 0  # fioconfig fetches again what was torn
     assert stored.names() == ["config.encrypted"]
 
 
@@ -303,7 +303,7 @@ def test_a_file_and_a_copy_that_are_both_torn_are_left_to_fioconfig(stored, capl
     with pytest.raises(RefusedError, match="is not JSON"):
         stored.config.prepare(OLD, NEW)
     assert not stored.config.settle(digest, lambda: OLD, lambda: NEW)
-    assert "fioconfig fetches it anew" in caplog.text
+    assert "fioconfig fetches it again" in caplog.text
     assert stored.path.stat().st_mtime_ns == 0
     assert stored.names() == ["config.encrypted"]
 

@@ -233,6 +233,6 @@ def test_a_key_that_may_not_derive_says_so(own):
         )
     key = load_private_key(client, ObjectId(1))
     assert isinstance(key, TokenPrivateKey)
-    with pytest.raises(UnsupportedError, match="without leave to derive"):
+    with pytest.raises(UnsupportedError, match="may not be used to derive"):
         key.exchange(ec.ECDH(), ec.generate_private_key(ec.SECP256R1()).public_key())
     key.sign(b"data", _SHA256)

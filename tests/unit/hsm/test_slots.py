@@ -71,5 +71,5 @@ def test_the_free_id_is_the_first_that_is_not_in_use_by_value(in_use, free):
 
 
 def test_no_free_id_is_an_error():
-    with pytest.raises(ValueError, match="the one in use"):
+    with pytest.raises(ValueError, match="which is in use"):
         alternate([ObjectId(1)], ObjectId(1))

@@ -11,10 +11,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from handler.device.keystore import IdentityNames
-from hsm.errors import TokenError
+from hsm.errors import TlsBindingError, TokenError
 from hsm.keystore import TokenKeyStore
 from hsm.slots import parse_ids
-from hsm.tls import TlsBindingError, on_certificate_request, present_leaf_only, signing_error, use_private_key
+from hsm.tls import on_certificate_request, present_leaf_only, signing_error, use_private_key
 from hsm.token import Token
 from tests.authority import read
 from tests.softhsm import make_token, remove_token

@@ -27,7 +27,7 @@ def headers(**values):
 
 
 def answer(body=b"", status=200, **values):
-    return Answer("https://gateway.example:8443/device", status, headers(**values), body)
+    return Answer("https://gateway.example:8443/device", status, headers(**values), body, "gateway: PATCH /device")
 
 
 def test_answer_without_headers_has_no_date_and_no_time_to_wait():
@@ -136,13 +136,13 @@ def test_words_are_what_a_person_can_read_of_the_body(body, words):
 
 
 def test_refusal_says_what_was_asked_and_who_answered_what():
-    error = answer(b"unknown\ndevice", 403).refusal("the key could not be announced")
-    assert str(error) == "the key could not be announced: gateway.example:8443 answered HTTP 403: unknown device"
+    error = answer(b"unknown\ndevice", 403).refusal("the key was refused")
+    assert str(error) == "gateway: PATCH /device: the key was refused: it answered HTTP 403: unknown device"
     assert error.status == 403
 
 
 def test_refusal_without_words_ends_with_the_status():
-    assert str(answer(status=400).refusal("it failed")) == "it failed: gateway.example:8443 answered HTTP 400"
+    assert str(answer(status=400).refusal("it failed")) == "gateway: PATCH /device: it failed: it answered HTTP 400"
 
 
 def test_body_is_not_shown_where_an_answer_is_printed():
