@@ -6,6 +6,7 @@ The rules about a value are in one place, `Configuration.value`.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from handler.crypto.bag import certificates_in_pem
@@ -27,6 +28,7 @@ _BASE = "import.base_path"
 """Relative names are relative to it, as in aktualizr."""
 _PATHS = (CA_FILE, *FileKeyStore.sota_keys)
 _DEFAULTS = {"p11.label": "aktualizr", _BASE: "/var/sota/import"}
+_certificates = lru_cache(maxsize=1)(certificates_in_pem)  # a rotation reads the configuration dozens of times
 _CHOICES = {"tls.ca_source": (FILE,), "tls.pkey_source": (FILE, TOKEN), "tls.cert_source": (FILE, TOKEN)}
 
 
@@ -155,7 +157,7 @@ class Configuration:
         where = f"{path} ({CA_FILE} in {self.sota.origin(CA_FILE)})"
         mend = f"put the factory's CA certificates there, or correct {CA_FILE}"
         try:
-            found, notes = certificates_in_pem(path.read_bytes())
+            found, notes = _certificates(path.read_bytes())
         except OSError as error:
             raise RequestRefusedError(f"{where} cannot be read: {error.strerror}; {mend}") from error
         if not found:

@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,9 @@ class TomlFile:
     def read(cls, path: Path) -> "TomlFile":
         """Read a file; `problem` has the reason if that fails."""
         try:
-            toml = TomlText(_read(path))
-            values = toml.values()
-        except ValueError as error:
-            return cls(path, problem=f"{path} is not TOML: {error}")
+            return _parsed(path, _read(path))
         except RequestRefusedError as error:
             return cls(path, problem=str(error))
-        stops = toml.stops()
-        return cls(path, values, odd=tuple(f"{path}, {each}" for each in (*toml.odd(), *([stops] if stops else ()))))
 
     def find(self, key: str) -> object:
         """Return the value of a dotted key, `_MISSING` if the file does not have it. Raises RequestRefusedError."""
@@ -94,6 +90,18 @@ class TomlFile:
             and os.geteuid() in {0, target.stat().st_uid}
             and not is_mount_point(target)
         )
+
+
+@lru_cache(maxsize=16)
+def _parsed(path: Path, text: str) -> TomlFile:
+    """Parse a text; a rotation reads the same files dozens of times."""
+    try:
+        toml = TomlText(text)
+        values = toml.values()
+    except ValueError as error:
+        return TomlFile(path, problem=f"{path} is not TOML: {error}")
+    stops = toml.stops()
+    return TomlFile(path, values, odd=tuple(f"{path}, {each}" for each in (*toml.odd(), *([stops] if stops else ()))))
 
 
 class SotaConfig:

@@ -260,3 +260,14 @@ def test_file_is_read_anew_before_its_update(tree):
     file.write_text("# meanwhile\n" + identity())
     sota.update(NEW)
     assert file.read_text() == "# meanwhile\n" + identity(*NEW.values())
+
+
+def test_file_is_parsed_once_and_anew_when_its_text_changes(tree):
+    path = tree / "sota.toml"
+    path.write_text('[tls]\nserver = "one"\n')
+    first, second = (SotaConfig.load([path]).files[0] for _ in range(2))
+    assert first is second
+    before = path.stat()
+    path.write_text('[tls]\nserver = "two"\n')
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # of the same size and time
+    assert SotaConfig.load([path]).get("tls.server") == "two"
