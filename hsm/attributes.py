@@ -10,9 +10,11 @@ from typing import Any
 import pkcs11
 from pkcs11 import Attribute, KeyType, ObjectClass
 from pkcs11 import exceptions as p11
-from pkcs11.attributes import AttributeMapper
+from pkcs11.attributes import AttributeMapper, handle_bool
 
-WHOSE = (Attribute.CLASS, Attribute.ID, Attribute.LABEL, Attribute.DESTROYABLE)
+DESTROYABLE: Any = 0x172
+"""CKA_DESTROYABLE, which python-pkcs11 0.9 has no name for."""
+WHOSE = (Attribute.CLASS, Attribute.ID, Attribute.LABEL, DESTROYABLE)
 """What tells whose an object is, and whether it may go."""
 _KEY = (Attribute.KEY_TYPE, Attribute.EC_PARAMS, Attribute.MODULUS)
 _ALLOWED = (Attribute.SIGN, Attribute.DERIVE, Attribute.SENSITIVE, Attribute.EXTRACTABLE)
@@ -32,6 +34,10 @@ class TolerantMapper(AttributeMapper):
 
     python-pkcs11's own raises ValueError out of a search that meets an object of a vendor's class.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_handler(DESTROYABLE, *handle_bool)
 
     def unpack_attributes(self, key: pkcs11.Attribute, value: bytes) -> Any:  # noqa: ANN401 - whatever the attribute holds
         """Give an attribute's value in Python's terms."""
