@@ -10,9 +10,11 @@ from typing import Any
 import pkcs11
 from pkcs11 import Attribute, KeyType, ObjectClass
 from pkcs11 import exceptions as p11
-from pkcs11.attributes import AttributeMapper
+from pkcs11.attributes import AttributeMapper, handle_bool
 
-WHOSE = (Attribute.CLASS, Attribute.ID, Attribute.LABEL, Attribute.DESTROYABLE)
+DESTROYABLE: Any = 0x172
+"""CKA_DESTROYABLE, which has no name in python-pkcs11 0.9."""
+WHOSE = (Attribute.CLASS, Attribute.ID, Attribute.LABEL, DESTROYABLE)
 """These decide whether an object is ours and may be destroyed."""
 _KEY = (Attribute.KEY_TYPE, Attribute.EC_PARAMS, Attribute.MODULUS)
 _ALLOWED = (Attribute.SIGN, Attribute.DERIVE, Attribute.SENSITIVE, Attribute.EXTRACTABLE)
@@ -29,6 +31,10 @@ Values = dict[Attribute, Any]
 
 class TolerantMapper(AttributeMapper):
     """Reads vendor-defined numbers as integers and labels in any encoding; python-pkcs11's own raises ValueError."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_handler(DESTROYABLE, *handle_bool)
 
     def unpack_attributes(self, key: pkcs11.Attribute, value: bytes) -> Any:  # noqa: ANN401 - whatever the attribute holds
         """Return an attribute's value in Python's terms."""

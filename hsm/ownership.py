@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Sequence
 
 import pkcs11
-from pkcs11 import Attribute, ObjectClass
+from pkcs11 import ObjectClass
 
-from hsm.attributes import WHOSE, read
+from hsm.attributes import DESTROYABLE, WHOSE, read
 from hsm.errors import ObjectConflictError, TokenError
 from hsm.objects import Found, class_name, labels, objects_under, seen
 from hsm.slots import ObjectId
@@ -36,7 +36,7 @@ def refuse_strangers(token: Token, object_id: ObjectId, found: Sequence[Found], 
         own = OWN_LABELS.get(each.kind) if isinstance(each.kind, ObjectClass) else None
         if each.label not in {place_label, own}:
             raise ObjectConflictError(f"{what}, {expected}have the request name another id, or remove that object")
-        if each.values.get(Attribute.DESTROYABLE) is False:
+        if each.values.get(DESTROYABLE) is False:
             raise ObjectConflictError(
                 f"{what} that it does not let go (CKA_DESTROYABLE is false): have the request name another id"
             )

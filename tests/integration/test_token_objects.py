@@ -5,6 +5,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pkcs11 import Attribute, ObjectClass
 
 from handler.exit_status import DONE, REFUSED, SWITCHED, WARNINGS
+from hsm.attributes import DESTROYABLE
 from tests.simulators.factory import running_factory
 from tests.softhsm import opened, remove_objects, remove_token
 
@@ -60,7 +61,7 @@ def test_an_object_that_the_token_does_not_let_go_is_refused_by_name_and_kept(fa
                 Attribute.TOKEN: True,
                 Attribute.ID: b"\x09" if is_in_the_way else b"\x08",
                 Attribute.LABEL: "client",
-                Attribute.DESTROYABLE: False,
+                DESTROYABLE: False,
                 Attribute.SUBJECT: certificate.subject.public_bytes(),
                 Attribute.VALUE: certificate.public_bytes(Encoding.DER),
             }

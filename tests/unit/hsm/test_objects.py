@@ -14,6 +14,7 @@ from cryptography.x509.oid import NameOID
 from pkcs11 import Attribute, ObjectClass
 
 from handler.device.keystore import IdentityNames
+from hsm.attributes import DESTROYABLE
 from hsm.certificate import Certificate
 from hsm.errors import ObjectConflictError, ObjectMissingError, TokenError
 from hsm.keystore import TokenKeyStore
@@ -201,7 +202,7 @@ def test_an_object_that_the_token_does_not_let_go_is_refused_by_name(token, stor
                 Attribute.TOKEN: True,
                 Attribute.ID: b"\x09",
                 Attribute.LABEL: "client",
-                Attribute.DESTROYABLE: False,
+                DESTROYABLE: False,
                 Attribute.SUBJECT: certificate.subject.public_bytes(),
                 Attribute.VALUE: certificate.public_bytes(Encoding.DER),
             }
