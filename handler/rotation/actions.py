@@ -1,4 +1,4 @@
-"""One method for each action of the rules. Each does one thing and journals it; none decides what comes next."""
+"""One method per action of the rules. Each does one thing and journals it; none decides what comes next."""
 
 import logging
 from collections.abc import Callable
@@ -75,45 +75,45 @@ class Actions:
         }
 
     def act(self, action: Action) -> None:
-        """Do it."""
+        """Perform one action."""
         self._memory.done.add(action)
         self._methods[action]()
 
     def _opened(self) -> Context:
-        """Open the key store for the ids of the rotation that is pending."""
+        """Open the key store for the ids of the pending rotation."""
         request, new = self._context.rotation.request, self._context.rotation.new
         kept = self._journal.kept
         ids = () if kept is not None and kept.rotation.new == new else (request.key_ids, request.certificate_ids)
         self._device.open_store(*ids)
         return self._context
 
-    # What is wanted
+    # The request
 
     def _note(self) -> None:
-        """Take over what this call is for, so that a cut does not lose it."""
+        """Journal what this call is for, so that a power cut does not lose it."""
         memory, state, request = self._memory, self._journal.rotation, self._memory.request
         memory.noted = True
         if request is None:
             memory.changed = self._journal.requested is not None
             self._journal.request(None)
         elif state is not None and state.rotation_id == request.rotation_id:
-            if state.locked or state.refused is None:  # else it is dropped, and begins again
+            if state.locked or state.refused is None:  # otherwise it is dropped and starts again
                 memory.request = None
-            self._journal.record(replace(state, request=request))  # ESTSERVER may be a corrected one
-            if self._context.by_fioconfig:  # it asks for this one again: nobody does for another any more
+            self._journal.record(replace(state, request=request))  # ESTSERVER may have been corrected
+            if self._context.by_fioconfig:  # it requests this one again, so no other one is requested
                 self._journal.request(None)
         elif request.rotation_id in completed_rotations.rotation_ids(self._device.storage):
             memory.request = None
-        elif state is not None:  # it has to survive what comes first
+        elif state is not None:  # it has to survive until its turn
             self._journal.request(request)
 
     def _wait(self) -> None:
         waiting = self._journal.waiting
         moment = datetime.fromisoformat((waiting and waiting.until) or datetime.now(UTC).isoformat())
-        raise PendingError(f"{self._memory.early}; it is left alone until {moment:%Y-%m-%d %H:%M:%S} UTC", moment)
+        raise PendingError(f"{self._memory.early}; not contacting it before {moment:%Y-%m-%d %H:%M:%S} UTC", moment)
 
     def _begin(self) -> None:
-        """Check everything that can be refused before anything changes, then open the journal."""
+        """Check everything that can be refused before anything changes, then start the rotation in the journal."""
         request = wanted(self._context, self._memory)
         assert request is not None  # noqa: S101 - the rule asks for one
         events = self._context.events(request.rotation_id)
@@ -124,8 +124,8 @@ class Actions:
             new = check_before_anything_changes(self._device, self._context.local_config, self._context.connections)
             if unmended is not None:
                 if self._device.store.find_key(new.key) is not None:
-                    raise unmended  # the new key would take the place of one that may be needed
-                log.warning("what a rotation that nobody goes on with has left is left: %s", describe(unmended))
+                    raise unmended  # the new key would replace one that may still be needed
+                log.warning("leftovers of an abandoned rotation could not be cleaned up: %s", describe(unmended))
         except FORESEEABLE as error:
             self._journal.request(None if is_final(error) else request)
             if is_final(error):
@@ -152,9 +152,9 @@ class Actions:
         context, step = self._opened(), STEPS[action]
         old = context.rotation.old
         if step.number == SWITCHED:
-            # From the switch on nothing else may show the gateway a certificate: the proof comes first.
+            # From the switch on, nothing but the proof may show the gateway a certificate first.
             self._deliveries.stop()
-        elif not self._device.is_slow:  # else servers would wait in several handshakes for one token
+        elif not self._device.is_slow:  # otherwise several handshakes would wait for one token
             self._deliveries.begin(old)
             if action is Action.ENROL:
                 context.connections.prepare_gateway(old)
@@ -163,9 +163,9 @@ class Actions:
         self._deliveries.notify()
 
     def _switch_again(self) -> None:
-        log.warning("the configuration names the old identity again: it is switched to the new one")
+        log.warning("the configuration names the old identity again: switching to the new one")
         state = self._context.rotation
-        if state.step > PROVED:  # its users may have loaded the old one meanwhile: they are told again
+        if state.step > PROVED:  # its users may have loaded the old one: restart them again
             self._journal.record(replace(state, step=PROVED))
         switch(self._opened(), state)
 
@@ -181,7 +181,7 @@ class Actions:
         self._memory.delivered = True
         self._deliveries.deliver_now()
 
-    # What was kept
+    # The kept identity
 
     def _forget(self) -> None:
         self._device.open_store()
@@ -191,7 +191,7 @@ class Actions:
     # Back
 
     def _mark(self) -> None:
-        """Have the journal say that everything goes back, and why."""
+        """Journal that the rotation goes back, and why."""
         memory, state, other = self._memory, self._context.rotation, wanted(self._context, self._memory)
         reason = BY_HAND if memory.wish is Wish.ABORT else WITHDRAWN
         if other is not None:
@@ -201,11 +201,11 @@ class Actions:
         self._journal.record(replace(state, rollback=reason, refused=None))
 
     def _ask(self) -> None:
-        """Find out whether there is a way back."""
+        """Find out whether the rotation can go back."""
         memory, state = self._memory, self._opened().rotation
         named_old = named_by_configuration(self._context, state) is Named.OLD
         if named_old and self._device.store_of(state.new).find_key(state.new.key) is None:
-            memory.way = Way.BACK  # a cut came after all that is done
+            memory.way = Way.BACK  # everything was done before a power cut
             return
         try:
             closed = endings.why_no_way_back(self._context)
@@ -220,19 +220,19 @@ class Actions:
         self._memory.way = Way.BACK
 
     def _unmark(self) -> None:
-        """Go on with the new identity: the old one cannot be used any more."""
+        """Continue with the new identity: the old one can no longer be used."""
         state, error = self._opened().rotation, self._memory.refused_before
         if state.step >= SWITCHED:
             switch(self._context, state)
         elif named_by_configuration(self._context, state) is Named.OLD:
-            settle_back(self._context, state)  # going back may have been cut off
+            settle_back(self._context, state)  # a power cut may have interrupted going back
         self._journal.record(replace(state, rollback=None, refused=None if error is None else describe(error)))
         if error is not None:
             raise error
         closed = self._memory.why_closed
         if self._memory.wish is Wish.ABORT:
             self._refuse_abort(closed)
-        raise PendingError(f"there is no way back ({state.rollback}): {closed}. The new one is tried again")
+        raise PendingError(f"cannot roll back ({state.rollback}): {closed}; trying the new certificate again")
 
     def _refuse_abort(self, closed: str) -> None:
         raise RequestRefusedError(
@@ -241,7 +241,7 @@ class Actions:
         )
 
     def _drop(self, *, keep: bool = False) -> None:
-        """End the rotation with the old identity in use; the journal has said before that it ends."""
+        """End the rotation with the old identity in use; the journal already says that it ends."""
         state = self._opened().rotation
         mark = mark_of(state)
         reason = f"rolled back, {state.rollback}" if state.locked else state.rollback or state.refused or ""
@@ -253,7 +253,7 @@ class Actions:
         if mark is Mark.TAKEN_BACK:
             raise ServerRefusedError(reason)
         if mark is Mark.BY_HAND and self._memory.wish is not Wish.ABORT:
-            log.warning("what `abort` asked for is done: %s", reason)
+            log.warning("aborted as requested: %s", reason)
         elif mark is Mark.SUPERSEDED and state.locked:
             log.warning("%s", reason)
 

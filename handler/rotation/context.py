@@ -1,4 +1,4 @@
-"""What every part of a rotation works with: built once for a call, and handed to all."""
+"""What every part of a rotation works with; built once per call."""
 
 from dataclasses import dataclass, field
 
@@ -22,10 +22,10 @@ from .progress import Progress
 
 @dataclass
 class Context:
-    """One call: what it works with.
+    """The context of one call.
 
-    `by_fioconfig`: fioconfig waits for this call and is ended by its exit status, so it is neither stopped nor started
-    here, and the old key outlives this call: if it is killed, fioconfig stores a configuration for that key.
+    `by_fioconfig`: fioconfig waits for this call and exits because of its exit status, so it is not stopped or started
+    here. The old key outlives the call: if the call is killed, fioconfig stores a configuration for that key.
     """
 
     device: Device
@@ -39,10 +39,10 @@ class Context:
     fioconfig: Fioconfig = field(init=False)
     local_config: LocalConfig = field(init=False)
     settled: bool = False
-    """This call has encrypted config.encrypted to the new key."""
+    """Whether this call has encrypted config.encrypted to the new key."""
 
     def __post_init__(self) -> None:
-        """Build what follows from the rest."""
+        """Build what depends on the other fields."""
         self.journal = Journal(self.device.storage)
         self.deadline = Deadline(self.limits.total)
         self.connections = Connections(self.device, self.deadline, self.limits)
@@ -53,21 +53,21 @@ class Context:
 
     @property
     def switched(self) -> bool:
-        """Whether this call has switched the key, one way or the other, or config.encrypted: fioconfig knows neither.
+        """Whether this call has switched the key in either direction, or config.encrypted: fioconfig has to restart.
 
-        By evidence: a signal may come right after the replacement. What was switched and switched back is as before.
+        By evidence: a signal may arrive right after the replacement. Switched and switched back counts as unchanged.
         """
         return self.settled or self.device.names_in_use(self._named) != self._named
 
     @property
     def rotation(self) -> RotationState:
-        """The rotation that is pending; there is one."""
+        """The pending rotation; the caller knows that there is one."""
         state = self.journal.rotation
-        assert state is not None  # noqa: S101 - the rules ask for it only then
+        assert state is not None  # noqa: S101 - the rules make sure of it
         return state
 
     def events(self, rotation_id: str) -> EventFactory:
-        """Give what makes that rotation's events."""
+        """Return the factory of that rotation's events."""
         return EventFactory(rotation_id, self._target)
 
     def key(self, names: IdentityNames) -> ec.EllipticCurvePrivateKey:

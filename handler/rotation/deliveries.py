@@ -1,4 +1,4 @@
-"""The delivery of events in one call: beside the steps in a thread, or at the end."""
+"""The delivery of events in one call: in a thread beside the steps, or at the end."""
 
 import logging
 
@@ -11,18 +11,18 @@ from .context import Context
 log = logging.getLogger(__name__)
 
 IN_FLIGHT = 5.0
-"""Seconds that the switch waits for an event already on its way, and the end of a call for events not yet sent."""
+"""Seconds: the switch waits for an event in flight, and the end of a call for events not sent yet."""
 
 
 class Deliveries:
-    """Delivers what the journal holds. From `stop` on, nothing is sent beside the rotation."""
+    """Delivers the events of the journal. After `stop`, nothing is sent beside the rotation."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._beside: Delivery | None = None
 
     def begin(self, names: IdentityNames) -> None:
-        """Deliver beside the rotation from now on, as that identity, if that is not done already."""
+        """Start to deliver beside the rotation, as that identity; does nothing if started."""
         if self._beside is None:
             self._beside = Delivery(
                 self._context.journal, lambda stop: self._context.connections.new_gateway(names, stop)
@@ -30,25 +30,25 @@ class Deliveries:
             self._beside.start()
 
     def notify(self) -> None:
-        """Say that there is something new."""
+        """Signal a new event."""
         if self._beside is not None:
             self._beside.notify()
 
     def stop(self) -> None:
-        """Let what is on its way arrive, and send nothing more beside the rotation."""
+        """Wait for an event in flight, then send nothing more beside the rotation."""
         if self._beside is not None:
             self._beside.stop(IN_FLIGHT)
             self._beside = None
 
     def drain(self) -> None:
-        """Let what waits be delivered beside the rotation, if that is done, and end it."""
+        """Deliver what waits beside the rotation, if that was started, and stop."""
         if self._beside is not None:
             self._beside.drain(IN_FLIGHT)
             self._beside.stop(IN_FLIGHT)
             self._beside = None
 
     def deliver_now(self) -> None:
-        """Deliver what waits over the identity in use; what is not taken stays."""
+        """Deliver what waits with the identity in use; the rest stays in the journal."""
         if self._beside is not None:
             self.drain()
             return
@@ -57,5 +57,5 @@ class Deliveries:
             context.device.open_store()
             deliver(context.journal, context.connections.gateway(context.device.names_in_use()))
         except FORESEEABLE as error:
-            log.info("events are kept for later: %s", describe(error))
+            log.info("keeping events for later: %s", describe(error))
             context.journal.wait(error)

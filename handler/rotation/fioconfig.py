@@ -1,4 +1,4 @@
-"""fioconfig outside of its own call: held while its configuration changes keys."""
+"""Stop fioconfig while its configuration changes keys, and start it again."""
 
 import contextlib
 import logging
@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 class Fioconfig:
     """fioconfig.service, which may be about to write config.encrypted for the old key.
 
-    `waits_for_us`: this is its own call, so it writes nothing meanwhile and is not stopped; its start, where an earlier
-    call had stopped it, is not waited for, as that may be ordered after this very call (at boot).
+    `waits_for_us`: fioconfig made this call, so it writes nothing now and is not stopped. If an earlier call stopped
+    it, this one starts it without waiting, because systemd may order that start after this call (at boot).
     """
 
     def __init__(self, journal: Journal, services: Services, *, waits_for_us: bool) -> None:
@@ -27,21 +27,23 @@ class Fioconfig:
         self._warned = False
 
     def hold(self, state: RotationState) -> RotationState:
-        """Stop it if it runs, journalled first: whoever goes on after a cut starts it again.
+        """Stop it if it runs, and journal that first, so that the next call starts it again after a power cut.
 
-        Raises PendingError if this call runs inside it, as a remote action does, and OSError.
+        Raises PendingError if this call runs inside fioconfig.service, as a remote action does; OSError.
         """
         if self._waits_for_us or state.fioconfig_stopped:
             return state
         if not self._services.available:
             if not self._warned:
                 self._warned = True
-                log.warning("systemd does not run here: make sure that fioconfig does not run meanwhile")
+                log.warning("systemd does not run: make sure that fioconfig does not run during the rotation")
             return state
         if not self._services.is_active(FIOCONFIG):
             return state
         if self._services.contains_us(FIOCONFIG):
-            raise PendingError("fioconfig has to be stopped for this, and would end this call, which runs inside it")
+            raise PendingError(
+                "fioconfig has to be stopped, but this call runs inside fioconfig.service; run it from outside"
+            )
         state = replace(state, fioconfig_stopped=True)
         self._journal.record(state)
         if self._services.is_active(FIOCONFIG_PATH):
@@ -51,17 +53,17 @@ class Fioconfig:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Have it started again at the end, however that comes, where a rotation stopped it that is in the journal."""
+        """Start it again at the end in any case, if the pending rotation has stopped it."""
         try:
             yield
         finally:
             try:
                 self.release()
             except OSError as error:
-                log.warning("that fioconfig was started again could not be noted: %s", describe(error))
+                log.warning("cannot journal that fioconfig was started again: %s", describe(error))
 
     def release(self) -> None:
-        """Start it again if the rotation in the journal stopped it. Raises OSError."""
+        """Start it again if the pending rotation has stopped it. Raises OSError."""
         state = self._journal.rotation
         if state is None or not state.fioconfig_stopped:
             return

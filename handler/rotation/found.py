@@ -1,17 +1,17 @@
-"""What can be found, all that a decision depends on: values, and nothing that does anything."""
+"""The values that a decision depends on."""
 
 from dataclasses import dataclass
 from enum import Enum, auto
 
 
 class Wish(Enum):
-    """What the call is for."""
+    """The purpose of the call."""
 
     ROTATE = auto()
     """The handler called by fioconfig, `rotate`: the request asks for a rotation."""
     RESUME = auto()
     UNATTENDED = auto()
-    """`resume --unattended`: the daemon, so nobody has looked at what was refused."""
+    """`resume --unattended`: the daemon calls, so nobody has looked at what was refused."""
     WITHDRAWN = auto()
     """The handler called by fioconfig without a request file."""
     ABORT = auto()
@@ -20,19 +20,19 @@ class Wish(Enum):
 
 
 class Before(Enum):
-    """What comes before anything else."""
+    """What has to be settled before anything else."""
 
     READY = auto()
     FOREIGN = auto()
-    """A rotation of fioconfig's own code lies there."""
+    """fioconfig's own code has left a rotation."""
     UNNOTED = auto()
-    """The journal does not say yet what this call is for."""
+    """The journal does not hold the purpose of this call yet."""
     EARLY = auto()
-    """A server asked not to come back yet, and no person asks."""
+    """A server asked for a delay, and no person is calling."""
 
 
 class Stage(Enum):
-    """What comes next by the journal: a step of the rotation that is pending, or NONE without one."""
+    """What comes next by the journal: a step of the pending rotation; NONE without one."""
 
     NONE = auto()
     ENROL = auto()
@@ -42,7 +42,7 @@ class Stage(Enum):
     SWITCH = auto()
     PROVE = auto()
     FOLLOW = auto()
-    """The files of this device on the server were left for the old key."""
+    """The device's files on the server are still encrypted to the old key."""
     TELL = auto()
     TIDY = auto()
 
@@ -56,51 +56,51 @@ class Named(Enum):
 
 
 class Mark(Enum):
-    """What the journal says beside the stage."""
+    """What the journal says about the end of the rotation."""
 
     NONE = auto()
     REFUSED = auto()
-    """A step was refused for good."""
+    """A step was permanently refused."""
     TAKEN_BACK = auto()
     """Goes back: the gateway refused the new certificate."""
     BY_HAND = auto()
     """Goes back: `abort` asked for it."""
     SUPERSEDED = auto()
-    """Goes back: another rotation is wanted, and this one is refused or has hardly begun."""
+    """Goes back: another rotation is wanted, and this one is refused or is not known to the gateway."""
     WITHDRAWN = auto()
     """Goes back: the request is gone, and the gateway cannot know the new key."""
 
 
 class Way(Enum):
-    """How far the way back is, for a rotation that goes back."""
+    """Whether a rotation that goes back can do so."""
 
     UNKNOWN = auto()
     OPEN = auto()
     """The gateway takes the old certificate."""
     CLOSED = auto()
-    """It refuses that, or nobody knows which one it was."""
+    """It refuses the old certificate, or that is unknown."""
     BACK = auto()
-    """The old identity is in use again, and nothing needs the new key."""
+    """The old identity is in use again, and nothing needs the new key any more."""
 
 
 class Sight(Enum):
-    """What the gateway says to a certificate."""
+    """The gateway's answer to the new certificate."""
 
     UNKNOWN = auto()
     YES = auto()
     """An answer that only the gateway can give."""
     NO = auto()
-    """Another final answer, or an alert about the certificate; anything in front of the gateway may have said it."""
+    """Another final answer, or an alert about the certificate; something in front of the gateway may have sent it."""
     BROKEN = auto()
-    """The connection was there, and broke."""
+    """The connection was established, then broke."""
     NO_AGAIN = auto()
-    """NO twice, or BROKEN three times, on fresh connections, while the old certificate was taken."""
+    """NO twice, or BROKEN three times, on fresh connections, while the old certificate was accepted."""
     UNCLEAR = auto()
-    """Nothing that is about the certificate."""
+    """An answer that says nothing about the certificate."""
 
 
 class Taken(Enum):
-    """Whether the gateway takes the old certificate, asked while it may refuse the new one."""
+    """Whether the gateway accepts the old certificate, while it may refuse the new one."""
 
     UNKNOWN = auto()
     YES = auto()
@@ -109,57 +109,57 @@ class Taken(Enum):
 
 
 class Kept(Enum):
-    """What is known of the identity that was rolled back before and is kept."""
+    """What is known about the kept identity of an earlier rotation that was rolled back."""
 
     NONE = auto()
     UNWATCHED = auto()
-    """This call has not looked whether the gateway still takes the old certificate."""
+    """This call has not checked yet whether the gateway still accepts the old certificate."""
     LEFT = auto()
-    """It does, or nobody knows."""
+    """It does, or that is unclear."""
     NEEDED = auto()
-    """It has refused that for good for a minute."""
+    """It has refused it for at least a minute."""
 
 
 class Call(Enum):
-    """How this call is doing."""
+    """The state of this call."""
 
     GOES_ON = auto()
     REFUSED = auto()
-    """Something was refused for good in this call."""
+    """Something was permanently refused in this call."""
     ENDS = auto()
-    """It failed, or has done what it could."""
+    """The call failed, or has done what it could."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What was found, all that a decision depends on."""
+    """Everything that a decision depends on."""
 
     wish: Wish
     before: Before = Before.READY
     stage: Stage = Stage.NONE
     named: Named = Named.OLD
     known: bool = False
-    """The gateway may know the new key."""
+    """Whether the gateway may know the new key."""
     mark: Mark = Mark.NONE
     way: Way = Way.UNKNOWN
     new: Sight = Sight.UNKNOWN
-    """What the gateway says to the new certificate, in this round."""
+    """The gateway's answer to the new certificate in this round."""
     old: Taken = Taken.UNKNOWN
-    """Whether it takes the old one, asked after that."""
+    """Whether the gateway accepts the old certificate, asked after that."""
     shown: bool = False
-    """The gateway may have seen the new certificate."""
+    """Whether the gateway may have seen the new certificate."""
     kept: Kept = Kept.NONE
     wanted: bool = False
-    """Another rotation than the pending one is wanted, and not completed."""
+    """Whether another rotation than the pending one is wanted and not complete."""
     waits: bool = False
-    """fioconfig waits for this call, which has changed the key: it knows only the old one."""
+    """Whether fioconfig waits for this call, which has switched the key: it knows only the old one."""
     hooks: bool = False
     """There are hooks, and this call has not run them since the new identity was proved or switched back."""
     call: Call = Call.GOES_ON
     events: bool = False
-    """Events wait that this call has not tried to deliver."""
+    """Whether there are events that this call has not tried to deliver."""
     lost: bool = False
-    """The journal of an earlier rotation was lost, and what it left is to be looked at by this call."""
+    """Whether the journal of an earlier rotation was lost, and this call has to repair what it left."""
 
 
 ROTATION = frozenset(Stage) - {Stage.NONE}

@@ -1,4 +1,4 @@
-"""Says what is found, in the terms of the rules: from the journal, the configuration, and what this call remembers."""
+"""Look: express the journal, the configuration and the memory of this call in the terms of the rules."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -20,11 +20,11 @@ SUPERSEDED = "superseded by "
 WITHDRAWN = "the request was removed from the configuration"
 _MARKS = {BY_HAND: Mark.BY_HAND, WITHDRAWN: Mark.WITHDRAWN}
 _STAGES = (Stage.ENROL, Stage.ANNOUNCE, Stage.PREPARE, Stage.MOVE, Stage.SWITCH, Stage.PROVE, Stage.TELL, Stage.TIDY)
-"""What comes next after that many steps."""
+"""The next stage, by the number of completed steps."""
 
 
 def look(context: Context, memory: Memory, lost_journal: LostJournal) -> Found:
-    """Give what a decision depends on. Raises RequestRefusedError where the configuration cannot be read."""
+    """Return what a decision depends on. Raises RequestRefusedError if the configuration cannot be read."""
     journal, state = context.journal, context.journal.rotation
     named = Named.OLD if state is None else named_by_configuration(context, state)
     mark, known = mark_of(state), state is not None and state.locked
@@ -55,14 +55,14 @@ def look(context: Context, memory: Memory, lost_journal: LostJournal) -> Found:
 
 
 def wanted(context: Context, memory: Memory) -> RotationRequest | None:
-    """Give the rotation that is to begin once nothing else is pending."""
+    """Return the rotation to start when nothing else is pending."""
     if memory.wish is Wish.ROTATE:
         return memory.request if memory.noted else None
     return context.journal.requested if memory.wish in {Wish.RESUME, Wish.UNATTENDED} else None
 
 
 def is_shown(context: Context) -> bool:
-    """Tell whether the gateway may have seen a certificate for the new key, in this rotation or an earlier one."""
+    """Tell whether the gateway may have seen a certificate of the new key, in this rotation or an earlier one."""
     state, kept = context.journal.rotation, context.journal.kept
     if state is None:
         return False
@@ -70,13 +70,13 @@ def is_shown(context: Context) -> bool:
 
 
 def named_by_configuration(context: Context, state: RotationState) -> Named:
-    """Say which identity the configuration on disk names."""
+    """Return which identity the configuration on disk names."""
     names = context.device.names_in_use(state.old, state.new)
     return {state.old: Named.OLD, state.new: Named.NEW}.get(names, Named.OTHER)
 
 
 def mark_of(state: RotationState | None) -> Mark:
-    """Say whether a rotation goes back, and for whom, or was refused."""
+    """Return whether a rotation goes back, and why, or was refused."""
     if state is None or (state.rollback is None and state.refused is None):
         return Mark.NONE
     if state.rollback is None:
@@ -87,9 +87,9 @@ def mark_of(state: RotationState | None) -> Mark:
 
 
 def why_early(context: Context, memory: Memory) -> str | None:
-    """Say why a server is to be left alone; None where it is not, or a person asks.
+    """Say why a server must not be contacted yet; None if it may be, or if a person asks.
 
-    A time more than a day away is none that a server was granted: the clock is off.
+    A time more than a day away means that the clock is wrong: no server is granted that much.
     """
     waiting, state, request = context.journal.waiting, context.journal.rotation, memory.request
     again = request is not None and request in (state and state.request, context.journal.requested)
@@ -110,7 +110,7 @@ def _before(context: Context, memory: Memory) -> Before:
 
 
 def _stage(state: RotationState | None, named: Named) -> Stage:
-    """Give what comes next by the journal. The certificate may have ended since it was issued: it is evidence too."""
+    """Return the stage by the journal. The new certificate may have expired since it was issued."""
     if state is None:
         return Stage.NONE
     if state.step < SWITCHED and named is Named.OLD and (state.certificate is None or has_ended(state)):

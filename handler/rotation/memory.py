@@ -1,4 +1,4 @@
-"""What one call remembers beside the journal: gone when it is cut off, so nothing that has to last."""
+"""What one call remembers besides the journal; a power cut loses it, so nothing here has to last."""
 
 from dataclasses import dataclass, field
 
@@ -11,41 +11,41 @@ from .rules import Action
 
 @dataclass
 class Memory:
-    """What a call is for, what it has done, and what has come of it."""
+    """The purpose of a call, what it has done, and the results."""
 
     wish: Wish
     request: RotationRequest | None = None
-    """What `rotate` asks for, until it is the pending rotation's."""
+    """The request of `rotate`, until a rotation for it is pending."""
     early: str | None = None
-    """Why a server is to be left alone."""
+    """Why a server must not be contacted yet."""
     call: Call = Call.GOES_ON
     failure: Exception | None = None
-    """The first one, which the call ends with."""
+    """The first failure, which ends the call."""
     refused_before: Exception | None = None
-    """Why a rotation was refused that goes back for another one."""
+    """Why the rotation was refused that goes back in favour of another one."""
     way: Way = Way.UNKNOWN
     why_closed: str = ""
     new: Sight = Sight.UNKNOWN
     old: Taken = Taken.UNKNOWN
     said: RenewalError | None = None
-    """What the gateway said to the new certificate."""
+    """The gateway's answer to the new certificate."""
     old_said: RenewalError | None = None
-    """What it said to the old one."""
+    """The gateway's answer to the old certificate."""
     unreported: RenewalError | None = None
-    """Why the gateway did not take the events over it."""
+    """Why the gateway did not accept the events with the new certificate."""
     breaks: int = 0
-    """Connections in a row that broke on the new certificate while the old one was taken."""
+    """Consecutive connections that broke with the new certificate while the old one was accepted."""
     rounds: int = 0
-    """Rounds in which nothing became clear."""
+    """Rounds without a clear answer."""
     kept: Kept = Kept.UNWATCHED
-    """What this call found of the identity that was kept."""
+    """What this call found out about the kept identity."""
     hooks: str | None = None
     """Which hooks failed, "" for none; None where they did not run for this rotation."""
     noted: bool = False
     told: bool = False
-    """The new key's users were told by this call."""
+    """Whether this call has restarted the users of the key."""
     delivered: bool = False
-    """What waits was tried to be delivered."""
+    """Whether this call has tried to deliver the waiting events."""
     changed: bool = False
-    """There was something to give up, or to make whole."""
+    """Whether there was something to give up or to repair."""
     done: set[Action] = field(default_factory=set)

@@ -1,4 +1,4 @@
-"""How a rotation says what it does; the console shows it."""
+"""How a rotation reports its progress; the console shows it."""
 
 from typing import Protocol
 
@@ -7,16 +7,16 @@ from hsm.certificate import Certificate
 
 
 class Progress(Protocol):
-    """Hears what happens, as it happens."""
+    """Receives the progress as it happens."""
 
     def step_started(self, number: int, name: str) -> None:
-        """A step begins."""
+        """A step starts."""
 
     def step_done(self) -> None:
-        """It is done."""
+        """The step is done."""
 
     def step_failed(self, reason: str) -> None:
-        """It failed, for that reason."""
+        """The step failed."""
 
     def completed(self, rotation_id: str, names: IdentityNames, certificate: Certificate) -> None:
-        """The rotation is complete: that identity is in use."""
+        """The rotation is complete; `names` is the identity in use."""

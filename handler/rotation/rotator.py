@@ -1,6 +1,6 @@
 """The loop that runs everything: look (look.py), decide (rules.py), act (actions.py).
 
-What an action raises ends the call, once the rules have had cleaned up what it left behind.
+An exception of an action ends the call, after the rules have cleaned up.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ class Rotator:
 
     @property
     def switched(self) -> bool:
-        """Whether this call switched the key, one way or the other: fioconfig has loaded the one from before."""
+        """Whether this call switched the key in either direction: fioconfig has loaded the previous one."""
         return self._context.switched
 
     @property
@@ -60,13 +60,13 @@ class Rotator:
         return asked.rotation_id if asked else None
 
     def rotate(self, request: RotationRequest) -> bool:
-        """Do what the request asks, after whatever is pending; tell whether there was anything to do."""
+        """Finish what is pending, then do what the request asks; tell whether there was anything to do."""
         return self._run(Memory(Wish.ROTATE, request))
 
     def resume(self, *, unattended: bool = False) -> bool:
-        """Go on with what is pending, if anything; tell whether there was anything.
+        """Continue what is pending; tell whether there was anything.
 
-        `unattended`: nobody asks, so what was refused is not tried again.
+        `unattended`: the daemon calls, so what was refused is not retried.
         """
         return self._run(Memory(Wish.UNATTENDED if unattended else Wish.RESUME))
 
@@ -75,17 +75,17 @@ class Rotator:
         return self._run(Memory(Wish.ABORT))
 
     def withdraw(self) -> bool:
-        """Heed that the request was removed from the configuration; tell whether there was anything to do."""
+        """React to the removal of the request; tell whether there was anything to do."""
         return self._run(Memory(Wish.WITHDRAWN))
 
     def resume_offline(self) -> bool:
-        """Make a half-switched device whole without any network; tell whether anything had to be changed."""
+        """Repair a half-switched device without a network; tell whether anything was changed."""
         memory = Memory(Wish.OFFLINE)
         self._run(memory)
         return memory.changed or self._context.settled
 
     def close(self) -> None:
-        """Let go of connections, threads and the token."""
+        """Close connections, threads and the token."""
         self._deliveries.stop()
         self._context.connections.close()
         self._context.device.close()
@@ -95,8 +95,8 @@ class Rotator:
         context.journal.load()
         try:
             context.journal.settle_marker()
-        except OSError as error:  # a full disk keeps nobody from what needs no room
-            log.info("the daemon's marker: %s", describe(error))
+        except OSError as error:  # a full disk does not prevent what needs no space
+            log.info("cannot update the daemon's marker: %s", describe(error))
         memory.early = why_early(context, memory)
         actions = Actions(context, memory, self._deliveries, self._lost_journal)
         with self._fioconfig_released(memory):
@@ -112,7 +112,7 @@ class Rotator:
 
     @contextlib.contextmanager
     def _fioconfig_released(self, memory: Memory) -> Iterator[None]:
-        """Have fioconfig started again in the end, however that comes, where a rotation stopped it."""
+        """Start fioconfig again at the end in any case, if a rotation stopped it."""
         if memory.wish is Wish.OFFLINE:
             yield
             return
@@ -120,7 +120,7 @@ class Rotator:
             yield
 
     def _note_failure(self, memory: Memory) -> None:
-        """Have the journal say why this call could not go on: the daemon and people want to know."""
+        """Journal why this call failed, for the daemon and `status`."""
         if memory.failure is None or memory.wish is Wish.OFFLINE:
             return
         self._deliveries.drain()
@@ -132,11 +132,11 @@ class Rotator:
             log.warning("after that failure: %s", describe(error))
         state = self._context.journal.rotation
         if memory.wish is Wish.ABORT and state is not None and state.rollback == BY_HAND:
-            log.warning("noted, and given up as soon as that can be")
+            log.warning("the abort is recorded: the rotation is given up as soon as possible")
 
 
 def _failed(memory: Memory, action: Action, error: Exception) -> None:
-    """Have the call end with that error; the first one is the one to tell."""
+    """End the call with this error, unless it already failed."""
     if memory.failure is not None:
         log.warning("after that failure: %s", describe(error))
         memory.call = Call.ENDS

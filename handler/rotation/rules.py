@@ -1,12 +1,12 @@
-"""The table that decides what a call does next. It is data, and the only code that decides.
+"""The table that decides what a call does next: data, and the only code that decides.
 
 `next_action` gives the action of the first row that matches what was found; the loop (`rotator.py`) looks, acts and
-asks again until the answer is DONE. No row does anything by itself, so the whole table can be tried against every
-state of the world: tests/unit/rotation/test_rules.py takes every combination, tests/model every history.
+asks again until the answer is DONE. The rules do no I/O, so they can be tried against every state of the world:
+tests/unit/rotation/test_rules.py takes every combination, tests/model every history.
 docs/architecture.md shows the same table.
 
-An action that fails ends the call (`Call.ENDS`), except for a refusal (`Call.REFUSED`): then what the refused rotation
-leaves behind is cleaned up first. What the rows rely on:
+An action that fails ends the call (`Call.ENDS`), except for a refusal (`Call.REFUSED`): then the refused rotation is
+cleaned up first. What the rows rely on:
 
 * Nothing of the identity that the configuration names is ever destroyed; DROP stands only in rows for the old one,
   and the journal has said before that the rotation ends.
@@ -42,7 +42,7 @@ from .found import (
 
 
 class Action(Enum):
-    """What can be done. The loop has one method for each."""
+    """What a call can do; actions.py has one method for each."""
 
     DONE = "done"
     TAKE_OVER = "take over fioconfig's own rotation"
@@ -83,14 +83,14 @@ class Action(Enum):
 
 @dataclass(frozen=True)
 class Row:
-    """One rule: `when` names the values that a field may have; a field that it does not name may have any."""
+    """One rule: `when` lists the values that a field may have; other fields may have any."""
 
     words: str
     action: Action
     when: Mapping[str, frozenset[object]]
 
     def matches(self, found: Found) -> bool:
-        """Tell whether this rule is about what was found."""
+        """Tell whether this rule matches what was found."""
         return all(getattr(found, name) in values for name, values in self.when.items())
 
 
@@ -185,5 +185,5 @@ TABLE: tuple[Row, ...] = (
 
 
 def next_action(found: Found) -> Action:
-    """Give the action of the first row that matches."""
+    """Return the action of the first row that matches."""
     return next(row for row in TABLE if row.matches(found)).action

@@ -110,7 +110,7 @@ class Delivery:
                 self._wake.wait()
         except FORESEEABLE as error:
             # They stay in the journal until the next delivery.
-            log.info("events are kept for later: %s", error)
+            log.info("keeping events for later: %s", error)
         finally:
             if gateway is not None:
                 gateway.close()

@@ -95,7 +95,7 @@ def test_giving_up_is_not_forgotten_while_the_gateway_cannot_be_asked(factory):
     factory.gateway.faults.add("GET", "/config-device", times=None, status=503, headers={"Retry-After": "3000"})
     done = factory.device.run("abort")
     assert done.returncode == PENDING
-    assert "noted, and given up as soon as that can be" in done.stderr
+    assert "the abort is recorded: the rotation is given up as soon as possible" in done.stderr
     factory.gateway.faults.clear()
     assert "goes back to the old identity (given up by hand)" in factory.device.run("status").stdout
     assert json.loads(factory.device.run("status", "--json").stdout)["pending"]["rollback"] == "given up by hand"
@@ -133,11 +133,11 @@ def test_giving_up_is_not_forgotten_while_the_token_is_away(tmp_path):
         with factory.device.token.away():
             done = factory.device.run("abort")
             assert done.returncode == PENDING
-            assert "noted, and given up as soon as that can be" in done.stderr
+            assert "the abort is recorded: the rotation is given up as soon as possible" in done.stderr
             assert read_pending(factory.device.storage).waiting.kind == "token"
         done = factory.device.run("resume")
         assert done.returncode == DONE, done.stderr
-        assert "what `abort` asked for is done: given up by hand" in done.stderr
+        assert "aborted as requested: given up by hand" in done.stderr
         assert factory.device.current_identity() == identity
         assert sorted(each.id for each in factory.device.token_objects()) == ["01", "01", "03"]
 

@@ -139,7 +139,7 @@ def test_an_abort_inside_fioconfig_that_would_stop_it_is_noted_and_the_daemon_go
     systemctl.chmod(0o755)
     cgroup.write_text("0::/system.slice/fioconfig.service\n")
     outcome = call(files.device, "abort", services=Services(tmp_path, str(systemctl), cgroup=cgroup))
-    assert (outcome.status, "which runs inside it" in outcome.said) == (PENDING, True)
+    assert (outcome.status, "runs inside fioconfig.service" in outcome.said) == (PENDING, True)
     assert "stop fioconfig.service" not in log.read_text()
     assert journals.read(files.device.storage)["rotation"]["rollback"] == "given up by hand"
     outside = Services(tmp_path, str(systemctl), cgroup=tmp_path / "nowhere")

@@ -358,7 +358,7 @@ def test_files_that_cannot_be_moved_after_the_switch_are_moved_later(factory):
     factory.gateway.faults.add("PATCH", "/config", times=None, status=403)
     outcome = call(factory.device, "resume")
     assert outcome.status == PENDING
-    assert "are for the old key still" in outcome.said
+    assert "are still encrypted to the old key" in outcome.said
     heal(factory)
     assert call(factory.device, "resume").status == DONE
     assert broken_files(factory) == []

@@ -101,7 +101,7 @@ def test_the_new_key_is_kept_where_the_gateway_does_not_take_who_is_named_now(fi
     moved(files)
     files.gateway.faults.add("GET", "/config-device", times=None, status=403)
     done = files.device.run(command)
-    assert (done.returncode, "is kept, as files on the server" in done.stderr) in ((REFUSED, True), (DONE, True))
+    assert (done.returncode, "because files on the server" in done.stderr) in ((REFUSED, True), (DONE, True))
     assert set(keys) < set(files.device.private_key_files())
     files.gateway.faults.clear()
     assert "what it has left is looked at" in files.device.run("status").stdout
@@ -109,7 +109,7 @@ def test_the_new_key_is_kept_where_the_gateway_does_not_take_who_is_named_now(fi
     for number in range(2):
         (files.device.storage / f"copy-{number}.pem").unlink()
     done = files.device.run("resume")
-    assert (done.returncode, "had left values to another key" in done.stderr) == (DONE, True)
+    assert (done.returncode, "had left values encrypted to another key" in done.stderr) == (DONE, True)
     assert broken_files(files) == []
     assert call(files.device).status == SWITCHED
     assert call(files.device, "resume").status == DONE
@@ -129,7 +129,7 @@ def test_a_device_that_moved_into_a_token_meanwhile_keeps_its_files_readable(fil
         done = files.device.run("resume", environment=other.device.token.environment)
         assert (done.returncode, "somebody else changed it" in done.stderr) == (REFUSED, True)
         # The gateway does not know this identity yet, so the key of the rotation is kept for what it may read.
-        assert "is kept, as files on the server" in done.stderr
+        assert "because files on the server" in done.stderr
         assert files.device.private_key_files() == old
 
 

@@ -210,11 +210,11 @@ def test_a_gateway_that_refuses_both_certificates_leaves_the_device_whole_and_tr
     factory.gateway.faults.add("GET", "/config-device", skip=3, times=None, status=status)
     outcome = call(factory.device)
     assert outcome.status == SWITCHED
-    assert "takes neither the new certificate nor the old one" in outcome.said
+    assert "accepts neither the new certificate nor the old one" in outcome.said
     for _ in range(2):
         again = call(factory.device, "resume")
         assert again.status == PENDING
-        assert "takes neither the new certificate nor the old one" in again.said
+        assert "accepts neither the new certificate nor the old one" in again.said
         assert factory.device.current_identity().whole
         factory.device.plaintexts()
     factory.gateway.faults.clear()
@@ -260,7 +260,7 @@ def test_the_old_certificate_that_is_refused_half_way_back_leaves_the_new_one_in
     second.gateway.faults.add("GET", "/config-device", status=403)
     outcome = call(second.device, "resume")
     assert outcome.status == PENDING
-    assert "there is no way back" in outcome.said
+    assert "cannot roll back" in outcome.said
     assert second.device.current_identity() != old
     second.device.plaintexts()
     second.gateway.refuse_new_certificate = None

@@ -363,8 +363,8 @@ def test_one_that_is_switched_in_files_cannot_go_back_and_keeps_trying(in_files)
     for _ in range(2):
         outcome = call(in_files.device)
         assert outcome.status == PENDING
-        assert "the gateway takes neither the new certificate nor the old one" in outcome.said
-        assert "the old one is not known" in outcome.said
+        assert "the device gateway accepts neither the new certificate nor the old one" in outcome.said
+        assert "the old one is unknown" in outcome.said
         assert with_its_key(in_files)
         assert broken_files(in_files.factory) == []
     in_files.factory.gateway.refuse_new_certificate = None

@@ -31,8 +31,8 @@ REFUSED_KINDS = {
     "no extended key usage": "clientAuth",
     "expired": "ended on",
     "not yet valid": "begins on",
-    "unknown issuer": "does not take the certificate it issued",
-    "forged issuer": "does not take the certificate it issued",
+    "unknown issuer": "does not accept the certificate that it issued",
+    "forged issuer": "does not accept the certificate that it issued",
 }
 USABLE_KINDS = ("extra usages", "added SAN", "other string type")
 ANSWERS = {
@@ -115,10 +115,10 @@ def test_an_answer_that_cannot_be_read_is_asked_for_again_later_with_the_same_cs
         setattr(factory.est, name, value)
     outcome = call(factory.device, limits=PATIENT)
     assert (outcome.status, said in outcome.said) == (PENDING, True), outcome
-    assert "the same CSR is sent again in 5 minutes" in outcome.said
+    assert "sending the same CSR again in 5 minutes" in outcome.said
     assert call(factory.device).status == PENDING
     assert call(factory.device, "unattended").status == PENDING
-    assert len(factory.est.csrs) == 1  # it is left alone until then
+    assert len(factory.est.csrs) == 1  # not contacting it before then
     assert call(factory.device, "resume").status == PENDING  # but for a person
     assert call(factory.device, "resume").status == REFUSED
     assert len(factory.est.csrs) == 3
@@ -183,7 +183,7 @@ def test_a_certificate_that_the_est_server_itself_does_not_take_is_refused(tmp_p
             factory.est.faults.refuse_certificate(spki_pem(draft.public_key))
 
         factory.est.misissue = revoke_at_once
-        refused(factory, "does not take the certificate it issued")
+        refused(factory, "does not accept the certificate that it issued")
 
 
 # Clocks

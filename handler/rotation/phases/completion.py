@@ -1,4 +1,4 @@
-"""After the proof: the new identity's users are told, the old key goes."""
+"""After the proof: restart the users of the new identity, remove the old key."""
 
 import logging
 import time
@@ -18,17 +18,17 @@ log = logging.getLogger(__name__)
 
 
 def bring_files_along(context: Context) -> None:
-    """Have the files that were left for the old key encrypted to the new one. Raises PendingError."""
+    """Encrypt the files that were left for the old key to the new one. Raises PendingError."""
     state = context.rotation
     try:
         move_files(context, state.old, state.new, via=state.new)
-    except ServerRefusedError as error:  # the old key must not go before that is done
-        raise PendingError(f"the device's files on the server are for the old key still: {error}") from error
+    except ServerRefusedError as error:  # the old key has to stay until then
+        raise PendingError(f"the device's files on the server are still encrypted to the old key: {error}") from error
     context.journal.record(replace(state, files_left=None))
 
 
 def move_files(context: Context, old: IdentityNames, new: IdentityNames, via: IdentityNames) -> None:
-    """Have the device's files on the server encrypted to `new`; what no key reads stops nothing any more.
+    """Encrypt the device's files on the server to `new`; warn of values that no key can read.
 
     Raises ServerRefusedError, PendingError.
     """
@@ -41,7 +41,7 @@ def move_files(context: Context, old: IdentityNames, new: IdentityNames, via: Id
 
 
 def run_hooks(context: Context, result: str) -> str:
-    """Run the hooks of others who use the certificate; say what failed. Their time is not the network's."""
+    """Run the hooks; return what failed, in words. Their time does not count as network time."""
     state, began = context.rotation, time.monotonic()
     names = {"OLD": state.old, "NEW": state.new}
     environment = {f"{age}_KEY": each.key for age, each in names.items()}
@@ -55,7 +55,7 @@ def run_hooks(context: Context, result: str) -> str:
 def tell_users(context: Context, hooks_failed: str | None) -> None:
     """Record the completion as fioconfig would, and restart what uses the key. Raises OSError.
 
-    Hooks that failed are reported in another event of success: the gateway shows a device as troubled otherwise.
+    Failed hooks are reported in another event of success: otherwise the gateway shows the device as failed.
     """
     state = context.rotation
     completed_rotations.write(context.device.storage, state.request, state.certificate or "")
@@ -67,11 +67,11 @@ def tell_users(context: Context, hooks_failed: str | None) -> None:
 
 
 def tidy(context: Context, lost_journal: LostJournal) -> None:
-    """Remove what only a cut would still have needed."""
+    """Remove what is needed only until the rotation is complete."""
     state = context.fioconfig.hold(context.rotation)
     try:
         settle(context, state)
-    except RefusedError as error:  # the old key is not there any more: it would not help either
+    except RefusedError as error:  # the old key is gone, so it cannot help
         log.warning("%s", error)
     context.device.check_not_in_use(state.old)
     lost_journal.clear()
@@ -84,8 +84,8 @@ def tidy(context: Context, lost_journal: LostJournal) -> None:
 
 
 def forget(context: Context, names: IdentityNames) -> None:
-    """Destroy an identity that was kept; what cannot be destroyed any more is left there, with a warning."""
+    """Destroy the kept identity; warn if that fails."""
     try:
         context.device.discard(names)
     except FORESEEABLE as error:
-        log.warning("%s and %s are left there: %s", names.key, names.certificate, describe(error))
+        log.warning("cannot remove %s and %s: %s", names.key, names.certificate, describe(error))

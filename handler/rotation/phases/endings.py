@@ -1,4 +1,4 @@
-"""How a rotation ends that is not finished: it goes back, is dropped, or is given up."""
+"""How an unfinished rotation ends: it goes back, is dropped, or is given up."""
 
 import logging
 from dataclasses import replace
@@ -21,10 +21,10 @@ log = logging.getLogger(__name__)
 
 
 def why_no_way_back(context: Context) -> str | None:
-    """Say why the old identity cannot be used any more; None where it can. Raises what asking the gateway raises."""
+    """Say why the old identity can no longer be used; None if it can. Raises ServerRefusedError, PendingError."""
     state = context.rotation
     if state.old == NOWHERE:
-        return "fioconfig itself had switched to the new certificate, and the old one is not known"
+        return "fioconfig itself had switched to the new certificate, and the old one is unknown"
     try:
         context.connections.gateway(state.old).device_config()
     except ServerRefusedError as error:
@@ -35,12 +35,12 @@ def why_no_way_back(context: Context) -> str | None:
 
 
 def go_back(context: Context) -> None:
-    """Return to the old identity: sota.toml, config.encrypted, the files on the server. Can be run again.
+    """Return to the old identity: sota.toml, config.encrypted, the files on the server. Idempotent.
 
     Raises RefusedError, PendingError, hsm.errors.TokenError, OSError.
     """
     state = context.rotation
-    if state.step >= LOCKED:  # else the gateway was told of the new key, and nothing else was done
+    if state.step >= LOCKED:  # otherwise nothing but the gateway knows of the new key
         state = context.fioconfig.hold(state)
         # A cut that came inside of the switch: its users may have loaded the new identity, and are told (again).
         step = SWITCHED if context.device.names_in_use(state.new) == state.new else state.step
@@ -54,13 +54,16 @@ def go_back(context: Context) -> None:
     context.settled = False
     if undone or state.step >= SWITCHED:
         context.services.restart_aktualizr()
-    log.warning("the gateway may take no changes of this device's configuration until a rotation is complete")
+    log.warning(
+        "until a rotation succeeds, the device gateway may reject configuration changes for this device; "
+        "fix the cause and rotate again"
+    )
 
 
 def keep(context: Context, reason: str) -> None:
-    """End a rotation whose new identity is not in use, and keep that: a replica of the gateway may have taken it.
+    """End a rotation whose new identity is not in use, and keep that: a replica of the gateway may have accepted it.
 
-    What was kept before stays where this rotation, with the same key, has got no certificate. Raises OSError.
+    If this rotation reused the kept key and got no certificate, the earlier one stays. Raises OSError.
     """
     state, before = context.rotation, context.journal.kept
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -71,11 +74,11 @@ def keep(context: Context, reason: str) -> None:
     event = context.events(context.rotation.rotation_id).make(COMPLETED, failure=reason)
     keep = Kept(replace(state, fioconfig_stopped=False), now)
     context.journal.record(None, event, without=COMPLETED, keep=keep)
-    log.info("rotation ended, its key is kept: %s", reason)
+    log.info("rotation ended, keeping its key: %s", reason)
 
 
 def drop(context: Context, reason: str) -> None:
-    """End a rotation whose new identity is not in use: destroy that, journal the end.
+    """End a rotation whose new identity is not in use: destroy it, journal the end.
 
     Raises RefusedError, hsm.errors.TokenError, OSError.
     """
@@ -85,27 +88,27 @@ def drop(context: Context, reason: str) -> None:
 
 
 def give_up(context: Context, names: IdentityNames) -> str:
-    """Leave a device alone whose identity somebody else changed to `names` meanwhile; give the reason, journalled.
+    """End a rotation because somebody else changed the identity in use to `names`; return the reason.
 
-    What only the new key reads by now is encrypted to the key in use before the new one goes; where the gateway
-    refuses that, the key stays for later (lost_journal.py). Raises RefusedError and hsm.errors.TokenError where the
-    identity in use is none (nothing is done then), PendingError.
+    What only the new key can read is encrypted to the key in use first; if the gateway refuses that, the new key stays
+    (lost_journal.py). Raises RefusedError and hsm.errors.TokenError if the identity in use is unusable (then nothing
+    is changed), PendingError.
     """
     state, device = context.rotation, context.device
     device.open_store()
     device.identity(names)
     reason = (
         f"the configuration names {names.key} and {names.certificate}, neither the old identity of rotation "
-        f"{state.rotation_id} nor its new one: somebody else changed it, so the rotation is given up"
+        f"{state.rotation_id} nor the new one: somebody else changed it, so the rotation is given up"
     )
     try:
         if state.step >= LOCKED:
             _hand_over(context, names)
         device.discard(state.new)
     except ServerRefusedError as error:
-        log.warning("key %s is kept, as files on the server may be for that one only: %s", state.new.key, error)
+        log.warning("keeping key %s, because files on the server may be encrypted to it: %s", state.new.key, error)
         context.journal.leave(state)
-    except (RefusedError, UnsupportedError) as error:  # a part of it is in use, or it is in a store of another kind
+    except (RefusedError, UnsupportedError) as error:  # a part of it is in use, or the store has changed
         log.info("%s", error)
     _end(context, reason)
     return reason
@@ -121,7 +124,7 @@ def _end(context: Context, reason: str) -> None:
 
 
 def _hand_over(context: Context, names: IdentityNames) -> None:
-    """Have what the rotation's keys read encrypted to the key in use. Raises ServerRefusedError, PendingError."""
+    """Encrypt what the rotation's keys can read to the key in use. Raises ServerRefusedError, PendingError."""
     state = context.rotation
     for source in (state.new, state.old):
         store = context.device.store_of(source)

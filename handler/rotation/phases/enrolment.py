@@ -30,11 +30,11 @@ log = logging.getLogger(__name__)
 
 AFTER_UNREADABLE = timedelta(minutes=5)
 MAX_UNREADABLE = 3
-"""Answers to one CSR that cannot be read; then somebody has to look."""
+"""Unreadable answers to one CSR, after which it is refused."""
 
 
 def enrol(context: Context, state: RotationState) -> RotationState:
-    """Make the key, have it certified, store and try the certificate; what is done already is not done again."""
+    """Make the key, enrol it, store and try the certificate; skip what is already done."""
     _, current = context.device.identity(state.old)
     state = _without_what_has_ended(context, state)
     state, key = _new_key(context, state, current)
@@ -42,10 +42,10 @@ def enrol(context: Context, state: RotationState) -> RotationState:
         state = _issued(context, state, current, key)
     issued = Certificate.of_pem((state.certificate or "").encode())
     now = datetime.now(UTC)
-    if issued.begins_after(now + certificates.CLOCK_SKEW):  # it was not when it was issued
+    if issued.begins_after(now + certificates.CLOCK_SKEW):  # the clock was set back since
         raise ClockError(
-            f"the clock shows {now:%Y-%m-%d %H:%M} UTC, before the certificate begins that was issued: it was set "
-            "back; set it, or wait for network time"
+            f"the clock shows {now:%Y-%m-%d %H:%M} UTC, but the issued certificate is valid from {issued.shown_begin}: "
+            "waiting for network time, or set the clock"
         )
     context.device.store.store_certificate(state.new.certificate, issued)
     _try(context, state, current, issued, key)
@@ -53,7 +53,7 @@ def enrol(context: Context, state: RotationState) -> RotationState:
 
 
 def has_ended(state: RotationState) -> bool:
-    """Tell whether the new certificate ended, or is about to, before it was used: then the same key gets another."""
+    """Tell whether the new certificate has expired, or is about to, before its use: the same key gets another."""
     if state.certificate is None:
         return False
     return Certificate.of_pem(state.certificate.encode()).has_ended(datetime.now(UTC) + certificates.LEAST_LIFE)
@@ -63,7 +63,7 @@ def _without_what_has_ended(context: Context, state: RotationState) -> RotationS
     if not has_ended(state):
         return state
     ended = Certificate.of_pem((state.certificate or "").encode())
-    log.warning("the new certificate ended %s, before it was used: another is asked for", ended.shown_end)
+    log.warning("the new certificate expired %s, before it was used: requesting another one", ended.shown_end)
     state = replace(state, certificate=None, chain=())
     context.journal.record(state)
     return state
@@ -72,7 +72,7 @@ def _without_what_has_ended(context: Context, state: RotationState) -> RotationS
 def _new_key(
     context: Context, state: RotationState, current: Certificate
 ) -> tuple[RotationState, ec.EllipticCurvePrivateKey]:
-    """Make the new key and its CSR, or find those that this rotation has made already."""
+    """Make the new key and its CSR, or find those that this rotation has already made."""
     store = context.device.store
     context.device.check_not_in_use(state.new)
     if state.public_key is not None:
@@ -81,7 +81,7 @@ def _new_key(
             return state, key
     key = store.generate(state.new.key, curve_of(current))
     state = replace(state, public_key=spki_pem(key.public_key()), csr=None, certificate=None, announced=False)
-    if not state.request.csrattrs:  # else the EST server is asked first
+    if not state.request.csrattrs:  # otherwise after asking the EST server
         state = replace(state, csr=_csr(current, key))
     context.journal.record(state)
     return state, key
@@ -102,16 +102,16 @@ def _issued(
             try:
                 state = _record_csr(context, state, _csr(current, key, wanted))
             except ServerRefusedError as unable:
-                raise ServerRefusedError(f"{error}; beside that, {unable}", error.status) from error
+                raise ServerRefusedError(f"{error}; also, {unable}", error.status) from error
             answer = _reenroll(context, state, est)
     now = datetime.now(UTC)
     issued = certificates.pick_issued(answer, key.public_key(), now, est.server_time or now)
     certificates.check_clock(issued, now=now, server_time=est.server_time)
     if problem := refusal_by_openssl(issued):
         raise CertificateRefusedError(
-            f"the issued certificate cannot be used: {problem}; have the EST server's CA use SHA-256 or better"
+            f"the issued certificate cannot be used: {problem}; configure the EST server's CA to use SHA-256 or better"
         )
-    # Its issuer is looked for in the CA file only with /cacerts beside it: a CA may have got a new key.
+    # The CA file is searched for the issuer later, together with /cacerts: a CA may have a new key.
     certificates.check_issued(issued, current, key.public_key(), issuers=answer, now=now, tried=True)
     state = replace(state, certificate=issued.pem, chain=tuple(each.pem for each in answer if each != issued))
     context.journal.record(state)
@@ -119,18 +119,18 @@ def _issued(
 
 
 def _reenroll(context: Context, state: RotationState, est: EstClient) -> list[Certificate]:
-    """Send the CSR. An answer that cannot be read has cost a certificate: another is not asked for at once."""
+    """Send the CSR. An unreadable answer has cost a certificate, so the next try waits."""
     try:
         return est.reenroll(base64.b64decode(state.csr or ""))
     except AnswerError as error:
         count = state.unreadable + 1
         if count >= MAX_UNREADABLE:
             raise CertificateRefusedError(
-                f"{count} answers of the EST server could not be read, the last because {error}: look at that server"
+                f"{count} answers of the EST server were unreadable, the last one: {error}; check that server"
             ) from error
         context.journal.record(replace(state, unreadable=count))
         raise PostponedError(
-            f"{error}; the same CSR is sent again in {AFTER_UNREADABLE.seconds // 60} minutes",
+            f"{error}; sending the same CSR again in {AFTER_UNREADABLE.seconds // 60} minutes",
             datetime.now(UTC) + AFTER_UNREADABLE,
         ) from error
 
@@ -149,13 +149,13 @@ def _try(
     issued: Certificate,
     key: ec.EllipticCurvePrivateKey,
 ) -> None:
-    """Try the new identity where that commits to nothing: ECIES here, TLS at the EST server. Never at the gateway.
+    """Try the new identity without committing to it: ECIES here, TLS at the EST server, never at the gateway.
 
-    The same connection brings the CA certificates that the issuer is looked for in.
+    The same connection fetches the CA certificates, which may contain the issuer.
     """
     try:
         if not ecies.is_usable(key):
-            raise CertificateRefusedError("the new key does not decrypt what was encrypted to it: it is not used")
+            raise CertificateRefusedError("the new key cannot decrypt what was encrypted to it: not using it")
     except UnsupportedError as error:
         log.info("%s", error)
     with context.connections.est(state.request.est_server, state.new) as est:
@@ -165,10 +165,12 @@ def _try(
             begin = issued.begin
             if begin is not None and begin > datetime.now(UTC):
                 raise PendingError(f"the issued certificate is valid from {begin:%H:%M:%S} UTC", begin) from error
-            raise CertificateRefusedError(f"the EST server does not take the certificate it issued: {error}") from error
+            raise CertificateRefusedError(
+                f"the EST server does not accept the certificate that it issued: {error}"
+            ) from error
         tried = est.certificate_requested is True
         if est.certificate_requested is False:
-            log.warning("the EST server did not ask for a client certificate: the new one is not proved by it")
+            log.warning("the EST server did not ask for a client certificate, so it could not test the new one")
     chain = [Certificate.of_pem(text.encode()) for text in state.chain]
     anchors, notes = certificates_in_pem(context.device.config.ca_file.read_bytes())
     for note in notes:
@@ -180,17 +182,17 @@ def _try(
 
 
 def curve_of(certificate: Certificate) -> ec.EllipticCurve:
-    """Give the curve of the current key: the new one has the same. Raises RequestRefusedError."""
+    """Return the curve of the current key, which the new one shares. Raises RequestRefusedError."""
     public_key = certificate.ec_key()
     if public_key is not None and isinstance(public_key.curve, (ec.SECP256R1, ec.SECP384R1)):
         return public_key.curve
     found = certificate.kind_of_key if public_key is None else public_key.curve.name
     raise RequestRefusedError(
-        f"the current certificate holds a key of another kind ({found}): expected P-256 or P-384; "
-        "configuration values of this device cannot be encrypted to it, so it has to be registered anew"
+        f"the current certificate holds a key of another kind ({found}): expected P-256 or P-384, because "
+        "configuration values cannot be encrypted to it; register the device again"
     )
 
 
 def _csr(current: Certificate, key: ec.EllipticCurvePrivateKey, wanted: CsrAttributes = NOTHING) -> str:
-    """Give the CSR as the journal keeps it."""
+    """Return the CSR as the journal stores it: base64 of DER."""
     return base64.b64encode(build_csr(current, key, wanted)).decode()

@@ -1,9 +1,9 @@
-"""What a rotation left whose journal was lost: keys that nothing names, and values that only they read.
+"""Clean up after a rotation whose journal was lost: keys that nothing names, and values that only they can read.
 
-A journal that cannot be read is set aside; so is that of a rotation that is given up while its key may be needed. It
-may have moved the device's files on the server to its new key, or switched to that key with config.encrypted still for
-the old one. So whoever resumes, and the next rotation before it takes the places of other keys, looks whether all can
-be read with the key in use, and else tries the others of ours. Offline, config.encrypted alone is looked at.
+A journal that cannot be read is set aside; so is that of a rotation that is given up while its key may be needed. That
+rotation may have encrypted the device's files on the server to its new key, or switched to it before config.encrypted.
+So `resume`, and the next rotation before it reuses a slot, check that the key in use can read everything, and otherwise
+try our other keys. Offline, only config.encrypted is checked.
 """
 
 import logging
@@ -27,45 +27,45 @@ from .steps import move_device_config
 log = logging.getLogger(__name__)
 
 _MADE = re.compile(r"/.*/pkey\.[0-9]{10}\.pem", re.ASCII)
-"""The file of a key that a rotation made, which may have no certificate yet."""
+"""A key file that a rotation made; it may have no certificate yet."""
 
 
 @dataclass(frozen=True)
 class LostJournal:
-    """The journal that was set aside, if one was."""
+    """The journal that was set aside, if any."""
 
     context: Context
 
     @property
     def exists(self) -> bool:
-        """Whether a journal was lost, and not all is known to be readable since."""
+        """Whether a journal was lost, and some values may be unreadable since."""
         return self.due or self.context.journal.refused.exists()
 
     @property
     def due(self) -> bool:
-        """Whether it is to be looked at without being asked."""
+        """Whether the daemon has to repair it, too."""
         return self.context.journal.broken.exists()
 
     def mend(self, *, offline: bool) -> bool:
-        """Have every value that only another key of ours reads encrypted to the key in use; tell whether any was.
+        """Encrypt every value that only another key of ours can read to the key in use; tell whether there was any.
 
-        `offline`: those of config.encrypted only. Opens the key store for all ids. Raises RefusedError where the
-        identity in use cannot be used or the gateway refuses it, PendingError, hsm.errors.TokenError, OSError.
+        `offline`: only config.encrypted. Opens the key store for all ids. Raises RefusedError if the identity in use
+        is unusable or the gateway refuses it, PendingError, hsm.errors.TokenError, OSError.
         """
         try:
             mended = self._mend(offline=offline)
         except FORESEEABLE as error:
             if is_final(error) and self.context.journal.broken.exists():
-                self._become(self.context.journal.refused)  # tried again only by who is asked to
+                self._become(self.context.journal.refused)  # retried only on request
             raise
         if not offline:
             self._become(self.context.journal.mended)
         return mended
 
     def refusal(self) -> Exception | None:
-        """Mend before another rotation begins, if there is anything; give why that was refused for good.
+        """Repair before another rotation starts; return why that was permanently refused, if it was.
 
-        Raises what may pass, like `mend`.
+        Raises temporary errors like `mend`.
         """
         try:
             if self.exists:
@@ -84,21 +84,21 @@ class LostJournal:
         self.context.journal.settle_marker()
 
     def _mend(self, *, offline: bool) -> bool:
-        self.context.device.open_store()  # for all ids: the rotation may have been asked for with others
+        self.context.device.open_store()  # all ids: the lost rotation may have used others
         used = self.context.device.names_in_use()
         self.context.device.identity(used)
         mended = False
-        # An answer that is none of the gateway's is no reason to take anything for unreadable: raised.
+        # A failed request does not mean that anything is unreadable, so it is raised.
         config = None if offline else self.context.connections.gateway(used).device_config()
         if not self._is_readable(used, config):
             for spare in self._spare(used):
                 try:
                     mended |= self._mend_with(spare, used, offline=offline)
-                except UnsupportedError as error:  # this one cannot derive: nothing is encrypted to it
+                except UnsupportedError as error:  # it cannot derive, so nothing is encrypted to it
                     log.info("%s", error)
         if mended:
             log.warning(
-                "a rotation that nobody goes on with had left values to another key: %s reads them now", used.key
+                "an abandoned rotation had left values encrypted to another key: %s can read them now", used.key
             )
         return mended
 
@@ -128,14 +128,14 @@ class LostJournal:
             return mended | (not offline and move_device_config(self.context, spare, used, via=used))
         except ServerRefusedError:
             raise
-        except RefusedError as error:  # nor does this one read it
+        except RefusedError as error:  # this one cannot read it either
             log.info("%s", error)
             return mended
 
     def clear(self) -> None:
-        """Remove the keys that nothing names any more, once all could be read without them and a rotation is complete.
+        """Remove keys that nothing names, after a complete rotation and once everything is readable without them.
 
-        What was not readable is tried once more. What fails here is left there: it keeps no rotation from ending.
+        A failure here is only a warning: the rotation is complete.
         """
         try:
             if self.exists:
@@ -148,10 +148,10 @@ class LostJournal:
                     self.context.device.store.retire(spare)
             remove_whatever(self.context.journal.mended)
         except FORESEEABLE as error:
-            log.warning("keys that nothing names any more are left there: %s", describe(error))
+            log.warning("cannot remove keys that are no longer used: %s", describe(error))
 
     def _is_of_this_device(self, spare: IdentityNames, used: IdentityNames) -> bool:
-        """Tell whether a key's certificate is one of this device, beside it: anything else may belong to somebody."""
+        """Tell whether a key has a certificate of this device: anything else may belong to somebody else."""
         store = self.context.device.store
         if _MADE.fullmatch(spare.key) and not os.path.lexists(spare.certificate):
             return True

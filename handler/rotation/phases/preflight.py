@@ -25,7 +25,7 @@ CLOCK_TOLERANCE = timedelta(minutes=5)
 
 
 def check_before_anything_changes(device: Device, local_config: LocalConfig, connections: Connections) -> IdentityNames:
-    """Check the device, its configuration and its key store; give the names for the new identity.
+    """Check the device, its configuration and its key store; return the names for the new identity.
 
     Raises RefusedError, PendingError (the clock is not set), hsm.errors.TokenError.
     """
@@ -43,8 +43,7 @@ def check_before_anything_changes(device: Device, local_config: LocalConfig, con
     if certificate.begins_after(now + CLOCK_TOLERANCE):
         raise PendingError(
             f"the clock shows {now:%Y-%m-%d %H:%M} UTC, but the current certificate is valid from "
-            f"{certificate.shown_begin}: expected the right time, so this waits "
-            "for the clock to be set",
+            f"{certificate.shown_begin}: waiting for network time, or set the clock",
             certificate.begin,
         )
     new = device.store.unused(names)
@@ -62,28 +61,28 @@ def _check_values(
     connections: Connections,
 ) -> None:
     """Refuse a key that cannot read the configuration's encrypted values."""
-    with contextlib.suppress(UnsupportedError):  # a value that it decrypts shows that it can derive
+    with contextlib.suppress(UnsupportedError):  # decrypting a value shows that it can derive
         local_config.check_readable(key)
     if device.store.can_derive(names.key):
         return
     if local_config.has_encrypted_values() or has_encrypted_values(connections.gateway(names).device_config()):
         raise RequestRefusedError(
             "this token cannot derive keys (ECDH, CKM_ECDH1_DERIVE), and this device's configuration holds encrypted "
-            "values: expected a token that can, or a configuration with nothing encrypted; nothing was changed"
+            "values: use a token that can, or remove the encrypted values; nothing was changed"
         )
 
 
 def _check_storage(device: Device) -> None:
     if not device.storage.is_dir():
         raise RequestRefusedError(
-            f"the storage folder {device.storage} is not there: expected a folder, look at storage.path"
+            f"the storage folder {device.storage} does not exist or is not a folder: correct storage.path"
         )
     if not os.access(device.storage, os.W_OK | os.X_OK, effective_ids=True):
         why = "run as root" if os.geteuid() else "the file system may be mounted read-only"
-        raise RequestRefusedError(f"{device.storage} cannot be written to: expected to be allowed to; {why}")
+        raise RequestRefusedError(f"cannot write to {device.storage}: {why}")
     folder = device.storage / FOLDER
     for each in (device.storage, folder):
         if each.is_dir() and (intruder := intrusion(each)):
-            raise RequestRefusedError(f"{intruder}; a key is not made where others may put files of theirs")
+            raise RequestRefusedError(f"{intruder}; not making a key where other users can put files")
     if os.path.lexists(folder) and not folder.is_dir():
-        raise RequestRefusedError(f"{folder} is no folder: expected the journal's, or nothing; remove it")
+        raise RequestRefusedError(f"{folder} is not a folder, but the journal needs it: remove it")

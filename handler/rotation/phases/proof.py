@@ -1,7 +1,7 @@
-"""What the gateway says to a certificate. Proof is a yes that only the gateway can give.
+"""The proof: a yes to the new certificate that only the gateway can give.
 
-Anything in front of it may answer in its place: nginx lets an untrusted certificate through the handshake and answers
-400, load balancers reset, firewalls say 4xx. So no status proves anything but that of an answer in the gateway's shape.
+Anything in front of it may answer instead: nginx lets an untrusted certificate through the handshake and answers 400,
+load balancers reset connections, firewalls answer 4xx. So only an answer in the gateway's format proves anything.
 """
 
 import logging
@@ -39,15 +39,15 @@ log = logging.getLogger(__name__)
 
 SUCCESS = range(200, 300)
 BREAKS = 3
-"""Connections in a row that break on the new certificate, while the old one is taken, say that it is refused."""
+"""Consecutive broken connections with the new certificate that count as a no, if the old one is accepted."""
 DOUBT = 60.0
-"""Seconds for which the old certificate has to be refused before the kept one is shown."""
+"""Seconds that the old certificate has to be refused before the kept one is tried."""
 
 
 def prove(context: Context, memory: Memory) -> None:
-    """Show the gateway the new certificate, from the second time in a round on over a new connection.
+    """Show the gateway the new certificate; the second time in a round, on a fresh connection.
 
-    Reports the completion over it, else asks for the files. Raises hsm.errors.TokenError, OSError.
+    Post the completion with it, or else ask for the device's files. Raises hsm.errors.TokenError, OSError.
     """
     state, before, taken = context.rotation, memory.new, memory.old is Taken.YES
     if not state.reported:
@@ -58,7 +58,7 @@ def prove(context: Context, memory: Memory) -> None:
     sight, memory.said = _sight(lambda: _report(context))
     memory.unreported = memory.said
     unreached = sight is Sight.UNCLEAR and isinstance(memory.said, OfflineError | UnreachableError)
-    if sight is not Sight.YES and not unreached:  # whatever stands before the events need not stand before the files
+    if sight is not Sight.YES and not unreached:  # what blocks the events may not block the files
         sight, memory.said = _sight(lambda: _files(context, state.new))
     memory.breaks = memory.breaks + 1 if sight is Sight.BROKEN else 0
     if taken and (before is sight is Sight.NO or memory.breaks >= BREAKS):
@@ -71,54 +71,55 @@ def prove(context: Context, memory: Memory) -> None:
 def ask_old(context: Context, memory: Memory) -> None:
     """Ask the gateway for the files as the old identity. Raises hsm.errors.TokenError, OSError."""
     sight, said = _takes(context, context.rotation.old)
-    log.info("the gateway, asked with the old certificate: %s", said or "taken")
+    log.info("the gateway's answer to the old certificate: %s", said or "accepted")
     memory.old, memory.old_said = (Taken.YES, None) if sight is Sight.YES else (Taken.UNCLEAR, said)
 
 
 def take_back(context: Context, memory: Memory) -> None:
-    """Have the journal say that all goes back: the way is open, as the old certificate is taken. Raises OSError."""
+    """Journal that the rotation goes back, as the gateway accepts the old certificate. Raises OSError."""
     reason = f"the gateway refused the new certificate: {memory.said}"
     memory.way, memory.new, memory.old = Way.OPEN, Sight.UNKNOWN, Taken.UNKNOWN
     context.journal.record(replace(context.rotation, rollback=reason))
 
 
 def again(context: Context, memory: Memory) -> None:
-    """Wait in line for another round. Raises PendingError where that does not fit this call."""
+    """Wait for another round. Raises PendingError if the time of this call is over."""
     said = memory.said
     if not isinstance(said, PendingError):
-        said = PendingError(f"the gateway takes neither the new certificate nor the old one: {said}; {memory.old_said}")
+        both = "the device gateway accepts neither the new certificate nor the old one"
+        said = PendingError(f"{both}: {said}; {memory.old_said}")
     context.connections.wait(memory.rounds, said)
     memory.rounds += 1
     memory.new, memory.old = Sight.UNKNOWN, Taken.UNKNOWN
 
 
 def record(context: Context, memory: Memory) -> None:
-    """Journal the proof, and deliver what still waits. Raises OSError."""
+    """Journal the proof, then deliver the waiting events. Raises OSError."""
     context.journal.record(replace(context.rotation, step=PROVED))
-    memory.new, memory.old = Sight.UNKNOWN, Taken.UNKNOWN  # of another rotation in this call nothing is known
+    memory.new, memory.old = Sight.UNKNOWN, Taken.UNKNOWN  # another rotation in this call starts from nothing
     if memory.unreported is not None:
-        log.warning("the gateway takes the new certificate, but not the events: %s", memory.unreported)
+        log.warning("the device gateway accepts the new certificate, but not the events: %s", memory.unreported)
         return
     try:
         deliver(context.journal, context.connections.gateway(context.rotation.new))
     except FORESEEABLE as error:
-        log.info("events are kept for later: %s", describe(error))
+        log.info("keeping events for later: %s", describe(error))
 
 
-# What was rolled back, and is kept
+# The kept identity
 
 
 def kept(context: Context) -> Kept:
-    """Give the rotation that is kept; there is one."""
+    """Return the kept rotation; the caller knows that there is one."""
     found = context.journal.kept
-    assert found is not None  # noqa: S101 - the rules ask for it only then
+    assert found is not None  # noqa: S101 - the rules make sure of it
     return found
 
 
 def watch(context: Context, memory: Memory) -> None:
-    """Look whether the gateway still takes the old certificate, or has refused it for a minute.
+    """Check whether the gateway still accepts the old certificate, or has refused it for a minute.
 
-    Raises PendingError where it is refused for the first time, hsm.errors.TokenError, OSError.
+    Raises PendingError on the first refusal, hsm.errors.TokenError, OSError.
     """
     memory.kept = rules.Kept.LEFT
     found, journal = kept(context), context.journal
@@ -128,7 +129,8 @@ def watch(context: Context, memory: Memory) -> None:
         if sight is Sight.YES and found.refused is not None:
             journal.record(None, keep=replace(found, refused=None))
         if memory.wish is Wish.UNATTENDED:
-            journal.wait(PendingError(f"rotation {found.rotation.rotation_id} was rolled back: looked at for a day"))
+            back = f"rotation {found.rotation.rotation_id} was rolled back"
+            journal.wait(PendingError(f"{back}: checking for a day whether the device gateway accepts it after all"))
         return
     now = datetime.now(UTC)
     if found.refused is not None and abs((now - datetime.fromisoformat(found.refused)).total_seconds()) >= DOUBT:
@@ -137,15 +139,15 @@ def watch(context: Context, memory: Memory) -> None:
     if found.refused is None:
         journal.record(None, keep=replace(found, refused=now.isoformat(timespec="seconds")))
     raise PendingError(
-        f"the gateway refuses the certificate in use ({said}): if it still does in a minute, the one of rotation "
-        f"{found.rotation.rotation_id} is tried, which was rolled back"
+        f"the device gateway refuses the certificate in use ({said}); if it still does in a minute, trying the one of "
+        f"rotation {found.rotation.rotation_id}, which was rolled back"
     )
 
 
 def settle_kept(context: Context) -> bool:
-    """Make config.encrypted readable with the key in use where it is for the kept one; tell whether it was changed.
+    """Encrypt config.encrypted to the key in use if it is encrypted to the kept one; tell whether it was.
 
-    A fioconfig that was started with that one may have stored it after the roll-back. Raises hsm.errors.TokenError,
+    A fioconfig that had loaded the kept key may have stored it after the roll-back. Raises hsm.errors.TokenError,
     OSError.
     """
     context.device.open_store()
@@ -154,12 +156,12 @@ def settle_kept(context: Context) -> bool:
 
 
 def restore(context: Context, memory: Memory) -> None:
-    """Go on with a rotation that was rolled back, where the gateway takes its certificate. Raises PendingError."""
+    """Continue a rotation that was rolled back, if the gateway accepts its certificate. Raises PendingError."""
     state = kept(context).rotation
     sight, said = _takes(context, state.new)
     if sight is not Sight.YES:
-        raise PendingError(f"the gateway takes neither the certificate in use nor the one that is kept: {said}")
-    log.warning("the gateway has taken the certificate of rotation %s after all: it goes on", state.rotation_id)
+        raise PendingError(f"the device gateway accepts neither the certificate in use nor the kept one: {said}")
+    log.warning("the device gateway accepts the certificate of rotation %s after all: continuing it", state.rotation_id)
     left = "the rotation was rolled back before"
     again_from = min(state.step, SWITCHED - 1)
     state = replace(state, step=again_from, files_left=left, rollback=None, refused=None, reported=False)
@@ -169,9 +171,9 @@ def restore(context: Context, memory: Memory) -> None:
 
 
 def with_kept_key(context: Context, state: RotationState) -> RotationState:
-    """Have a rotation that begins use the key pair that was kept again, if that is still there.
+    """Make a new rotation use the kept key pair again, if it still exists.
 
-    Else there would be two keys of which the gateway may have taken one.
+    Otherwise there would be two keys that the gateway may have accepted.
     """
     if context.journal.kept is None:
         return state
@@ -182,16 +184,16 @@ def with_kept_key(context: Context, state: RotationState) -> RotationState:
         device.check_not_in_use(before.new)
         curve = curve_of(device.store.certificate(state.old.certificate))
     except FORESEEABLE as error:
-        log.warning("the key that was kept is not used again: %s", describe(error))
+        log.warning("not using the kept key again: %s", describe(error))
         return state
     if key is None or spki_pem(key.public_key()) != before.public_key or key.curve.name != curve.name:
-        log.warning("the key that was kept is not used again: it is not there, or another one")
+        log.warning("not using the kept key again: it is missing or has changed")
         return state
     return replace(state, new=before.new, public_key=before.public_key)
 
 
 def _report(context: Context) -> bool:
-    """Offer the oldest events; tell whether the answer is one of the gateway's own."""
+    """Post the oldest events; tell whether the answer is the gateway's own."""
     gateway, batch = context.connections.gateway(context.rotation.new), next_batch(context.journal.undelivered())
     if not batch:
         return False
@@ -207,7 +209,7 @@ def _files(context: Context, names: IdentityNames) -> bool:
 
 def _takes(context: Context, names: IdentityNames) -> tuple[Sight, RenewalError | None]:
     if names == NOWHERE:
-        return Sight.UNCLEAR, RefusedError("the old one is not known: fioconfig itself had switched to the new one")
+        return Sight.UNCLEAR, RefusedError("the old one is unknown: fioconfig itself had switched to the new one")
     return _sight(lambda: _files(context, names))
 
 

@@ -1,7 +1,7 @@
-"""The five steps of a rotation, in fioconfig's order and under its names.
+"""The five steps of a rotation, in fioconfig's order and with its names.
 
-Each takes the state of the rotation, asks the world where it stands, does what is missing, and gives the state back.
-Each can be run again after being cut off anywhere; what must survive a cut is journalled before the next thing is done.
+Each step takes the state of the rotation, finds out what is missing, does it, and returns the new state. Each can run
+again after a power cut anywhere; what has to survive a cut is journalled before the next effect.
 """
 
 import logging
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Step:
-    """One step: its number (from 1), its event name, and what it does."""
+    """One step: its number (from 1), the name of its event, and its function."""
 
     number: int
     name: str
@@ -37,7 +37,7 @@ class Step:
 def announce(context: Context, state: RotationState) -> RotationState:
     """Tell the gateway which key comes next (step 2)."""
     try:
-        # From here on nobody can mend the device's files on the server: one that is lost already is refused now.
+        # Later nobody can repair the device's files on the server, so refuse now if one is unreadable.
         encrypted_values.check_readable(context.connections.device_config(state.old), context.key(state.old))
         return _announced(context, state)
     except ServerRefusedError as error:
@@ -47,7 +47,7 @@ def announce(context: Context, state: RotationState) -> RotationState:
 
 
 def _announced(context: Context, state: RotationState) -> RotationState:
-    """Tell the gateway; journalled first, as its answer may be lost. It knows nothing where it said no for good."""
+    """Tell the gateway, journalled first because its answer may be lost. After a final no it knows nothing."""
     before = state.announced
     if not before:
         state = replace(state, announced=True)
@@ -63,22 +63,22 @@ def _announced(context: Context, state: RotationState) -> RotationState:
 
 
 def prepare_local_config(context: Context, state: RotationState) -> RotationState:
-    """Encrypt config.encrypted to the new key, aside (step 3)."""
+    """Encrypt a copy of config.encrypted to the new key (step 3)."""
     state = context.fioconfig.hold(state)
     digest = context.local_config.prepare(context.key(state.old), context.key(state.new))
     return replace(state, config_digest=digest)
 
 
 def update_device_config(context: Context, state: RotationState) -> RotationState:
-    """Have the device's files on the server encrypted to the new key (step 4)."""
+    """Encrypt the device's files on the server to the new key (step 4)."""
     try:
         try:
             move_device_config(context, state.old, state.new)
         except ServerRefusedError as error:
             if error.status in CERTIFICATE_REFUSALS:
                 raise
-            # A gateway that was restored from a backup knows nothing of the new key any more: it is told again.
-            log.info("the new key is announced again: %s", error)
+            # A gateway that was restored from a backup has forgotten the new key: tell it again.
+            log.info("announcing the new key again: %s", error)
             try:
                 context.connections.gateway(state.old).announce_key(state.public_key or "")
             except ServerRefusedError as other:
@@ -92,7 +92,7 @@ def update_device_config(context: Context, state: RotationState) -> RotationStat
 
 
 def _is_over(context: Context, names: IdentityNames, error: ServerRefusedError) -> bool:
-    """Tell whether a refusal says that the certificate of these names is no longer taken: revoked, or ended."""
+    """Tell whether a refusal means that this certificate is no longer accepted: revoked or expired."""
     if error.status is None:
         return True
     ended = context.device.store.certificate(names.certificate).has_ended(datetime.now(UTC))
@@ -100,8 +100,10 @@ def _is_over(context: Context, names: IdentityNames, error: ServerRefusedError) 
 
 
 def _left(state: RotationState, error: ServerRefusedError) -> RotationState:
-    """Go on without the old certificate: the gateway knows which key comes next, and the device's files follow it."""
-    reason = f"the gateway takes the old certificate no longer ({error}): left until it has taken the new one"
+    """Continue without the old certificate: the gateway knows the new key, and the device's files follow later."""
+    reason = (
+        f"the device gateway no longer accepts the old certificate ({error}): postponed until it accepts the new one"
+    )
     log.warning("%s", reason)
     return replace(state, files_left=reason)
 
@@ -109,10 +111,10 @@ def _left(state: RotationState, error: ServerRefusedError) -> RotationState:
 def move_device_config(
     context: Context, old: IdentityNames, new: IdentityNames, via: IdentityNames | None = None
 ) -> bool:
-    """Have the device's files on the server encrypted to `new`, asking as `via` (`old` where not given).
+    """Encrypt the device's files on the server to `new`, authenticated as `via` (default `old`).
 
-    Tells whether any had to be: values that decrypt with `new` were moved before a cut, and are not sent again.
-    Raises ServerRefusedError, RefusedError (no key reads them), PendingError.
+    Tells whether any had to be changed: values that `new` decrypts were moved before a power cut.
+    Raises ServerRefusedError, RefusedError (no key can read them), PendingError.
     """
     gateway = context.connections.gateway(via or old)
     config = gateway.device_config()
@@ -126,7 +128,7 @@ def finalize(context: Context, state: RotationState) -> RotationState:
     """Switch sota.toml and config.encrypted to the new key (step 5): the one commit point."""
     named = context.device.names_in_use(state.new)
     if named != state.new and context.local_config.digest() != state.config_digest:
-        # fioconfig has stored a new configuration since step 3 (a rotation that was pending meanwhile).
+        # fioconfig has stored a new configuration since step 3, while the rotation was pending.
         state = prepare_local_config(context, state)
         context.journal.record(state)
     switch(context, state)
@@ -134,9 +136,9 @@ def finalize(context: Context, state: RotationState) -> RotationState:
 
 
 def switch(context: Context, state: RotationState) -> None:
-    """Point sota.toml at the new identity, for the first time or again, and make config.encrypted follow.
+    """Point sota.toml at the new identity, then config.encrypted too.
 
-    Raises RefusedError where the new identity is not whole: then nothing is changed.
+    Raises RefusedError if the new identity is incomplete; then nothing is changed.
     """
     device = context.device
     if device.names_in_use(state.new) != state.new:
@@ -147,17 +149,14 @@ def switch(context: Context, state: RotationState) -> None:
 
 
 def settle(context: Context, state: RotationState) -> None:
-    """Make config.encrypted readable with the new key, which is in use. Needs no network."""
+    """Make config.encrypted readable with the new key, which is in use; needs no network."""
     keys = (partial(context.key, state.old), partial(context.key, state.new))
     if context.local_config.settle(state.config_digest, *keys):
         context.settled = True
 
 
 def settle_back(context: Context, state: RotationState) -> bool:
-    """Make config.encrypted readable with the old key, which is in use again; tell whether it had to be changed.
-
-    Needs no network.
-    """
+    """Make config.encrypted readable with the old key, which is in use again; tell whether it was changed."""
     return context.local_config.settle(None, partial(context.key, state.new), partial(context.key, state.old))
 
 
@@ -171,7 +170,7 @@ STEPS = {
 
 
 def run_step(context: Context, step: Step, *, is_new_in_use: bool) -> None:
-    """Run a step, journal and report it. `is_new_in_use`: a cut came inside the last one.
+    """Run a step, journal and report it. `is_new_in_use`: a power cut came inside the last step.
 
     Raises RefusedError, PendingError, hsm.errors.TokenError, OSError, journalled and reported as well.
     """
@@ -194,7 +193,7 @@ def run_step(context: Context, step: Step, *, is_new_in_use: bool) -> None:
 def _record_failure(context: Context, step: Step, error: Exception, *, is_refused: bool) -> None:
     state, reason, waiting = context.rotation, describe(error), context.journal.waiting
     events = context.events(state.rotation_id)
-    # That a server asks to come back later is reported once, that there is no network not at all.
+    # A Retry-After is reported once, a missing network not at all.
     known = isinstance(error, OfflineError) or (waiting is not None and None not in (waiting.until, until(error)))
     reported = [] if known else [events.make(step.name, failure=reason)]
     if is_refused:
@@ -204,5 +203,5 @@ def _record_failure(context: Context, step: Step, error: Exception, *, is_refuse
     try:
         context.journal.record(state, *reported)
     except FORESEEABLE as second:
-        # The first error is the one to tell; what could not be cleaned up is found by the next call.
+        # Report the first error; the next call finds what could not be journalled.
         log.warning("after that failure: %s", describe(second))

@@ -1,15 +1,14 @@
-"""A rotation that fioconfig's own code began and left: STORAGE_DIR/cert-rotation.state.
+"""Take over a rotation that fioconfig's own code left unfinished: STORAGE_DIR/cert-rotation.state.
 
-fioconfig would resume that file itself and, while that fails, never check in. So its rotation is moved into our
-journal, at the step where it stands, and the file goes away. It holds the new private key where keys are files: that
-key gets a file of its own, named after its public key, so that doing this twice leaves one.
+fioconfig would resume that file itself and, as long as that fails, never check in. So its rotation moves into our
+journal, at the step that it has reached, and the file is removed. With keys in files, it holds the new private key,
+which gets a file named after its public key, so that a second attempt makes the same file.
 
-A file that asks for what no request may ask for (an id beyond 09, plain http), or that comes while another rotation is
-pending, is put away; one with a private key is kept in our folder: that may be the only key that reads something.
+A file with an invalid request (an id beyond 09, plain http), or one that appears while another rotation is pending, is
+removed; if it holds a private key, it is moved into our folder, because only that key may be able to read something.
 
-What fioconfig has done by StepIdx: 1 key and certificate, 2 the gateway knows, 3 the local configuration, 4 the
-server's files, 5 sota.toml and config.encrypted. Steps 3 and 4 are simply done again: they look for themselves what is
-missing.
+StepIdx counts what fioconfig has done: 1 key and certificate, 2 the gateway knows, 3 the local configuration, 4 the
+server's files, 5 sota.toml and config.encrypted. Steps 3 and 4 run again: they skip what is done.
 """
 
 import errno
@@ -45,14 +44,14 @@ log = logging.getLogger(__name__)
 
 NAME = "cert-rotation.state"
 MAX_BYTES = 8 * 1024 * 1024
-"""Of the file, which holds a copy of config.encrypted."""
+"""The largest file that is read; it holds a copy of config.encrypted."""
 NOWHERE = IdentityNames("", "")
-"""The old identity where fioconfig has overwritten its names: nothing of it is touched any more."""
+"""The old identity if fioconfig has overwritten its names; it is never touched."""
 
 
 @dataclass(frozen=True)
 class _State:
-    """fioconfig's JSON: the names and types of its Go structure. A list or text that is null is an empty one."""
+    """fioconfig's JSON, by the names and types of its Go structure; null means empty."""
 
     # The names are fioconfig's.
     RotationId: str
@@ -67,7 +66,7 @@ class _State:
 
 @dataclass(frozen=True)
 class Left:
-    """What the file says."""
+    """The content of the file."""
 
     request: RotationRequest
     step: int
@@ -82,7 +81,7 @@ class Left:
         try:
             json.dumps(content, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            raise ValueError("it names half a UTF-16 pair, which no file can hold") from None
+            raise ValueError("it contains half of a UTF-16 pair") from None
         left = read(_State, content, NAME)
         asked = {
             "ROTATIONID": left.RotationId,
@@ -108,11 +107,11 @@ UNUSABLE = (
     TypeError,
     UnsupportedAlgorithm,
 )
-"""What says that a key or certificate that fioconfig left cannot be gone on with."""
+"""Raised if the key or the certificate that fioconfig left is unusable."""
 
 
 def take_over(context: Context) -> None:
-    """Move a rotation that fioconfig left into the journal, if there is one. Can be run again after a cut.
+    """Move a rotation that fioconfig left into the journal, if there is one. Idempotent.
 
     Raises RefusedError, hsm.errors.TokenError, OSError.
     """
@@ -123,7 +122,7 @@ def take_over(context: Context) -> None:
     except FileNotFoundError:
         return
     except (ValueError, RequestRefusedError) as error:
-        _put_away(path, journal, f"it cannot be taken over ({error}), and fioconfig would stumble over it for ever")
+        _put_away(path, journal, f"it cannot be taken over ({error}), and fioconfig would fail on it forever")
         return
     if journal.rotation is not None and journal.rotation.rotation_id != left.request.rotation_id:
         _put_away(path, journal, f"rotation {journal.rotation.rotation_id} is pending")
@@ -134,7 +133,7 @@ def take_over(context: Context) -> None:
         try:
             state = _state(device, left)
         except UNUSABLE as error:
-            log.warning("its key or certificate is not there (%s): it begins again", error)
+            log.warning("its key or certificate is missing (%s): starting it again", error)
             state = None
         if device.config.token is None:
             _remove_copies(device, left, state)
@@ -187,7 +186,7 @@ def _put_away(path: Path, journal: Journal, why: str) -> None:
 
 
 def _state(device: Device, left: Left) -> RotationState | None:
-    """Say where that rotation stands, by evidence; None where there is nothing yet to go on from."""
+    """Return the state of that rotation, by evidence; None if it has to start again."""
     if not left.new_key or not left.new_certificate:
         return None
     current = device.names_in_use()
@@ -208,14 +207,14 @@ def _state(device: Device, left: Left) -> RotationState | None:
         old=_other(device, left, new) if switched else current,
         new=new,
         step=SWITCHED if switched and left.step >= SWITCHED else min(left.step, LOCKED),
-        announced=left.step > 0,  # the next step may have been cut off
+        announced=left.step > 0,  # the next step may have been interrupted
         public_key=spki_pem(key.public_key()),
         certificate=certificate.pem,
     )
 
 
 def _other(device: Device, left: Left, new: IdentityNames) -> IdentityNames:
-    """Give the old identity's names where sota.toml has the new ones already: the other ids of a token."""
+    """Return the names of the old identity if sota.toml already has the new ones: the other ids of the token."""
     if device.config.token is None:
         return NOWHERE
     pairs = itertools.product(left.request.key_ids, left.request.certificate_ids)
@@ -225,17 +224,17 @@ def _other(device: Device, left: Left, new: IdentityNames) -> IdentityNames:
 
 
 def _is_in_use(device: Device, current: IdentityNames, certificate: Certificate) -> bool:
-    """Tell whether fioconfig has pointed sota.toml at the new identity already, under file names of its own."""
+    """Tell whether fioconfig has already pointed sota.toml at the new identity, in files that it named."""
     return device.store.certificate(current.certificate) == certificate
 
 
 def _store_files(storage: Path, left: Left, certificate: Certificate) -> IdentityNames:
-    """Give the new key and certificate their files, 0600. Raises RefusedError where they do not belong together."""
+    """Store the new key and certificate in files, 0600. Raises RefusedError if they do not belong together."""
     key = serialization.load_pem_private_key(left.new_key.encode(), None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise RefusedError(f"{NAME} holds a new key that is not an EC key")
+        raise RefusedError(f"the new key in {NAME} is not an EC key")
     if not certificate.holds(key.public_key()):
-        raise RefusedError(f"{NAME} holds a new certificate that is for another key than the new one")
+        raise RefusedError(f"the certificate in {NAME} does not belong to its key")
     number = hashlib.sha256(spki_pem(key.public_key()).encode()).hexdigest()[:10]
     names = IdentityNames(str(storage / f"pkey.{number}.pem"), str(storage / f"client.{number}.pem"))
     atomic_write(Path(names.key), left.new_key.encode(), mode=0o600)
@@ -244,9 +243,9 @@ def _store_files(storage: Path, left: Left, certificate: Certificate) -> Identit
 
 
 def _remove_copies(device: Device, left: Left, state: RotationState | None) -> None:
-    """Remove the files that fioconfig wrote the new key to, whole or in part, and then did not use.
+    """Remove unused copies of the new key and certificate, complete or not, that fioconfig wrote.
 
-    Each of its attempts at the last step writes it to a file of a new name before sota.toml names that file.
+    Each of its attempts at the last step writes a file with a new name before sota.toml names that file.
     """
     used = [device.names_in_use(), *([] if state is None else [state.old, state.new])]
     kept = {Path(name).resolve() for names in used for name in (names.key, names.certificate)}
@@ -257,7 +256,7 @@ def _remove_copies(device: Device, left: Left, state: RotationState | None) -> N
 
 
 def _with_copy_aside(state: RotationState, context: Context, left: Left) -> RotationState:
-    """Put fioconfig's copy of config.encrypted aside: the old key may be unknown by now."""
+    """Store fioconfig's copy of config.encrypted, because the old key may be unknown."""
     if context.local_config.is_readable(context.device.store.key(state.new.key)):
         return state
     make_folder(context.journal.folder)

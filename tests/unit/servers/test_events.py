@@ -457,7 +457,7 @@ def test_connection_that_cannot_be_made_leaves_the_events_for_later(journal, end
     assert ended()
     delivery.stop(PATIENCE)
     assert journal.undelivered() == made
-    assert f"events are kept for later: {error}" in caplog.text
+    assert f"keeping events for later: {error}" in caplog.text
 
 
 def test_journal_that_cannot_be_written_ends_the_delivery_and_keeps_the_events(
@@ -474,4 +474,4 @@ def test_journal_that_cannot_be_written_ends_the_delivery_and_keeps_the_events(
     assert ended()
     assert server.state.events == made[:BATCH]
     assert journal.undelivered() == made
-    assert "events are kept for later" in caplog.text
+    assert "keeping events for later" in caplog.text
