@@ -17,6 +17,8 @@ class Wish(Enum):
     ABORT = auto()
     OFFLINE = auto()
     """`resume --offline`, at boot."""
+    REFUSED = auto()
+    """`rotate`, or the handler, with a request that is refused as it is read."""
 
 
 class Before(Enum):
@@ -158,6 +160,8 @@ class Found:
     """Events wait that this call has not tried to deliver."""
     lost: bool = False
     """The journal of an earlier rotation was lost, and what it left is to be looked at by this call."""
+    refusal: bool = False
+    """This call's request was refused before a rotation of it began, and that is not reported yet."""
 
 
 ROTATION = frozenset(Stage) - {Stage.NONE}

@@ -16,6 +16,8 @@ class Memory:
     wish: Wish
     request: RotationRequest | None = None
     """What `rotate` asks for, until it is the pending rotation's."""
+    refused: tuple[str, Exception] | None = None
+    """The ROTATIONID of a request that was refused before its rotation began, and why."""
     early: str | None = None
     """Why a server is to be left alone."""
     call: Call = Call.GOES_ON
