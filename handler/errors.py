@@ -3,10 +3,12 @@
 Every message says what was expected, what was found and what to do next. No message holds a secret.
 """
 
+import contextlib
 import errno
+from collections.abc import Iterator
 from datetime import datetime
 
-from hsm.errors import TokenError
+from hsm.errors import ModuleError, ObjectConflictError, ObjectMissingError, PinError, TokenError, UnsupportedError
 
 _DISK = "look for its disk's errors in the kernel's log"
 _ADVICE = {
@@ -20,6 +22,9 @@ _ADVICE = {
 
 class RenewalError(Exception):
     """Base of everything foreseeable that ends a call."""
+
+    kind = ""
+    """The kind of refusal, if the place where it was raised gives one (`refusals`)."""
 
 
 class RefusedError(RenewalError):
@@ -90,6 +95,32 @@ class BusyError(PendingError):
 
 FORESEEABLE = (RenewalError, TokenError, OSError)
 """Everything that can end a call: said in words, never a traceback."""
+
+
+_KINDS = (
+    (PinError, "pin"),
+    (ModuleError, "module"),
+    (ObjectMissingError, "objects"),
+    (ObjectConflictError, "slots"),
+    (UnsupportedError, "unsupported"),
+    (ServerRefusedError, "server"),
+)
+
+
+@contextlib.contextmanager
+def refusals(kind: str) -> Iterator[None]:
+    """Give what is refused inside this kind, if it has none."""
+    try:
+        yield
+    except RefusedError as error:
+        error.kind = error.kind or kind
+        raise
+
+
+def kind_of_refusal(error: Exception) -> str:
+    """Give a code for what was refused; it does not change with the words."""
+    named = error.kind if isinstance(error, RenewalError) else ""
+    return named or next((kind for known, kind in _KINDS if isinstance(error, known)), "configuration")
 
 
 def is_final(error: Exception) -> bool:

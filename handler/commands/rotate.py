@@ -1,6 +1,7 @@
 """`rotate`, by hand or by the timer, and the handler that fioconfig calls without a command."""
 
 import argparse
+import logging
 import os
 import time
 from dataclasses import replace
@@ -12,8 +13,8 @@ from handler.console.settings import Settings
 from handler.device import completed_rotations
 from handler.device.configuration.configuration import Configuration
 from handler.device.device import Device
-from handler.device.request import Overrides, RotationRequest, read_request, with_usual_ids
-from handler.errors import PendingError, RequestRefusedError
+from handler.device.request import Overrides, RotationRequest, read_request, readable_rotation_id, with_usual_ids
+from handler.errors import FORESEEABLE, PendingError, RequestRefusedError, describe
 from handler.exit_status import DONE
 from handler.inspection.identity import read_identity
 from handler.journal.journal import Journal
@@ -26,6 +27,8 @@ from handler.rotation.rotator import Rotator
 from . import resume
 from .change import change
 
+log = logging.getLogger(__name__)
+
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Rotate, or show what a rotation would do; return the exit status. Raises RenewalError, OSError, OutputError."""
@@ -36,7 +39,12 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     device = Device(settings.search_paths, settings.storage, settings.config_url, token_wait=settings.token_wait)
     if options.command is None:
         return _handle(options, settings, device)
-    request = _request(options, settings, device)  # report a wrong request long before a rotation is due
+    try:
+        request = _request(options, settings, device)  # report a wrong request long before a rotation is due
+    except RequestRefusedError as error:
+        if options.dry_run or options.if_due:
+            raise
+        return _refuse(settings, device, Overrides(rotation_id=options.rotation_id), error)
     if options.if_due and (status := _unless_due(options, settings, device)) is not None:
         return status
     if options.dry_run:
@@ -70,12 +78,34 @@ def _unless_due(options: argparse.Namespace, settings: Settings, device: Device)
 def _handle(options: argparse.Namespace, settings: Settings, device: Device) -> int:
     """Act as the handler: follow the request file, or its removal."""
     if settings.request_file.exists():
-        request = _request(options, settings, device)
+        try:
+            request = _request(options, settings, device)
+        except RequestRefusedError as error:
+            return _refuse(settings, device, Overrides(), error, by_fioconfig=True)
         return change(device, settings, lambda rotator: _rotate(rotator, request, device.storage), by_fioconfig=True)
     if not Journal(device.storage).exists():
         tell(f"nothing to do: {settings.request_file} does not exist, so no rotation is requested")
         return DONE
     return change(device, settings, _withdraw, by_fioconfig=True)
+
+
+def _refuse(
+    settings: Settings,
+    device: Device,
+    overrides: Overrides,
+    error: RequestRefusedError,
+    *,
+    by_fioconfig: bool = False,
+) -> int:
+    """Report that the request is refused, if its ROTATIONID can be read; give the exit status, or raise `error`."""
+    rotation_id = readable_rotation_id(settings.request_file, overrides)
+    if rotation_id is None:
+        raise error
+    try:
+        return change(device, settings, lambda rotator: rotator.refuse(rotation_id, error), by_fioconfig=by_fioconfig)
+    except FORESEEABLE as unreported:
+        log.info("the refusal is not reported: %s", describe(unreported))
+    raise error
 
 
 def _rotate(rotator: Rotator, request: RotationRequest, storage: Path) -> str:

@@ -20,8 +20,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from handler.errors import RequestRefusedError
+from handler.errors import RequestRefusedError, refusals
 
+from .storage import read_regular
 from .url import https_url, shown
 
 log = logging.getLogger(__name__)
@@ -80,14 +81,27 @@ def read_request(
     `token`: require and check the ids. `default_rotation_id` is used if no id is given.
     """
     options = _options(overrides)
-    text = None if path is None else _read(path)
-    if text is None and not options:
-        return None
-    name = str(path) if text is not None else "the command line"
-    entries = parse_request(text or "", name)
+    with refusals("file"):
+        text = None if path is None else _read(path)
+        if text is None and not options:
+            return None
+        name = str(path) if text is not None else "the command line"
+        entries = parse_request(text or "", name)
     for key in sorted(entries.keys() - set(KNOWN_KEYS)):
         log.warning("%s: ignoring unknown key %r; valid keys: %s", entries[key].where, key, ", ".join(KNOWN_KEYS))
     return _checked({**entries, **options}, name, token=token, default_rotation_id=default_rotation_id)
+
+
+def readable_rotation_id(path: Path, overrides: Overrides) -> str | None:
+    """Give the ROTATIONID of a request that is refused; None if there is none, or not just one that is valid."""
+    try:
+        data = b"" if overrides.rotation_id is not None else read_regular(path, MAX_BYTES, follow=True)
+    except OSError:
+        return None
+    lines = [line.partition("=") for line in data.decode("utf-8-sig", "replace").split("\n")]
+    given = {value.removesuffix("\r").strip(" \t") for key, _, value in lines if key.strip(" \t") == "ROTATIONID"}
+    only = next(iter(given), "") if len(given) == 1 else overrides.rotation_id or ""
+    return only if _ROTATION_ID.fullmatch(only) else None
 
 
 def parse_request(text: str, name: str) -> dict[str, Entry]:
@@ -151,13 +165,16 @@ def _read(path: Path) -> str | None:
 def _checked(
     entries: Mapping[str, Entry], name: str, *, token: bool, default_rotation_id: str | None = None
 ) -> RotationRequest:
-    return RotationRequest(
-        rotation_id=_rotation_id(entries, name, default_rotation_id),
-        est_server=_est_server(entries, name),
-        key_ids=_ids(entries, "PKEYIDS", name, token=token),
-        certificate_ids=_ids(entries, "CERTIDS", name, token=token),
-        csrattrs=_csrattrs(entries),
-    )
+    with refusals("rotationid"):
+        rotation_id = _rotation_id(entries, name, default_rotation_id)
+    with refusals("estserver"):
+        est_server = _est_server(entries, name)
+    with refusals("pkeyids"):
+        key_ids = _ids(entries, "PKEYIDS", name, token=token)
+    with refusals("certids"):
+        certificate_ids = _ids(entries, "CERTIDS", name, token=token)
+    with refusals("est_csrattrs"):
+        return RotationRequest(rotation_id, est_server, key_ids, certificate_ids, _csrattrs(entries))
 
 
 def _required(entries: Mapping[str, Entry], key: str, name: str, expected: str) -> Entry:

@@ -20,6 +20,8 @@ from .pending import COMPLETED
 log = logging.getLogger(__name__)
 
 NAME = "history.jsonl"
+ROLLED_BACK = "rolled-back"
+"""`Entry.kind` of the end of a rotation whose new key the device gateway still expects."""
 MAX_BYTES = 64 * 1024
 """Some 300 events: the older half goes when there are more."""
 
@@ -34,6 +36,8 @@ class Entry:
     event: str
     success: bool
     details: str = ""
+    kind: str = ""
+    """The kind of refusal, or ROLLED_BACK."""
 
 
 class History:
@@ -42,18 +46,25 @@ class History:
     def __init__(self, folder: Path) -> None:
         self._path = folder / NAME
 
-    def append(self, events: Sequence[Mapping[str, Any]]) -> None:
-        """Note events (in the gateway's shape). What cannot be written is left out."""
+    def append(self, events: Sequence[Mapping[str, Any]], kind: str = "") -> None:
+        """Note events (in the gateway's shape) of that `Entry.kind`. What cannot be written is left out."""
         if not events:
             return
         try:
             with open(self._path, "a", encoding="utf-8", errors="replace", opener=_for_its_owner) as file:
-                file.writelines(json.dumps(asdict(_entry(event)), ensure_ascii=False) + "\n" for event in events)
+                file.writelines(json.dumps(asdict(_entry(event, kind)), ensure_ascii=False) + "\n" for event in events)
             if self._path.stat().st_size > MAX_BYTES:
                 lines = read_regular(self._path).splitlines(keepends=True)
                 atomic_write(self._path, b"".join(lines[len(lines) // 2 :]), mode=0o600)
         except OSError as error:
             log.info("the history is not kept: %s", error)
+
+    def knows(self, rotation_id: str, kind: str) -> bool:
+        """Tell whether that kind of refusal of that rotation was noted."""
+        try:
+            return any((each.rotation_id, each.kind) == (rotation_id, kind) for each in self.read())
+        except OSError:
+            return False
 
     def read(self) -> list[Entry]:
         """Give what happened, oldest first. Raises OSError other than that there is none."""
@@ -95,7 +106,7 @@ def _for_its_owner(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
 
 
-def _entry(event: Mapping[str, Any]) -> Entry:
+def _entry(event: Mapping[str, Any], kind: str = "") -> Entry:
     body = event["event"]
     return Entry(
         time=event["deviceTime"],
@@ -103,4 +114,5 @@ def _entry(event: Mapping[str, Any]) -> Entry:
         event=event["eventType"]["id"],
         success=body["success"],
         details=body.get("details", ""),
+        kind=kind,
     )

@@ -44,7 +44,7 @@ from .pending import (
     is_there,
 )
 from .records import append, replace_all, whole_length
-from .rotation_state import Content, Kept, RotationState
+from .rotation_state import Content, Kept, RotationState, came_further
 from .waits import kind_of
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Journal:
         self._path = self._folder / JOURNAL
         self._earlier = self._folder / EARLIER
         self._marker = self._folder / MARKER
-        self._history = History(self._folder)
+        self.history = History(self._folder)
         self._lock = threading.Lock()
         self._rotation: RotationState | None = None
         self._requested: RotationRequest | None = None
@@ -152,28 +152,28 @@ class Journal:
         without: str | None = None,
         taken: bool = False,
         keep: Kept | EllipsisType | None = ...,
+        kind: str = "",
     ) -> None:
         """Write the rotation as it is now (None: none is pending) and append events, in one record.
 
         `without` names an event type of which an undelivered success of this rotation is withdrawn; `taken`: it is the
-        rotation that was requested; `keep`: what is kept of one that was rolled back, if that changes. Raises OSError.
+        rotation that was requested; `keep`: what is kept of one that was rolled back, if that changes; `kind`: of the
+        events, for the history. Raises OSError.
         """
         with self._lock:
             before = self._kept
             if not isinstance(keep, EllipsisType):
                 self._kept = keep
             kept = [event for event in self._events if not self._is_withdrawn(event, without)]
-            if rotation is None or self._rotation is None or rotation.step != self._rotation.step:
-                self._waiting = None  # it came further
-            elif rotation.request.est_server != self._rotation.request.est_server:
-                self._waiting = None  # it was another server that asked to come back later
+            if rotation is not self._rotation and came_further(rotation, self._rotation):
+                self._waiting = None
             new = [each for each in events if not (kept and says_the_same(each, kept[-1]))]
             try:
                 self._replace(rotation, None if taken else self._requested, limited([*kept, *new]))
             except BaseException:
                 self._kept = before
                 raise
-        self._history.append(events)
+        self.history.append(events, kind)
 
     def leave(self, rotation: RotationState) -> None:
         """Leave a rotation that ends as one whose journal was lost: its key may be needed still. Raises OSError."""

@@ -63,6 +63,13 @@ class RotationState:
         return self.step >= LOCKED or self.announced
 
 
+def came_further(now: RotationState | None, before: RotationState | None) -> bool:
+    """Tell whether a rotation came further, or another server than the one that asked to come back later is asked."""
+    if now is None or before is None:
+        return True
+    return (now.step, now.request.est_server) != (before.step, before.request.est_server)
+
+
 @dataclass(frozen=True)
 class Kept:
     """A rotation that was rolled back after the gateway may have seen its certificate: a replica may have taken it."""

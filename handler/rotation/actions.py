@@ -1,6 +1,7 @@
 """One method per action of the rules. Each does one thing and journals it; none decides what comes next."""
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -8,8 +9,16 @@ from functools import partial
 
 from handler.crypto.names import common_name
 from handler.device import completed_rotations
-from handler.errors import FORESEEABLE, PendingError, RequestRefusedError, ServerRefusedError, describe, is_final
-from handler.journal.events import STARTED, Event
+from handler.errors import (
+    FORESEEABLE,
+    PendingError,
+    RequestRefusedError,
+    ServerRefusedError,
+    describe,
+    is_final,
+    kind_of_refusal,
+)
+from handler.journal.events import STARTED
 from handler.journal.pending import COMPLETED
 from handler.journal.rotation_state import PROVED, SWITCHED, RotationState
 from handler.servers.connections import Connections
@@ -23,7 +32,7 @@ from .look import BY_HAND, SUPERSEDED, WITHDRAWN, mark_of, named_by_configuratio
 from .memory import Memory
 from .phases import completion, endings, proof
 from .phases.lost_journal import LostJournal
-from .phases.preflight import check_before_anything_changes
+from .phases.preflight import check_before_anything_changes, check_storage
 from .phases.steps import STEPS, run_step, settle, settle_back, switch
 from .phases.takeover import take_over
 from .rules import Action
@@ -72,6 +81,7 @@ class Actions:
             Action.TIDY: lambda: completion.tidy(self._opened(), lost_journal),
             Action.BEGIN: self._begin,
             Action.DELIVER: self._deliver,
+            Action.REPORT: self._report,
         }
 
     def act(self, action: Action) -> None:
@@ -116,7 +126,6 @@ class Actions:
         """Check everything that can be refused before anything changes, then start the rotation in the journal."""
         request = wanted(self._context, self._memory)
         assert request is not None  # noqa: S101 - the rule asks for one
-        events = self._context.events(request.rotation_id)
         try:
             unmended = self._lost_journal.refusal()
             self._device.open_store(request.key_ids, request.certificate_ids)
@@ -127,24 +136,28 @@ class Actions:
                     raise unmended  # the new key would replace one that may still be needed
                 log.warning("leftovers of an abandoned rotation could not be cleaned up: %s", describe(unmended))
         except FORESEEABLE as error:
-            self._journal.request(None if is_final(error) else request)
-            if is_final(error):
-                self._report_refusal([events.make(STARTED), events.make(COMPLETED, failure=describe(error))])
+            if not is_final(error):
+                self._journal.request(request)
+            else:
+                if self._journal.requested == request:
+                    self._journal.request(None)
+                self._memory.refused = request.rotation_id, error
             raise
         self._memory.request = None
         self._journal.device = common_name(self._device.store.certificate(old.certificate).subject)
         state = proof.with_kept_key(self._context, RotationState(request, old, new))
-        self._journal.record(state, events.make(STARTED), taken=True)
+        self._journal.record(state, self._context.events(request.rotation_id).make(STARTED), taken=True)
 
-    def _report_refusal(self, events: list[Event]) -> None:
-        """Tell the operators, once and without a journal: a refused request changes nothing on the device."""
-        connections = Connections(self._device, Deadline(REPORT_LIMITS.total), REPORT_LIMITS)
-        try:
-            connections.gateway(self._device.names_in_use()).post_events(events)
-        except FORESEEABLE as error:
-            log.info("the refusal was not reported: %s", describe(error))
-        finally:
-            connections.close()
+    def _report(self) -> None:
+        """Journal that a request was refused, if the storage folder can be used."""
+        assert self._memory.refused is not None  # noqa: S101 - the rule asks for one
+        (rotation_id, error), events = self._memory.refused, self._context.events
+        check_storage(self._device)
+        if os.geteuid():  # the journal would belong to a user who cannot rotate, and root would refuse it
+            self._device.sota.check_writable(self._device.store.sota_keys)
+        reason = describe(error)
+        said = [events(rotation_id).make(name, failure=reason) for name in (STARTED, COMPLETED)]
+        self._journal.record(self._journal.rotation, *said, kind=kind_of_refusal(error))
 
     # Forward
 
@@ -179,6 +192,9 @@ class Actions:
 
     def _deliver(self) -> None:
         self._memory.delivered = True
+        if self._memory.refused is not None:  # fioconfig is not kept waiting for that
+            self._context.connections.close()
+            self._context.connections = Connections(self._device, Deadline(REPORT_LIMITS.total), REPORT_LIMITS)
         self._deliveries.deliver_now()
 
     # The kept identity

@@ -17,6 +17,8 @@ class Wish(Enum):
     ABORT = auto()
     OFFLINE = auto()
     """`resume --offline`, at boot."""
+    REFUSED = auto()
+    """`rotate`, or the handler, with a request that is refused as it is read."""
 
 
 class Before(Enum):
@@ -154,12 +156,14 @@ class Found:
     waits: bool = False
     """Whether fioconfig waits for this call, which has switched the key: it knows only the old one."""
     hooks: bool = False
-    """There are hooks, and this call has not run them since the new identity was proved or switched back."""
+    """Whether there are hooks that this call has not run since the proof or the roll-back."""
     call: Call = Call.GOES_ON
     events: bool = False
     """Whether there are events that this call has not tried to deliver."""
     lost: bool = False
     """Whether the journal of an earlier rotation was lost, and this call has to repair what it left."""
+    refusal: bool = False
+    """Whether this call's request was refused before its rotation started, and that is not reported yet."""
 
 
 ROTATION = frozenset(Stage) - {Stage.NONE}

@@ -3,7 +3,9 @@
 from datetime import UTC, datetime, timedelta
 
 from handler.backoff import MAX_ASKED
+from handler.device import completed_rotations
 from handler.device.request import RotationRequest
+from handler.errors import kind_of_refusal
 from handler.journal.pending import EST, GATEWAY
 from handler.journal.rotation_state import ANNOUNCED, PROVED, SWITCHED, RotationState
 
@@ -51,6 +53,7 @@ def look(context: Context, memory: Memory, lost_journal: LostJournal) -> Found:
         call=memory.call,
         events=not memory.delivered and bool(journal.undelivered()),
         lost=state is None and _is_lost_journal_due(memory, lost_journal),
+        refusal=memory.refused is not None and _is_news(context, memory, *memory.refused),
     )
 
 
@@ -93,12 +96,22 @@ def why_early(context: Context, memory: Memory) -> str | None:
     """
     waiting, state, request = context.journal.waiting, context.journal.rotation, memory.request
     again = request is not None and request in (state and state.request, context.journal.requested)
-    if not (memory.wish is Wish.UNATTENDED or (context.by_fioconfig and again)):
+    if not (memory.wish in {Wish.UNATTENDED, Wish.REFUSED} or (context.by_fioconfig and again)):
         return None
     if waiting is None or waiting.until is None or waiting.kind not in {EST, GATEWAY}:
         return None
     left = datetime.fromisoformat(waiting.until) - datetime.now(UTC)
     return waiting.reason if timedelta() < left <= timedelta(seconds=MAX_ASKED) else None
+
+
+def _is_news(context: Context, memory: Memory, rotation_id: str, error: Exception) -> bool:
+    """Tell whether a refusal is to be reported: once, and not as the end of a rotation that goes on or is complete."""
+    state = context.journal.rotation
+    if Action.REPORT in memory.done or (state is not None and state.rotation_id == rotation_id):
+        return False
+    if rotation_id in completed_rotations.rotation_ids(context.device.storage):
+        return False
+    return not context.journal.history.knows(rotation_id, kind_of_refusal(error))
 
 
 def _before(context: Context, memory: Memory) -> Before:

@@ -16,6 +16,8 @@ class Memory:
     wish: Wish
     request: RotationRequest | None = None
     """The request of `rotate`, until a rotation for it is pending."""
+    refused: tuple[str, Exception] | None = None
+    """The ROTATIONID of a request that was refused before its rotation started, and why."""
     early: str | None = None
     """Why a server must not be contacted yet."""
     call: Call = Call.GOES_ON

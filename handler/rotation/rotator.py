@@ -46,6 +46,7 @@ class Rotator:
         self._deliveries = Deliveries(self._context)
         self._lost_journal = LostJournal(self._context)
         self._asked: RotationRequest | None = None
+        self._refused_id: str | None = None
 
     @property
     def switched(self) -> bool:
@@ -57,11 +58,21 @@ class Rotator:
         """The ROTATIONID that this call works on now."""
         state, requested = self._context.journal.rotation, self._context.journal.requested
         asked = state.request if state else requested or self._asked
-        return asked.rotation_id if asked else None
+        return self._refused_id or (asked.rotation_id if asked else None)
 
     def rotate(self, request: RotationRequest) -> bool:
         """Finish what is pending, then do what the request asks; tell whether there was anything to do."""
         return self._run(Memory(Wish.ROTATE, request))
+
+    def refuse(self, rotation_id: str, error: Exception) -> str:
+        """Report that the request for that rotation is refused because of `error`; raise it."""
+        self._refused_id = rotation_id
+        try:
+            self._run(Memory(Wish.REFUSED, refused=(rotation_id, error), failure=error))
+        except FORESEEABLE as failure:
+            if failure is not error:
+                log.info("the refusal is not reported: %s", describe(failure))
+        raise error
 
     def resume(self, *, unattended: bool = False) -> bool:
         """Continue what is pending; tell whether there was anything.
@@ -113,7 +124,7 @@ class Rotator:
     @contextlib.contextmanager
     def _fioconfig_released(self, memory: Memory) -> Iterator[None]:
         """Start fioconfig again at the end in any case, if a rotation stopped it."""
-        if memory.wish is Wish.OFFLINE:
+        if memory.wish in {Wish.OFFLINE, Wish.REFUSED}:
             yield
             return
         with self._context.fioconfig.held():

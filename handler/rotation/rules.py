@@ -79,6 +79,7 @@ class Action(Enum):
     TIDY = "remove the old key"
     BEGIN = "check everything, begin"
     DELIVER = "deliver the events"
+    REPORT = "report that the request is refused"
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,12 @@ def _row(words: str, action: Action, **when: object) -> Row:
 
 # fmt: off
 TABLE: tuple[Row, ...] = (
+    # A request that is refused before its rotation begins
+    _row("a request was refused, and that is not reported yet", Action.REPORT, refusal=True),
+    _row("called with a refused request; no rotation is pending, and events wait",
+         Action.DELIVER, wish=Wish.REFUSED, before=Before.READY, stage=Stage.NONE, events=True),
+    _row("called with a refused request", Action.DONE, wish=Wish.REFUSED),
+    # Before anything else
     _row("fioconfig's own rotation lies there", Action.TAKE_OVER, before=Before.FOREIGN, call=Call.GOES_ON),
     _row("the journal does not know yet what is wanted", Action.NOTE, before=Before.UNNOTED, call=Call.GOES_ON),
     # Without a network

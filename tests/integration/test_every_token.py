@@ -297,7 +297,7 @@ def test_objects_of_others_under_our_ids_are_refused_and_kept(factory, refused, 
         device.token.add_key_pair(7, "edgelock")
     else:
         device.token.add_certificate(9, device.certificate, "edgelock")
-    said = refused(factory, reported=True)
+    said = refused(factory)
     assert "labelled 'edgelock' under id " + ("07" if what == "key" else "09") in said
 
 
@@ -305,7 +305,7 @@ def test_objects_of_others_under_our_ids_are_refused_and_kept(factory, refused, 
 def test_two_private_keys_under_the_id_in_use_are_refused_with_both_labels(factory, refused):
     factory.device.write_request(ID)
     factory.device.token.add_key_pair(1, "other")
-    said = refused(factory, reported=True)
+    said = refused(factory)
     assert "'tls' and 'other'" in said or "'other' and 'tls'" in said
 
 
@@ -329,7 +329,7 @@ def test_an_rsa_key_in_use_is_refused_with_the_reason(factory, refused):
     device.token.remove_objects(3, ObjectClass.CERTIFICATE)
     device.token.add_certificate(3, factory.pki.device_certificate(device.token.add_rsa_key_pair(1)))
     device.write_request(ID)
-    assert "RSA: expected EC, P-256 or P-384" in refused(factory, reported=True)
+    assert "RSA: expected EC, P-256 or P-384" in refused(factory)
 
 
 @of_their_own
@@ -380,6 +380,6 @@ def failing_module(folder, function):
 def test_a_token_without_ecdh_is_refused_where_a_value_is_encrypted_before_anything_changes(tmp_path, refused, kind):
     with running_token(kind) as token, running_factory(tmp_path / "device", "token", token=token) as factory:
         factory.device.write_request(ID)
-        said = refused(factory, reported=True)
+        said = refused(factory)
         assert "this token cannot derive keys (ECDH, CKM_ECDH1_DERIVE)" in said
         assert "holds encrypted values" in said

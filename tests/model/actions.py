@@ -75,6 +75,7 @@ def found_in(world, memory):
         and not rotation
         and not memory.mended
         and memory.wish in {Wish.RESUME, Wish.UNATTENDED, Wish.OFFLINE},
+        refusal=memory.refusal and not world.reported_refusal,
     )
 
 
@@ -133,7 +134,9 @@ def check_and_begin(world, memory):
     wanted = _wanted(world, memory)
     yield Outcome(world, memory)
     yield Outcome(faulty(world)._replace(requested=wanted), memory, (ends,), "the checks cannot be made now")
-    yield Outcome(faulty(world)._replace(requested=0), memory, (is_refused,), "the checks refuse it")
+    requested = 0 if world.requested == wanted else world.requested
+    refused = faulty(world)._replace(requested=requested)
+    yield Outcome(refused, memory._replace(refusal=True), (is_refused,), "the checks refuse it")
 
 
 def open_journal(world, memory):
@@ -370,5 +373,6 @@ ACTIONS = {
     Action.TIDY: (stop_fioconfig, settle, retire_old, start_fioconfig, close_journal),
     Action.BEGIN: (mend_before, check_and_begin, open_journal),
     Action.DELIVER: (deliver,),
+    Action.REPORT: (partial(write, events_wait=True, reported_refusal=True),),
 }
 """The effects of each action, in order."""

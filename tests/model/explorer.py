@@ -102,6 +102,8 @@ class Explorer:
             if outcome.world.faults > self.faults:
                 continue
             left = tuple(rest) if outcome.instead is None else tuple(outcome.instead)
+            if memory.wish is Wish.REFUSED and _without_report(outcome.world) != _without_report(world):
+                yield "  touched", "a refused request changes more than the journal's events and the history"
             name = getattr(first, "func", first).__name__
             label = f"    {name} {_words(first)}{': ' + outcome.label if outcome.label else ''}"
             yield label, (outcome.world, outcome.memory, left, count)
@@ -118,7 +120,9 @@ class Explorer:
 
     def _ended(self, world, memory):
         offline = memory.wish is Wish.OFFLINE and not memory.failed and world.named != OTHER
-        if offline and world.config != world.named:
+        if memory.refusal and not world.reported_refusal:
+            yield "  ends", "a refused request is not reported"
+        elif offline and world.config != world.named:
             yield "  ends", f"after `resume --offline` config.encrypted is for the {world.config} key"
         elif not memory.by_fioconfig:
             yield "  ends", _released(world)
@@ -147,6 +151,9 @@ class Explorer:
         other = {TAKES: REFUSES, REFUSES: TAKES}.get(world.gateway)
         if other and not world.seen:
             yield f"the gateway from now on {other} the new certificate", changed._replace(gateway=other)
+        for early in {world.asked_to_wait, False}:
+            memory = Memory(Wish.REFUSED, by_fioconfig=True, early=early, refusal=True, loaded=world.named, failed=True)
+            yield "call: a request that is refused", (changed, memory, (), 0)
         if world.rotation or (world.kept and world.gateway != REPLICAS):  # by hand, that may be the only one taken
             memory = Memory(Wish.ABORT, by_fioconfig=False, loaded=world.named)
             yield "call: abort", (changed, memory, (), 0)
@@ -222,6 +229,11 @@ def _calls(world):
     yield Wish.RESUME, False
     yield Wish.UNATTENDED, False
     yield Wish.OFFLINE, False
+
+
+def _without_report(world):
+    """Give the world but for what a refused request may change."""
+    return world._replace(events_wait=False, reported_refusal=False, asked_to_wait=False, faults=0)
 
 
 def _renamed(world):

@@ -66,6 +66,15 @@ WANTED = "another rotation is wanted; the gateway cannot know the new key; the o
 UNSEEN = "switched; the new certificate was not shown in this round"
 YES = "switched; the gateway takes the new certificate"
 FAULTS = {
+    "a refused request is not reported": (
+        _without("a request was refused, and that is not reported yet"),
+        ACTIONS,
+    ),
+    "a refused request is delivered with a certificate that is new to the gateway": (
+        _with("called with a refused request; no rotation is pending, and events wait", stage=None),
+        ACTIONS,
+    ),
+    "a refused request goes on with what is pending": (_without("called with a refused request"), ACTIONS),
     "HTTP 400 is proof": (_with(YES, new=(Sight.YES, Sight.NO)), ACTIONS),
     "a broken connection is proof": (_with(YES, new=(Sight.YES, Sight.BROKEN)), ACTIONS),
     "what the gateway may have taken is destroyed": (

@@ -50,6 +50,8 @@ class World(NamedTuple):
     """fioconfig's own rotation lies there, after that step."""
     lost: bool = False
     """The journal was lost."""
+    reported_refusal: bool = False
+    """The history knows that a request was refused."""
     kept: int = 0
     """The rotation that was rolled back, and whose new identity is kept."""
     kept_refused: bool = False
@@ -112,6 +114,8 @@ class Memory(NamedTuple):
     failed: bool = False
     early: bool = False
     taken_over: bool = False
+    refusal: bool = False
+    """The request of this call was refused."""
 
 
 def without_rotation(world, **changes):

@@ -7,8 +7,9 @@ from functools import partial
 
 from handler.device.keystore import IdentityNames
 from handler.errors import RefusedError, ServerRefusedError
+from handler.journal.history import ROLLED_BACK
 from handler.journal.pending import COMPLETED, LOCKED
-from handler.journal.rotation_state import SWITCHED, Kept
+from handler.journal.rotation_state import SWITCHED, Kept, RotationState
 from handler.rotation.context import Context
 from handler.servers.gateway import CERTIFICATE_REFUSALS
 from hsm.errors import UnsupportedError
@@ -73,7 +74,7 @@ def keep(context: Context, reason: str) -> None:
     context.local_config.forget()
     event = context.events(context.rotation.rotation_id).make(COMPLETED, failure=reason)
     keep = Kept(replace(state, fioconfig_stopped=False), now)
-    context.journal.record(None, event, without=COMPLETED, keep=keep)
+    context.journal.record(None, event, without=COMPLETED, keep=keep, kind=_kind(context.rotation))
     log.info("rotation ended, keeping its key: %s", reason)
 
 
@@ -120,7 +121,12 @@ def _end(context: Context, reason: str) -> None:
     event = context.events(context.rotation.rotation_id).make(COMPLETED, failure=reason)
     kept = context.journal.kept
     gone = kept is not None and kept.rotation.new == context.rotation.new
-    context.journal.record(None, event, without=COMPLETED, keep=None if gone else kept)
+    keep, kind = None if gone else kept, _kind(context.rotation)
+    context.journal.record(None, event, without=COMPLETED, keep=keep, kind=kind)
+
+
+def _kind(state: RotationState) -> str:
+    return ROLLED_BACK if state.locked else ""
 
 
 def _hand_over(context: Context, names: IdentityNames) -> None:

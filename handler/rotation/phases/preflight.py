@@ -13,7 +13,7 @@ from handler.device.device import Device
 from handler.device.key_files import REGISTER, refusal_by_openssl
 from handler.device.keystore import IdentityNames
 from handler.device.storage import FOLDER, check_durable, exposure, intrusion
-from handler.errors import PendingError, RequestRefusedError
+from handler.errors import PendingError, RequestRefusedError, refusals
 from handler.servers.connections import Connections
 from hsm.errors import UnsupportedError
 
@@ -30,15 +30,17 @@ def check_before_anything_changes(device: Device, local_config: LocalConfig, con
     Raises RefusedError, PendingError (the clock is not set), hsm.errors.TokenError.
     """
     names = device.names_in_use()
-    _check_storage(device)
-    target = device.sota.check_writable(device.store.sota_keys)
-    for folder in {device.storage, target.resolve().parent}:
-        check_durable(folder)
-    local_config.check_replaceable()
-    key, certificate = device.identity(names)
-    curve_of(certificate)
-    if problem := refusal_by_openssl(certificate):
-        raise RequestRefusedError(f"certificate {names.certificate} cannot be used: {problem}; {REGISTER}")
+    with refusals("storage"):
+        check_storage(device)
+        target = device.sota.check_writable(device.store.sota_keys)
+        for folder in {device.storage, target.resolve().parent}:
+            check_durable(folder)
+        local_config.check_replaceable()
+    with refusals("identity"):
+        key, certificate = device.identity(names)
+        curve_of(certificate)
+        if problem := refusal_by_openssl(certificate):
+            raise RequestRefusedError(f"certificate {names.certificate} cannot be used: {problem}; {REGISTER}")
     now = datetime.now(UTC)
     if certificate.begins_after(now + CLOCK_TOLERANCE):
         raise PendingError(
@@ -46,8 +48,10 @@ def check_before_anything_changes(device: Device, local_config: LocalConfig, con
             f"{certificate.shown_begin}: waiting for network time, or set the clock",
             certificate.begin,
         )
-    new = device.store.unused(names)
-    _check_values(device, names, key, local_config, connections)
+    with refusals("slots"):
+        new = device.store.unused(names)
+    with refusals("values"):
+        _check_values(device, names, key, local_config, connections)
     for odd in (*device.sota.problems, *device.sota.odd, *exposure(device.storage)):
         log.warning("%s", odd)
     return new
@@ -72,7 +76,8 @@ def _check_values(
         )
 
 
-def _check_storage(device: Device) -> None:
+def check_storage(device: Device) -> None:
+    """Raise RequestRefusedError for a storage folder in which nothing may be written; OSError."""
     if not device.storage.is_dir():
         raise RequestRefusedError(
             f"the storage folder {device.storage} does not exist or is not a folder: correct storage.path"

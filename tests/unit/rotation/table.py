@@ -52,8 +52,17 @@ IMPOSSIBLE = {
         wish in {Wish.ABORT, Wish.WITHDRAWN} and wanted and before is Before.READY
     ),
     "only fioconfig waits": lambda waits, wish: waits and wish not in {Wish.ROTATE, Wish.WITHDRAWN},
+    "only what is asked for is refused": lambda refusal, wish: (
+        refusal and wish not in {Wish.ROTATE, Wish.RESUME, Wish.UNATTENDED, Wish.REFUSED}
+    ),
+    "a request that is refused as it is read asks for no rotation": lambda wish, wanted, before, new: (
+        wish is Wish.REFUSED and (wanted or before is Before.UNNOTED or new is not Sight.UNKNOWN)
+    ),
+    "a request that is refused as it is read changes nothing": lambda wish, way, kept, lost: (
+        wish is Wish.REFUSED and (way in {Way.OPEN, Way.CLOSED} or kept in {Kept.LEFT, Kept.NEEDED} or lost)
+    ),
     "only who is called by a timer or by fioconfig can be early": lambda before, wish: (
-        before is Before.EARLY and wish not in {Wish.ROTATE, Wish.UNATTENDED}
+        before is Before.EARLY and wish not in {Wish.ROTATE, Wish.UNATTENDED, Wish.REFUSED}
     ),
     "a certificate is shown to the gateway where it is to be proved": lambda new, stage, wish, mark: (
         new is not Sight.UNKNOWN and (stage is not Stage.PROVE or wish is Wish.OFFLINE or mark is not Mark.NONE)
