@@ -33,6 +33,8 @@ MAX_SIZE = 16 * 1024
 MAX_CA_SIZE = 64 * 1024
 """Bytes of a CA certificate; larger ones are ignored."""
 _MOST_LISTED = 10
+_PROFILE = "correct the EST server's profile for devices"
+_CLOCKS = "check the clocks of this device and of the EST server"
 _FIELDS = {
     KEY_USAGE: "keyUsage",
     ALTERNATIVE_NAME: "subjectAltName",
@@ -52,14 +54,13 @@ def pick_issued(
     ours = [each for each in candidates if each.holds(public_key)]
     if not ours:
         raise CertificateRefusedError(
-            f"none of the {len(candidates)} certificates that the EST server sent is for the new key: "
-            "expected the one that was asked for"
+            f"none of the {len(candidates)} certificates that the EST server sent is for the new key: {_PROFILE}"
         )
     return max(ours, key=lambda each: (*(_usable(each, time) for time in times), each.begin is not None, each.begin))
 
 
 def _usable(certificate: Certificate, now: datetime) -> int:
-    """Return whether a certificate can be used at that time: 2 now, 1 in a few minutes, 0 not."""
+    """Return how well a certificate can be used at that time: 2 now, 1 in a few minutes, 0 not."""
     begin, end = certificate.begin, certificate.end
     if len(certificate.der) > MAX_SIZE or begin is None or end is None or now >= end - LEAST_LIFE:
         return 0
@@ -83,11 +84,10 @@ def check_issued(
     """
     if len(issued.der) > MAX_SIZE:
         raise CertificateRefusedError(
-            f"the issued certificate has {len(issued.der)} bytes: expected at most {MAX_SIZE}; look at the EST "
-            "server's profile for devices"
+            f"the issued certificate has {len(issued.der)} bytes: expected at most {MAX_SIZE}; {_PROFILE}"
         )
     if not issued.holds(public_key):
-        raise CertificateRefusedError("the issued certificate is for another key than the one that was sent")
+        raise CertificateRefusedError(f"the issued certificate is for another key than the one in the CSR: {_PROFILE}")
     warnings = [*_check_names(issued, current), *_check_validity(issued, current, now)]
     _check_usages(issued)
     unknown_issuer = _check_issuer(issued, issuers)
@@ -110,7 +110,7 @@ def _check_names(issued: Certificate, current: Certificate) -> list[str]:
     if not names.same(issued.subject, current.subject):
         raise CertificateRefusedError(
             f"the issued certificate has the Subject {names.shown(issued.subject)!r}: expected "
-            f"{names.shown(current.subject)!r}, as in the current certificate"
+            f"{names.shown(current.subject)!r}, as in the current certificate; {_PROFILE}"
         )
     warnings = []
     if issued.subject != current.subject:
@@ -137,7 +137,7 @@ def _check_alternative_names(before: Extension | None, after: Extension | None) 
     if missing := [each.shown for each in wanted if each.value not in values[1]]:
         raise CertificateRefusedError(
             f"the issued certificate lacks {_listed(missing)} in its subjectAltName: expected the names of the "
-            "current certificate"
+            f"current certificate; {_PROFILE}"
         )
     if added := [each.shown for each in found if each.value not in values[0]]:
         return [f"the issued certificate adds {_listed(added)} as subjectAltName"]
@@ -152,9 +152,7 @@ def _extension(certificate: Certificate, oid: str) -> Extension | None:
 
 
 def _malformed(oid: str, error: ValueError) -> CertificateRefusedError:
-    return CertificateRefusedError(
-        f"{_FIELDS[oid]} of the issued certificate is malformed ({error}): correct the EST server's profile"
-    )
+    return CertificateRefusedError(f"{_FIELDS[oid]} of the issued certificate is malformed ({error}): {_PROFILE}")
 
 
 def _check_usages(issued: Certificate) -> None:
@@ -165,16 +163,16 @@ def _check_usages(issued: Certificate) -> None:
     try:
         if not der.one(values.get(oid, b"\x03\x01\0"), der.BIT_STRING).content[1:2] >= b"\x80":
             raise CertificateRefusedError(
-                "the issued certificate lacks the key usage digitalSignature, which TLS needs"
+                f"the issued certificate lacks the key usage digitalSignature, which TLS needs: {_PROFILE}"
             )
         oid = EXTENDED_KEY_USAGE
         purposes = der.one(values.get(oid, b"\x30\0"), der.SEQUENCE).items
         if der.oid(CLIENT_AUTH) not in [each.encoded for each in purposes]:
-            raise CertificateRefusedError("the issued certificate lacks the extended key usage clientAuth")
+            raise CertificateRefusedError(f"the issued certificate lacks the extended key usage clientAuth: {_PROFILE}")
         oid = BASIC_CONSTRAINTS
         constraints = der.one(values.get(oid, b"\x30\0"), der.SEQUENCE).items
         if any(each.tag == der.BOOLEAN and any(each.content) for each in constraints):
-            raise CertificateRefusedError("the issued certificate is one of a CA: expected a client certificate")
+            raise CertificateRefusedError(f"the issued certificate is one of a CA, not a client's: {_PROFILE}")
     except ValueError as error:
         raise _malformed(oid, error) from error
 
@@ -183,15 +181,15 @@ def _check_validity(issued: Certificate, current: Certificate, now: datetime) ->
     start, end = issued.begin, issued.end
     if start is None or end is None:
         which, said = ("notBefore", issued.shown_begin) if start is None else ("notAfter", issued.shown_end)
-        raise CertificateRefusedError(
-            f"{which} of the issued certificate is {said}: correct the EST server's profile or its clock"
-        )
+        raise CertificateRefusedError(f"{which} of the issued certificate is {said}: {_PROFILE} or its clock")
     if now >= end:
-        raise CertificateRefusedError(f"the issued certificate ended on {issued.shown_end}: it is {_clock(now)}")
+        raise CertificateRefusedError(
+            f"the issued certificate ended on {issued.shown_end}, and it is {_clock(now)}: {_CLOCKS}"
+        )
     if now >= end - LEAST_LIFE:
         raise CertificateRefusedError(
-            f"the issued certificate ends within the hour, on {issued.shown_end}: it is {_clock(now)}; have the EST "
-            "server issue certificates that last, or look at the clocks"
+            f"the issued certificate ends within the hour, on {issued.shown_end}, and it is {_clock(now)}: have the "
+            f"EST server issue certificates that last, or {_CLOCKS}"
         )
     if now < start - CLOCK_SKEW:
         if current.begins_after(now + CLOCK_SKEW):
@@ -200,8 +198,7 @@ def _check_validity(issued: Certificate, current: Certificate, now: datetime) ->
                 "set it, or wait for network time"
             )
         raise CertificateRefusedError(
-            f"the issued certificate begins on {issued.shown_begin}: it is {_clock(now)}; "
-            "look at the clocks of this device and of the EST server"
+            f"the issued certificate begins on {issued.shown_begin}, and it is {_clock(now)}: {_CLOCKS}"
         )
     warnings = []
     if now < start:
@@ -224,8 +221,8 @@ def _check_issuer(issued: Certificate, issuers: Sequence[Certificate]) -> list[s
     if None in signed:
         return [f"the signature of the issuer {name!r} has an unknown algorithm: it was not checked"]
     raise CertificateRefusedError(
-        f"the issued certificate is not signed by the key of its issuer {name!r}: it is forged, "
-        "or that CA has a new key that this device does not know"
+        f"the issued certificate is not signed by the key of its issuer {name!r}: it is forged, or that CA has a new "
+        "key; have the EST server's /cacerts give its new certificate"
     )
 
 
