@@ -1,7 +1,7 @@
-"""When to try again, so that ten thousand devices do not come back all at once.
+"""When to retry, so that ten thousand devices do not come back at once.
 
-Within a call, a device waits in line (`in_line`), its jitter drawn by chance. Between calls the daemon waits
-(`Backoff`), its jitter drawn from the device's id and the ROTATIONID: asked twice, a device answers alike.
+Within a call a device waits with random jitter (`in_line`). Between calls the daemon waits with jitter derived from the
+device's id and the ROTATIONID (`Backoff`), so that the result is always the same.
 """
 
 import random
@@ -9,21 +9,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MAX_ASKED = 24 * 3600.0
-"""Seconds: no server has this device wait longer than a day."""
+"""Seconds that a server can make this device wait at most."""
 TOKEN_LONGEST = 300.0
-"""Seconds between two looks for a token that is away: one that is initialised late makes no event of udev."""
+"""Seconds between two looks for a missing token: late initialisation makes no udev event."""
 OWN_SPREAD, ASKED_SPREAD = 0.5, 1.0
-"""Share of a wait in line by which it may be longer: many devices may have failed at once, and been told the same."""
+"""Maximum jitter as a share of our own delay, and of one that a server asked for and told other devices, too."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What a call does after a failure that may pass."""
+    """What a call does after a transient failure."""
 
     delay: float | None
-    """Seconds before which it is not to be tried again; None if it is tried no more."""
+    """Seconds until the next attempt; None if there is none."""
     wait: float | None = None
-    """Seconds to wait in line for that; None if this call ends, and a later one comes back."""
+    """Seconds that this call waits for it; None if this call ends."""
 
 
 def in_line(
@@ -33,11 +33,10 @@ def in_line(
     remaining: float,
     draw: random.Random = random.Random(),  # noqa: B008, S311 - one for the process
 ) -> Turn:
-    """Decide between waiting in line and coming back later, before the `retry`-th repetition (from 0) of a request.
+    """Decide whether this call waits before the `retry`-th repetition (from 0) of a request.
 
-    `asked`: the seconds that the server asks to wait; 0 is no reason to come sooner than `delays` say. `remaining`:
-    the seconds that the call may still take. What a server asked for has to fit with all of its spread: those who wait
-    for the last second of their time would wait for the same one.
+    `asked`: the seconds that the server asks to wait, but not less than `delays`. `remaining`: the seconds left in the
+    call; a wait that a server asked for must fit with its whole jitter, or all devices would retry in the last second.
     """
     own = delays[retry] if retry < len(delays) else None
     if not asked and own is None:
@@ -57,11 +56,11 @@ class Backoff:
     longest: float = 3600.0
 
     def delay(self, device: str, rotation_id: str, attempt: int, asked: float | None = None) -> float:
-        """Return the seconds to wait after the `attempt`-th call in a row (from 1) that came no further.
+        """Return the seconds to wait after the `attempt`-th consecutive call (from 1) without progress.
 
-        The wait is drawn between `first` and a bound that doubles from twice that to `longest`. `asked`: the seconds
-        that a server asks to wait (Retry-After): kept, and spread over as long again (twice `first` at least, `longest`
-        at most) from the first time on, because every device was told the same.
+        The wait is drawn between `first` and a bound that doubles from twice `first` to `longest`. `asked`: the seconds
+        that a server asks to wait (Retry-After), plus jitter of the same size (twice `first` to `longest`), because
+        every device was told the same.
         """
         drawn = _share(device, rotation_id, attempt)
         if asked is not None:
@@ -72,5 +71,5 @@ class Backoff:
 
 
 def _share(device: str, rotation_id: str, attempt: int) -> float:
-    """Draw from [0, 1), evenly over devices."""
+    """Return a number in [0, 1), evenly distributed over devices."""
     return random.Random(f"{device} {rotation_id} {attempt}").random()  # noqa: S311 - no secret, the same every time

@@ -1,7 +1,4 @@
-"""What can end a call, in the words of the person who reads it.
-
-Every message says what was expected, what was found and what to do next. No message holds a secret.
-"""
+"""What can end a call, in words for people. A message says what failed, why, and what to do next; never a secret."""
 
 import contextlib
 import errno
@@ -21,14 +18,14 @@ _ADVICE = {
 
 
 class RenewalError(Exception):
-    """Base of everything foreseeable that ends a call."""
+    """Base of the foreseeable errors that end a call."""
 
     kind = ""
     """The kind of refusal, if the place where it was raised gives one (`refusals`)."""
 
 
 class RefusedError(RenewalError):
-    """Refused for good by us, the EST server or the gateway: somebody has to change something first."""
+    """Refused permanently by us, the EST server or the gateway: someone has to change something first."""
 
 
 class RequestRefusedError(RefusedError):
@@ -40,10 +37,10 @@ class CertificateRefusedError(RefusedError):
 
 
 class ServerRefusedError(RefusedError):
-    """A server gave a final answer other than the one hoped for."""
+    """A server gave a final answer that is no success."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
-        """Keep the HTTP `status`; None if the refusal came as a TLS alert."""
+        """Keep the HTTP `status`; None for a TLS alert."""
         super().__init__(message)
         self.status = status
 
@@ -52,17 +49,17 @@ class PendingError(RenewalError):
     """Cannot go on now; the same call may succeed later."""
 
     def __init__(self, message: str, not_before: datetime | None = None) -> None:
-        """Keep `not_before`, the time (aware) before which a server asks not to come back."""
+        """Keep `not_before`, the time (aware) until which a server asks to wait."""
         super().__init__(message)
         self.not_before = not_before
 
 
 class PostponedError(PendingError):
-    """A server asks not to come back before a time."""
+    """A server asks to wait until a time."""
 
 
 class ClockError(PendingError):
-    """The clock of this device is wrong, or was not set yet."""
+    """The clock of this device is wrong or not yet set."""
 
 
 class OfflineError(PendingError):
@@ -70,7 +67,7 @@ class OfflineError(PendingError):
 
 
 class UnreachableError(PendingError):
-    """No connection to a server comes about, or it breaks off: the server, or the way to it, is down."""
+    """No connection to a server, or a broken one: the server or the network is down."""
 
 
 class UntrustedError(PendingError):
@@ -78,15 +75,15 @@ class UntrustedError(PendingError):
 
 
 class ServerBusyError(PendingError):
-    """A server answered that it cannot do it now (429, 5xx): it is there, and has taken our certificate."""
+    """A server cannot do it now (429, 5xx), but has taken our certificate."""
 
 
 class ConnectionLostError(UnreachableError):
-    """A connection was there, and broke: a reset, the end before an answer, or an alert about nothing of ours."""
+    """A connection broke: a reset, an early end, or an alert that is not about our certificate."""
 
 
 class AnswerError(PendingError):
-    """What a server sent is no answer to what it was asked."""
+    """A server's answer cannot be read."""
 
 
 class BusyError(PendingError):
@@ -94,7 +91,7 @@ class BusyError(PendingError):
 
 
 FORESEEABLE = (RenewalError, TokenError, OSError)
-"""Everything that can end a call: said in words, never a traceback."""
+"""Everything foreseeable that can end a call: never shown as a traceback."""
 
 
 _KINDS = (
@@ -124,12 +121,12 @@ def kind_of_refusal(error: Exception) -> str:
 
 
 def is_final(error: Exception) -> bool:
-    """Return whether somebody has to change something before the same call can succeed."""
+    """Return whether someone has to change something before the same call can succeed."""
     return isinstance(error, RefusedError) or (isinstance(error, TokenError) and error.final)
 
 
 def until(error: Exception) -> str | None:
-    """Return the time (RFC 3339) before which it is in vain to come back, if a server or the clock says one."""
+    """Return the time (RFC 3339) until which waiting is necessary, if it is known."""
     when = error.not_before if isinstance(error, PendingError) else None
     return None if when is None else when.isoformat(timespec="seconds")
 
@@ -145,10 +142,9 @@ def describe(error: Exception) -> str:
 
 
 def harmless(text: str) -> str:
-    r"""Return a text as one line that a terminal shows and never obeys.
+    r"""Return a text as one line without control characters, line ends, changes of direction or surrogates (`\x1b`).
 
-    Servers, certificates, files and tokens choose part of what is said. Whatever is said passes here on its way to a
-    console, the log, an event or systemd: what does not print (control characters, line ends, changes of direction,
-    half a character) is escaped (`\x1b`).
+    Servers, certificates, files and tokens choose part of each message, so every message passes here on its way to a
+    console, the log, an event or systemd.
     """
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)

@@ -1,4 +1,4 @@
-"""JSON that others send, within bounds: how deep it may nest, and which numbers it may hold."""
+"""JSON from others, with limits on depth and numbers."""
 
 import json
 import math
@@ -6,12 +6,12 @@ import re
 from typing import Any, NoReturn
 
 MAX_DEPTH = 64
-"""Maps and lists in each other."""
+"""Of nested maps and lists."""
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[][{}]', re.DOTALL)
 
 
 def loads(data: bytes) -> Any:  # noqa: ANN401
-    """Read a JSON text (RFC 8259, UTF-8). Raises ValueError, for numbers that JSON cannot repeat as well."""
+    """Read a JSON text (RFC 8259, UTF-8). Raises ValueError, also for numbers that JSON cannot express."""
     depth = 0
     for found in _TOKEN.finditer(data):
         token = found[0]

@@ -1,16 +1,16 @@
-"""The checks of the certificate that comes back. Pure: no file, no network.
+"""The checks of an issued certificate. Pure: no file, no network.
 
-What is refused on an issued certificate; each field is read by itself, and no other is read:
+An issued certificate is refused if it … (no other field is read)
 
-| it | because |
+| | because |
 | --- | --- |
-| is larger than 16 KB, or has a time that no calculation can be made with | it is no client certificate |
+| is larger than 16 KB, or has a time that cannot be calculated with | it is no client certificate |
 | holds another public key | the device cannot use it |
 | has another Subject (by value, see names.py), or lacks a subjectAltName of the current one | it names another device |
 | lacks digitalSignature or clientAuth | gateways refuse it; further usages are fine |
 | is a CA certificate | it is no client certificate |
 | has expired, ends within the hour, or begins more than five minutes from now | nobody accepts it for long |
-| has a signature that fails, if a certificate of its issuer's name is at hand | it is forged |
+| has a wrong signature, judged by a known certificate of its issuer's name | it is forged |
 """
 
 from collections.abc import Sequence
@@ -31,8 +31,10 @@ LEAST_LIFE = timedelta(hours=1)
 MAX_SIZE = 16 * 1024
 """Bytes of a client certificate."""
 MAX_CA_SIZE = 64 * 1024
-"""Bytes of a CA certificate that is looked at."""
+"""Bytes of a CA certificate; larger ones are ignored."""
 _MOST_LISTED = 10
+_PROFILE = "correct the EST server's profile for devices"
+_CLOCKS = "check the clocks of this device and of the EST server"
 _FIELDS = {
     KEY_USAGE: "keyUsage",
     ALTERNATIVE_NAME: "subjectAltName",
@@ -44,22 +46,21 @@ _FIELDS = {
 def pick_issued(
     candidates: Sequence[Certificate], public_key: ec.EllipticCurvePublicKey, *times: datetime
 ) -> Certificate:
-    """Pick the certificate for that public key, whatever their order: of several the one that is valid at these times.
+    """Return the certificate for that public key; of several, the latest that is valid at these times.
 
-    The times are by our clock, then by the server's: the first decides, if it can. Of several that are valid the latest
-    is picked. Raises CertificateRefusedError if there is none for the key.
+    The times are by our clock, then the server's: the first decides, if it can. Raises CertificateRefusedError if none
+    is for the key.
     """
     ours = [each for each in candidates if each.holds(public_key)]
     if not ours:
         raise CertificateRefusedError(
-            f"none of the {len(candidates)} certificates that the EST server sent is for the new key: "
-            "expected the one that was asked for"
+            f"none of the {len(candidates)} certificates that the EST server sent is for the new key: {_PROFILE}"
         )
     return max(ours, key=lambda each: (*(_usable(each, time) for time in times), each.begin is not None, each.begin))
 
 
 def _usable(certificate: Certificate, now: datetime) -> int:
-    """Tell how well a certificate can be used at that time: 2 now, 1 in a few minutes, 0 not."""
+    """Return how well a certificate can be used at that time: 2 now, 1 in a few minutes, 0 not."""
     begin, end = certificate.begin, certificate.end
     if len(certificate.der) > MAX_SIZE or begin is None or end is None or now >= end - LEAST_LIFE:
         return 0
@@ -75,19 +76,18 @@ def check_issued(
     now: datetime,
     tried: bool = False,
 ) -> list[str]:
-    """Check the certificate issued for `public_key` in the place of `current`; give the warnings.
+    """Check the certificate issued for `public_key` to replace `current`; return warnings.
 
-    `issuers` are all the certificates at hand that may be its issuer's, `now` is an aware time. `tried`: the EST server
-    has taken it in a TLS handshake, so that an issuer that is not at hand is nothing to warn of. Raises
-    CertificateRefusedError, and ClockError if the clock of the device is wrong.
+    `issuers`: all known certificates that may be its issuer's; `now` is aware. `tried`: the EST server has taken it in
+    a TLS handshake, so an unknown issuer needs no warning. Raises CertificateRefusedError, and ClockError if the clock
+    of the device is wrong.
     """
     if len(issued.der) > MAX_SIZE:
         raise CertificateRefusedError(
-            f"the issued certificate has {len(issued.der)} bytes: expected at most {MAX_SIZE}; look at the EST "
-            "server's profile for devices"
+            f"the issued certificate has {len(issued.der)} bytes: expected at most {MAX_SIZE}; {_PROFILE}"
         )
     if not issued.holds(public_key):
-        raise CertificateRefusedError("the issued certificate is for another key than the one that was sent")
+        raise CertificateRefusedError(f"the issued certificate is for another key than the one in the CSR: {_PROFILE}")
     warnings = [*_check_names(issued, current), *_check_validity(issued, current, now)]
     _check_usages(issued)
     unknown_issuer = _check_issuer(issued, issuers)
@@ -95,7 +95,7 @@ def check_issued(
 
 
 def check_clock(issued: Certificate, *, now: datetime, server_time: datetime | None) -> None:
-    """Raise ClockError if the certificate is valid by the clock of the server that issued it, but not by ours."""
+    """Raise ClockError if the certificate is valid by the server's clock, but not by ours."""
     if server_time is None or issued.begin is None or issued.end is None:
         return
     begin, end = issued.begin - CLOCK_SKEW, issued.end
@@ -110,7 +110,7 @@ def _check_names(issued: Certificate, current: Certificate) -> list[str]:
     if not names.same(issued.subject, current.subject):
         raise CertificateRefusedError(
             f"the issued certificate has the Subject {names.shown(issued.subject)!r}: expected "
-            f"{names.shown(current.subject)!r}, as in the current certificate"
+            f"{names.shown(current.subject)!r}, as in the current certificate; {_PROFILE}"
         )
     warnings = []
     if issued.subject != current.subject:
@@ -128,7 +128,7 @@ def _check_alternative_names(before: Extension | None, after: Extension | None) 
         wanted, found = (names.alternative_names(each.value) if each else [] for each in (before, after))
     except ValueError as error:
         if before is None:
-            return [f"subjectAltName of the issued certificate cannot be read ({error}): it is as good as none"]
+            return [f"subjectAltName of the issued certificate cannot be read ({error}): it is ignored"]
         raise CertificateRefusedError(
             "the issued certificate has another subjectAltName than the current one, and one of the two cannot be "
             f"read: {error}"
@@ -137,7 +137,7 @@ def _check_alternative_names(before: Extension | None, after: Extension | None) 
     if missing := [each.shown for each in wanted if each.value not in values[1]]:
         raise CertificateRefusedError(
             f"the issued certificate lacks {_listed(missing)} in its subjectAltName: expected the names of the "
-            "current certificate"
+            f"current certificate; {_PROFILE}"
         )
     if added := [each.shown for each in found if each.value not in values[0]]:
         return [f"the issued certificate adds {_listed(added)} as subjectAltName"]
@@ -152,29 +152,27 @@ def _extension(certificate: Certificate, oid: str) -> Extension | None:
 
 
 def _malformed(oid: str, error: ValueError) -> CertificateRefusedError:
-    return CertificateRefusedError(
-        f"{_FIELDS[oid]} of the issued certificate is malformed ({error}): correct the EST server's profile"
-    )
+    return CertificateRefusedError(f"{_FIELDS[oid]} of the issued certificate is malformed ({error}): {_PROFILE}")
 
 
 def _check_usages(issued: Certificate) -> None:
-    """Check what the key may be used for. A value that is encoded as DER would not have it says what it says."""
+    """Check what the key may be used for, whether or not the values are strict DER."""
     found = {oid: _extension(issued, oid) for oid in (KEY_USAGE, EXTENDED_KEY_USAGE, BASIC_CONSTRAINTS)}
     values = {oid: extension.value for oid, extension in found.items() if extension}
     oid = KEY_USAGE
     try:
         if not der.one(values.get(oid, b"\x03\x01\0"), der.BIT_STRING).content[1:2] >= b"\x80":
             raise CertificateRefusedError(
-                "the issued certificate lacks the key usage digitalSignature, which TLS needs"
+                f"the issued certificate lacks the key usage digitalSignature, which TLS needs: {_PROFILE}"
             )
         oid = EXTENDED_KEY_USAGE
         purposes = der.one(values.get(oid, b"\x30\0"), der.SEQUENCE).items
         if der.oid(CLIENT_AUTH) not in [each.encoded for each in purposes]:
-            raise CertificateRefusedError("the issued certificate lacks the extended key usage clientAuth")
+            raise CertificateRefusedError(f"the issued certificate lacks the extended key usage clientAuth: {_PROFILE}")
         oid = BASIC_CONSTRAINTS
         constraints = der.one(values.get(oid, b"\x30\0"), der.SEQUENCE).items
         if any(each.tag == der.BOOLEAN and any(each.content) for each in constraints):
-            raise CertificateRefusedError("the issued certificate is one of a CA: expected a client certificate")
+            raise CertificateRefusedError(f"the issued certificate is one of a CA, not a client's: {_PROFILE}")
     except ValueError as error:
         raise _malformed(oid, error) from error
 
@@ -183,15 +181,15 @@ def _check_validity(issued: Certificate, current: Certificate, now: datetime) ->
     start, end = issued.begin, issued.end
     if start is None or end is None:
         which, said = ("notBefore", issued.shown_begin) if start is None else ("notAfter", issued.shown_end)
-        raise CertificateRefusedError(
-            f"{which} of the issued certificate is {said}: correct the EST server's profile or its clock"
-        )
+        raise CertificateRefusedError(f"{which} of the issued certificate is {said}: {_PROFILE} or its clock")
     if now >= end:
-        raise CertificateRefusedError(f"the issued certificate ended on {issued.shown_end}: it is {_clock(now)}")
+        raise CertificateRefusedError(
+            f"the issued certificate ended on {issued.shown_end}, and it is {_clock(now)}: {_CLOCKS}"
+        )
     if now >= end - LEAST_LIFE:
         raise CertificateRefusedError(
-            f"the issued certificate ends within the hour, on {issued.shown_end}: it is {_clock(now)}; have the EST "
-            "server issue certificates that last, or look at the clocks"
+            f"the issued certificate ends within the hour, on {issued.shown_end}, and it is {_clock(now)}: have the "
+            f"EST server issue certificates that last, or {_CLOCKS}"
         )
     if now < start - CLOCK_SKEW:
         if current.begins_after(now + CLOCK_SKEW):
@@ -200,8 +198,7 @@ def _check_validity(issued: Certificate, current: Certificate, now: datetime) ->
                 "set it, or wait for network time"
             )
         raise CertificateRefusedError(
-            f"the issued certificate begins on {issued.shown_begin}: it is {_clock(now)}; "
-            "look at the clocks of this device and of the EST server"
+            f"the issued certificate begins on {issued.shown_begin}, and it is {_clock(now)}: {_CLOCKS}"
         )
     warnings = []
     if now < start:
@@ -220,12 +217,12 @@ def _check_issuer(issued: Certificate, issuers: Sequence[Certificate]) -> list[s
     if any(signed):
         return []
     if not signed:
-        return [f"no certificate of the issuer {name!r} is at hand: its signature was not checked"]
+        return [f"no certificate of the issuer {name!r} is known: its signature was not checked"]
     if None in signed:
-        return [f"the signature of the issuer {name!r} is of a kind that is not known here: it was not checked"]
+        return [f"the signature of the issuer {name!r} has an unknown algorithm: it was not checked"]
     raise CertificateRefusedError(
-        f"the issued certificate is not signed by the key of its issuer {name!r}: it is forged, "
-        "or that CA has a new key that this device does not know"
+        f"the issued certificate is not signed by the key of its issuer {name!r}: it is forged, or that CA has a new "
+        "key; have the EST server's /cacerts give its new certificate"
     )
 
 

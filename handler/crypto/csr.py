@@ -1,4 +1,4 @@
-"""The CSR of a new key (PKCS#10, RFC 2986), put together from the bytes of the current certificate. Pure."""
+"""The CSR of a new key (PKCS#10, RFC 2986), assembled from the bytes of the current certificate. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,14 +12,8 @@ from hsm import der
 from hsm.certificate import Certificate, Extension
 
 _CURVES = {"secp256r1", "secp384r1"}
-USAGES = (
-    "digital_signature",
-    "content_commitment",
-    "key_encipherment",
-    "data_encipherment",
-    "key_agreement",
-)
-"""Bits of KeyUsage (RFC 5280 §4.2.1.3), from the first, that a client's key may have; not those of a CA."""
+USAGES = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+"""The first bits of KeyUsage (RFC 5280 §4.2.1.3): a client's, not a CA's."""
 _SIGNATURES: dict[int, tuple[bytes, hashes.HashAlgorithm]] = {
     256: (der.oid("1.2.840.10045.4.3.2"), hashes.SHA256()),
     384: (der.oid("1.2.840.10045.4.3.3"), hashes.SHA384()),
@@ -33,23 +27,23 @@ _TRUE = der.encoded(der.BOOLEAN, b"\xff")
 
 @dataclass(frozen=True)
 class CsrAttributes:
-    """What a CSR has to hold beside what a renewal holds anyway."""
+    """What an EST server wants in a CSR, besides what a renewal holds anyway."""
 
     usages: frozenset[str] = frozenset()
     """Of USAGES."""
     extended_usages: tuple[str, ...] = ()
     """Dotted OIDs."""
     hash_bits: int | None = None
-    """Of the signature's hash: 256, 384 or 512."""
+    """The signature's hash: 256, 384 or 512."""
     keys: frozenset[str] = frozenset()
-    """Kinds of keys or names of curves; any is right if none is named."""
+    """Kinds of keys or names of curves; empty for any."""
 
     def check_curve(self, curve: str) -> None:
-        """Raise ServerRefusedError if a key on that curve is not what is asked for."""
+        """Raise ServerRefusedError if the server wants another key than one on that curve."""
         if self.keys and not self.keys & {curve, "EC"}:
             raise ServerRefusedError(
                 f"the EST server asks (in /csrattrs) for a key of the kind {' or '.join(sorted(self.keys))}: this "
-                f"device makes one on {curve}, as its current key is; have the server take such keys",
+                f"device makes one on {curve}, like its current key; have the server accept such keys",
                 200,
             )
 
@@ -60,9 +54,8 @@ NOTHING = CsrAttributes()
 def build_csr(current: Certificate, key: ec.EllipticCurvePrivateKey, wanted: CsrAttributes = NOTHING) -> bytes:
     """Return the CSR (DER) that renews `current` for `key`, a key on P-256 or P-384 that may stay in its token.
 
-    Subject and subjectAltName are the bytes of `current` (RFC 7030 §4.2.2), whatever they hold; the usages are encoded
-    as the reference client does, with those added that the server wants. Raises RequestRefusedError if that cannot
-    be done, ServerRefusedError if another key is wanted.
+    Subject and subjectAltName are the bytes of `current` (RFC 7030 §4.2.2); the usages are the reference client's and
+    those that the server wants. Raises RequestRefusedError, and ServerRefusedError if the server wants another key.
     """
     wanted.check_curve(key.curve.name)
     if key.curve.name not in _CURVES:
@@ -71,7 +64,7 @@ def build_csr(current: Certificate, key: ec.EllipticCurvePrivateKey, wanted: Csr
         names = current.extension(ALTERNATIVE_NAME)
     except ValueError as error:
         raise RequestRefusedError(
-            f"the current certificate cannot be renewed: its subjectAltName cannot be repeated ({error}); register the "
+            f"the current certificate cannot be renewed: its subjectAltName is unreadable ({error}); register the "
             "device again"
         ) from error
     others = [oid for oid in wanted.extended_usages if oid != CLIENT_AUTH]
@@ -89,14 +82,14 @@ def build_csr(current: Certificate, key: ec.EllipticCurvePrivateKey, wanted: Csr
         spki_der(key.public_key()),
         der.encoded(der.CONTEXT_0, der.encoded(der.SEQUENCE, der.oid(EXTENSION_REQUEST), requested)),
     )
-    # On P-384 too: estserver takes only the signature algorithm of its CA, ECDSA with SHA-256.
+    # SHA-256 for P-384 too: estserver takes only the signature algorithm of its CA, ECDSA with SHA-256.
     algorithm, digest = _SIGNATURES[wanted.hash_bits or 256]
     signature = der.encoded(der.BIT_STRING, b"\0", key.sign(info, ec.ECDSA(digest)))
     return der.encoded(der.SEQUENCE, info, der.encoded(der.SEQUENCE, algorithm), signature)
 
 
 def spki_pem(public_key: ec.EllipticCurvePublicKey) -> str:
-    """Return the public key as SubjectPublicKeyInfo, PEM: the form that the gateway takes."""
+    """Return the public key as SubjectPublicKeyInfo, PEM, as the gateway takes it."""
     return public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode("ascii")
 
 
@@ -111,7 +104,7 @@ def _extension(oid: str, extension: Extension) -> bytes:
 
 
 def _key_usage(usages: Iterable[str]) -> bytes:
-    """Return the value of the extension with digitalSignature and those usages."""
+    """Return the value of the extension: digitalSignature and those usages."""
     places = {0, *map(USAGES.index, usages)}
     bits = sum(0x80 >> place for place in places)
     return der.encoded(der.BIT_STRING, bytes([7 - max(places), bits]))

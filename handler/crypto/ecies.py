@@ -1,4 +1,4 @@
-"""ECIES of configuration values, as fioctl and fioconfig do it.
+"""ECIES of configuration values, like fioctl's and fioconfig's.
 
 A value is base64 of R || IV || C || T:
 
@@ -27,12 +27,12 @@ UNCOMPRESSED = 4
 
 
 class DecryptError(ValueError):
-    """The value is malformed, was changed, or is encrypted to another key."""
+    """The value is malformed, changed, or encrypted to another key."""
 
 
 @dataclass(frozen=True)
 class _Suite:
-    """What goes with a curve; sizes in bytes."""
+    """The algorithms for a curve; sizes in bytes."""
 
     hash: hashes.HashAlgorithm
     key_size: int
@@ -71,8 +71,8 @@ def encrypt(public_key: ec.EllipticCurvePublicKey, plaintext: bytes) -> str:
 def decrypt(private_key: ec.EllipticCurvePrivateKey, text: str) -> bytes:
     """Decrypt base64 text with a private key on P-256 or P-384, which may stay in its token.
 
-    Raises DecryptError for anything malformed, changed, or encrypted to another key; ValueError for another curve. What
-    the key itself raises (a token that fails) comes through as it is.
+    Raises DecryptError for a value that is malformed, changed or for another key, ValueError for another curve, and
+    what the key itself raises (a token that fails).
     """
     suite = _suite(private_key.curve)
     point, sealed, tag = _split(suite, text)
@@ -89,7 +89,7 @@ def decrypt(private_key: ec.EllipticCurvePrivateKey, text: str) -> bytes:
 
 
 def is_usable(private_key: ec.EllipticCurvePrivateKey) -> bool:
-    """Return whether a key decrypts what is encrypted to it. Raises what the key itself raises, as decrypt() does."""
+    """Return whether a key decrypts what is encrypted to it. Raises what the key itself raises."""
     secret = secrets.token_bytes(16)
     try:
         return decrypt(private_key, encrypt(private_key.public_key(), secret)) == secret
@@ -107,7 +107,7 @@ def _suite(curve: ec.EllipticCurve) -> _Suite:
 def _split(suite: _Suite, text: str) -> tuple[bytes, bytes, bytes]:
     """Split into R, IV || C, and T."""
     try:
-        # Go's decoder, which the other side uses, skips line breaks and nothing else.
+        # Like Go's decoder on the other side, skip line breaks only.
         raw = base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True)
     except (binascii.Error, ValueError) as error:
         raise DecryptError("not base64") from error

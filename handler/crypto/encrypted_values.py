@@ -1,7 +1,7 @@
 """A device's configuration as fioconfig and the gateway keep it: file name -> {Value, Unencrypted, OnChanged, ...}.
 
-Values that are not marked as unencrypted are ECIES to the device's key, except empty ones. Re-encryption changes those
-values and nothing else: order, OnChanged (a list or null) and unknown fields stay.
+Values that are neither empty nor marked as unencrypted are encrypted to the device's key (ECIES). Re-encryption changes
+only those: order, OnChanged (a list or null) and unknown fields stay.
 """
 
 import json
@@ -22,13 +22,13 @@ ConfigEntries = dict[str, ConfigEntry]
 _WIRE_NAMES = {"Value": "value", "Unencrypted": "unencrypted", "OnChanged": "on-changed"}
 _NAMES: dict[str, str] = {name.casefold(): name for name in _WIRE_NAMES}
 MAX_VALUES = 1000
-"""Encrypted values in one configuration: each costs an operation of the token, or two."""
+"""Encrypted values in one configuration: each costs one or two operations of the token."""
 
 
 def parse_config(data: bytes, name: str) -> ConfigEntries:
-    """Read the JSON map as Go's decoder does; `name` says in messages where it comes from.
+    """Read the JSON map as Go's decoder does; `name` is its source, for messages.
 
-    null is no files; a field's name is told whatever its letters' case, the last one counts. Raises RefusedError for
+    null is no files; names of fields match in any letter case, and the last one counts. Raises RefusedError for
     anything else, and for more than MAX_VALUES encrypted values.
     """
     try:
@@ -77,10 +77,9 @@ def reencrypt(
 ) -> tuple[ConfigEntries, bool]:
     """Return the configuration with every encrypted value encrypted to `new`, and whether any value changed.
 
-    Decided by evidence, value by value: one that decrypts with `new` stays, one that decrypts with `old` is encrypted
-    again, any other raises RefusedError that names its file. `lenient` leaves such a one as it is, with a warning, as
-    long as there are others that decrypt: for when the rotation cannot be refused any more, and that file is lost
-    already. `prefer_new` tries `new` first: for whoever resumes (each try is one operation of a token).
+    A value that decrypts with `new` stays, one that decrypts with `old` is re-encrypted, any other raises RefusedError
+    naming its file. `lenient`: leave it unchanged with a warning, as long as others decrypt; for when the rotation can
+    no longer be refused. `prefer_new`: try `new` first, for a resumed call (each try is one operation of a token).
     """
     result: ConfigEntries = {}
     changed = False
@@ -106,7 +105,7 @@ def reencrypt(
 
 
 def device_files(config: ConfigEntries) -> list[dict[str, Any]]:
-    """Return the configuration in the form that `PATCH /config` takes, in its order."""
+    """Return the configuration in the form of `PATCH /config`, in its order."""
     files = []
     for name, entry in config.items():
         file = {"name": name, "value": entry.get("Value") or "", "unencrypted": bool(entry.get("Unencrypted"))}
@@ -129,7 +128,7 @@ def _decrypted(entry: ConfigEntry, key: ec.EllipticCurvePrivateKey) -> bytes | N
 
 
 def _entry(found: object, where: str) -> ConfigEntry:
-    """Read one file's entry. Refuses what Go's decoder would refuse too; a field that is missing or null is empty."""
+    """Read a file's entry as Go's decoder does; a field that is missing or null is empty. Raises RefusedError."""
     if not isinstance(found, dict):
         raise RefusedError(f"{where}: expected Value, Unencrypted and OnChanged, found {_kind(found)}")
     entry: ConfigEntry = {_NAMES.get(name.casefold(), str(name)): value for name, value in found.items()}
@@ -146,6 +145,6 @@ def _entry(found: object, where: str) -> ConfigEntry:
 
 
 def _kind(value: object) -> str:
-    """Name the kind of a JSON value; the value itself may be a secret."""
+    """Return the kind of a JSON value; the value may be a secret."""
     kinds = {dict: "a map", list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
     return kinds.get(type(value), "null")

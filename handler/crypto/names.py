@@ -1,9 +1,8 @@
 """Names of certificates (RFC 5280 §4.1.2.4, §4.2.1.6): compared by value, shown to people, never re-encoded.
 
-Two Names are equal by value if the same attributes stand in the same RDNs in the same order (RFC 5280 §7.1). Texts are
-compared whatever their string type, after Unicode's NFKC, without regard to letter case and to white space at the ends,
-and with white space in between as one blank (RFC 4518 §2; what that document prohibits is not looked for).
-What is no text is compared byte for byte.
+Two Names are equal by value if they have the same attributes in the same RDNs in the same order (RFC 5280 §7.1). Texts
+of any string type are compared after Unicode's NFKC, ignoring letter case and white space at the ends, with inner white
+space as one blank (RFC 4518 §2, without its prohibitions). Anything else is compared byte for byte.
 """
 
 import ipaddress
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 
 from hsm import der
 
-_LATIN = "latin-1"  # T61String as OpenSSL takes it; the others are ASCII, and hold Latin-1 if they are wrong
+_LATIN = "latin-1"  # T61String as OpenSSL reads it; the others are ASCII, or Latin-1 if they are wrong
 _ENCODINGS = {12: "utf-8", 28: "utf-32-be", 30: "utf-16-be"} | dict.fromkeys((18, 19, 20, 22, 26, 27), _LATIN)
 """Tags of UTF8String, UniversalString and BMPString; Numeric-, Printable-, T61-, IA5-, Visible- and GeneralString."""
 _SHOWN_TYPES = {
@@ -39,7 +38,7 @@ def same(one: bytes, other: bytes) -> bool:
 
 
 def value(name: bytes) -> object:
-    """Return what is equal for Names that are equal by value."""
+    """Return a value that is equal for Names that are equal by value."""
     try:
         return _value(name)
     except ValueError:
@@ -47,7 +46,7 @@ def value(name: bytes) -> object:
 
 
 def shown(name: bytes) -> str:
-    """Return a Name as RFC 4514 has it; what no console should show, or what is no text of its type, is replaced."""
+    """Return a Name in RFC 4514's form; characters that do not print or decode are replaced."""
     try:
         parts = [
             "+".join(_shown_attribute(attribute) for attribute in rdn.items)
@@ -73,14 +72,14 @@ def common_name(name: bytes) -> str:
 
 @dataclass(frozen=True)
 class AlternativeName:
-    """One name of a subjectAltName: equal by value, and shown to people."""
+    """One name of a subjectAltName."""
 
     value: object
     encoded: bytes
 
     @property
     def shown(self) -> str:
-        """The name itself, if it is a text, a Name or an address; else its bytes."""
+        """The name for a person if it is a text, a Name or an address; else its bytes."""
         found = der.first(self.encoded)
         if found.tag in (_EMAIL, _DNS, _URI):
             return _cut(_safe(found.content.decode("ascii", "replace")))
@@ -92,10 +91,7 @@ class AlternativeName:
 
 
 def alternative_names(value: bytes) -> list[AlternativeName]:
-    """Read the value of a subjectAltName (DER); names of hosts are equal whatever their letters' case (§7.2, §7.5).
-
-    Raises ValueError.
-    """
+    """Read a subjectAltName (DER). The case of host names is ignored (§7.2, §7.5). Raises ValueError."""
     return [AlternativeName(_general(each), each.encoded) for each in der.one(value, der.SEQUENCE).items]
 
 
@@ -111,7 +107,7 @@ def _general(name: der.Element) -> object:
 
 
 def _value(name: bytes) -> tuple[tuple[object, ...], ...]:
-    """Return what is compared of a Name. An RDN is a SET, whatever order its attributes are written in."""
+    """Return the value to compare. An RDN is a SET: the order of its attributes does not matter."""
     return tuple(
         tuple(sorted(_attribute_value(attribute) for attribute in rdn.items))
         for rdn in der.one(name, der.SEQUENCE).items
@@ -157,7 +153,7 @@ def _printable(value: der.Element) -> str:
     encoding = _ENCODINGS.get(value.tag)
     if encoding is None:
         return f"#{value.encoded.hex()}"
-    # Which characters those of T61String beyond ASCII are, depends on who wrote them.
+    # The meaning of T61String beyond ASCII depends on its writer.
     return _safe(value.content.decode("ascii" if encoding == _LATIN else encoding, "replace"))
 
 

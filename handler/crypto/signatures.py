@@ -8,27 +8,16 @@ from hsm import der
 from hsm.certificate import Certificate
 
 _HASHES: dict[str, hashes.HashAlgorithm] = {
-    "1.3.14.3.2.26": hashes.SHA1(),  # noqa: S303 - of what others have signed
+    "1.3.14.3.2.26": hashes.SHA1(),  # noqa: S303 - signed by others
     "2.16.840.1.101.3.4.2.4": hashes.SHA224(),
     "2.16.840.1.101.3.4.2.1": hashes.SHA256(),
     "2.16.840.1.101.3.4.2.2": hashes.SHA384(),
     "2.16.840.1.101.3.4.2.3": hashes.SHA512(),
 }
-_SHA1, _SHA224, _SHA256, _SHA384, _SHA512 = _HASHES.values()
-_ECDSA = {
-    "1.2.840.10045.4.1": _SHA1,
-    "1.2.840.10045.4.3.1": _SHA224,
-    "1.2.840.10045.4.3.2": _SHA256,
-    "1.2.840.10045.4.3.3": _SHA384,
-    "1.2.840.10045.4.3.4": _SHA512,
-}
-_RSA = {
-    "1.2.840.113549.1.1.5": _SHA1,
-    "1.2.840.113549.1.1.14": _SHA224,
-    "1.2.840.113549.1.1.11": _SHA256,
-    "1.2.840.113549.1.1.12": _SHA384,
-    "1.2.840.113549.1.1.13": _SHA512,
-}
+_ECDSA = dict(
+    zip(("1.2.840.10045.4.1", *(f"1.2.840.10045.4.3.{n}" for n in (1, 2, 3, 4))), _HASHES.values(), strict=True)
+)
+_RSA = dict(zip((f"1.2.840.113549.1.1.{n}" for n in (5, 14, 11, 12, 13)), _HASHES.values(), strict=True))
 _PSS = "1.2.840.113549.1.1.10"
 _EDWARDS = {"1.3.101.112", "1.3.101.113"}
 _NAMES = {oid: f"ECDSA with {digest.name}" for oid, digest in _ECDSA.items()} | {
@@ -37,7 +26,7 @@ _NAMES = {oid: f"ECDSA with {digest.name}" for oid, digest in _ECDSA.items()} | 
 
 
 def is_signed_by(issued: Certificate, issuer: Certificate) -> bool | None:
-    """Return whether the issuer's key made the signature; None if that cannot be said, for want of the algorithm."""
+    """Return whether the issuer's key made the signature; None if the algorithm or key is unknown."""
     key = issuer.public_key()
     try:
         algorithm, *parameters = der.one(issued.signature_algorithm, der.SEQUENCE).items
@@ -60,7 +49,7 @@ def is_signed_by(issued: Certificate, issuer: Certificate) -> bool | None:
 
 
 def algorithm_of(certificate: Certificate) -> str:
-    """Name the algorithm of a certificate's signature for a person."""
+    """Return the algorithm of a certificate's signature for a person."""
     try:
         oid = der.dotted(der.one(certificate.signature_algorithm, der.SEQUENCE).items[0].content)
     except (ValueError, IndexError):
@@ -71,7 +60,7 @@ def algorithm_of(certificate: Certificate) -> str:
 def _rsa(oid: str, parameters: list[der.Element]) -> tuple[padding.AsymmetricPadding, hashes.HashAlgorithm]:
     if oid != _PSS:
         return padding.PKCS1v15(), _RSA[oid]
-    digest = _SHA1  # if nothing is named (RFC 4055 §3.1)
+    digest = _HASHES["1.3.14.3.2.26"]  # SHA-1, the default (RFC 4055 §3.1)
     for part in parameters[0].items if parameters else ():
         if part.tag == der.CONTEXT_0:
             digest = _HASHES[der.dotted(part.items[0].items[0].content)]

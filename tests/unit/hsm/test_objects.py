@@ -80,7 +80,7 @@ def elsewhere(token, program, *arguments):
 
 
 def relabelled(token, object_id, object_class):
-    """Have another process make an object somebody else's, which keeps its handle: OP-TEE gives handles out again."""
+    """Have another process relabel an object, which keeps its handle: OP-TEE gives handles out again."""
     elsewhere(
         token,
         "with opened(token) as session:\n"
@@ -162,7 +162,7 @@ def test_a_signature_under_a_handle_that_was_given_out_again_is_made_again(token
         (private,) = session.get_objects({Attribute.ID: b"\x05", Attribute.CLASS: ObjectClass.PRIVATE_KEY})
         key.sign(b"data", ec.ECDSA(hashes.SHA256()))
         era, mine = key._found
-        key._found = (era, private)  # what OP-TEE does to whoever keeps a handle
+        key._found = (era, private)  # as on OP-TEE, if a handle is kept
         signature = key.sign(b"data", ec.ECDSA(hashes.SHA256()))
     assert other != key.public_key()
     key.public_key().verify(signature, b"data", ec.ECDSA(hashes.SHA256()))
