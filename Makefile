@@ -18,7 +18,7 @@ TOOLS := $(TOKEN) opensc:/usr/bin/pkcs11-tool strace:/usr/bin/strace \
     nginx-light:/usr/sbin/nginx apache2-bin:/usr/sbin/apache2 man-db:/usr/bin/man strongswan-pki:/usr/bin/pki \
     libstrongswan-standard-plugins:/usr/lib/ipsec/plugins/libstrongswan-openssl.so
 
-.PHONY: bench fleet fuzz plot soak tokens install uninstall deb demo layer test test-oldest test-crash test-architecture test-model test-distribution test-systemd check lint types format token tools libest clean
+.PHONY: bench fleet fuzz plot soak tokens install uninstall deb lock demo layer test test-oldest test-crash test-architecture test-model test-distribution test-systemd check lint types format token tools libest clean
 
 demo: $(INSTALLED) $(if $(filter token,$(KEYS)),token)
 	@$(BIN)/python -m tests.demo --keys $(KEYS)
@@ -94,16 +94,30 @@ TARGET_PYTHON ?= /usr/bin/python3
 TARGET_PYTHON_VERSION ?=
 TARGET_STRIP ?= strip
 PIP_OPTIONS ?=
+LOCK ?= packaging/program.lock
 SITE_PACKAGES ?=
 INSTALLATION = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" TARGET_PYTHON="$(TARGET_PYTHON)" TARGET_STRIP="$(TARGET_STRIP)" \
-    TARGET_PYTHON_VERSION="$(TARGET_PYTHON_VERSION)" PIP_OPTIONS="$(PIP_OPTIONS)" SITE_PACKAGES="$(SITE_PACKAGES)" \
-    BUILD_PYTHON="$(abspath $(BUILDER))/bin/python"
+    TARGET_PYTHON_VERSION="$(TARGET_PYTHON_VERSION)" PIP_OPTIONS="$(PIP_OPTIONS)" LOCK="$(LOCK)" \
+    SITE_PACKAGES="$(SITE_PACKAGES)" BUILD_PYTHON="$(abspath $(BUILDER))/bin/python"
 # What builds the package, the manual and the completion: nothing that the program needs, nothing that tests need.
 BUILDER ?= build/environment
-$(BUILDER)/.made: packaging/requirements.txt
+# In two steps: what builds wheels is not fetched behind the back of the hashes.
+$(BUILDER)/.made: packaging/wheels.lock packaging/builder.lock
 	$(PYTHON) -m venv $(BUILDER)
-	$(BUILDER)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	for each in $^; do $(BUILDER)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	    --no-build-isolation -r $$each || exit; done
 	@touch $@
+
+# Looks for the newest releases of what `make install` and `make deb` take, and writes down the hashes of all their files:
+# for every Python and architecture that they are published for.
+LOCKED := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
+lock: $(INSTALLED)
+	@$(BIN)/python -m uv --version >/dev/null 2>&1 || \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
+	$(BIN)/python -m uv pip compile $(LOCKED) --output-file packaging/program.lock pyproject.toml >/dev/null
+	$(BIN)/python -m uv pip compile $(LOCKED) --output-file packaging/builder.lock packaging/requirements.txt >/dev/null
+	printf 'packaging\nsetuptools\n' | $(BIN)/python -m uv pip compile $(LOCKED) --constraint packaging/builder.lock \
+	    --output-file packaging/wheels.lock - >/dev/null
 
 install: $(BUILDER)/.made
 	@$(INSTALLATION) packaging/install.sh

@@ -33,11 +33,18 @@ from hsm.provider import InstalledKey, Provider, kept
 
 _SSL_CTRL_MODE = 33
 _SSL_MODE_NO_AUTO_CHAIN = 0x8
+_SSL_CTRL_SESS_CONNECT = 21
+_SSL_CTRL_SESS_CONNECT_RENEGOTIATE = 23
+_SSL_CB_HANDSHAKE_START = 0x10
 _OPENSSL_3 = 0x30000000
+
+MAX_RENEGOTIATIONS = 3
+"""Times for each connection of a context, on average, that a server may renegotiate (TLS 1.2)."""
 
 _log = logging.getLogger(__name__)
 
 _CertificateCallback = CFUNCTYPE(c_int, c_void_p, c_void_p)
+_InfoCallback = CFUNCTYPE(None, c_void_p, c_int, c_int)
 
 # Result and arguments, from ssl.h, crypto.h, err.h, provider.h, params.h and evp.h.
 _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
@@ -50,6 +57,9 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "SSL_CTX_use_PrivateKey": (c_int, (c_void_p, c_void_p)),
     "SSL_CTX_ctrl": (c_long, (c_void_p, c_int, c_long, c_void_p)),
     "SSL_CTX_set_cert_cb": (None, (c_void_p, _CertificateCallback, c_void_p)),
+    "SSL_CTX_set_info_callback": (None, (c_void_p, _InfoCallback)),
+    "SSL_get_SSL_CTX": (c_void_p, (c_void_p,)),
+    "SSL_set_options": (c_uint64, (c_void_p, c_uint64)),
     "OSSL_LIB_CTX_new": (c_void_p, ()),
     "OSSL_PROVIDER_add_builtin": (c_int, (c_void_p, c_char_p, c_void_p)),
     "OSSL_PROVIDER_load": (c_void_p, (c_void_p, c_char_p)),
@@ -90,6 +100,7 @@ class _OpenSsl:
         self.requested: dict[int, Callable[[], None]] = {}
         self.numbers = itertools.count(1)
         self.on_request = kept(_CertificateCallback(self._on_request))
+        self.on_state = kept(_InfoCallback(self._on_state))
 
     @functools.cached_property
     def provider(self) -> Provider:
@@ -124,6 +135,15 @@ class _OpenSsl:
         finally:
             context.options = before
         return address
+
+    def _on_state(self, connection: int, where: int, _result: int) -> None:
+        """Refuse what the server asks for by renegotiating, once it has done that too often."""
+        if where == _SSL_CB_HANDSHAKE_START:
+            context = self.c.SSL_get_SSL_CTX(connection)
+            made = self.c.SSL_CTX_ctrl(context, _SSL_CTRL_SESS_CONNECT, 0, None)
+            renegotiated = self.c.SSL_CTX_ctrl(context, _SSL_CTRL_SESS_CONNECT_RENEGOTIATE, 0, None)
+            if renegotiated >= MAX_RENEGOTIATIONS * made > 0:
+                self.c.SSL_set_options(connection, int(ssl.OP_NO_RENEGOTIATION))
 
     def _on_request(self, _connection: int, number: int) -> int:
         try:
@@ -213,6 +233,21 @@ def on_certificate_request(context: ssl.SSLContext, callback: Callable[[], None]
     openssl.requested[number] = callback
     weakref.finalize(context, openssl.requested.pop, number, None).atexit = False
     openssl.c.SSL_CTX_set_cert_cb(address, openssl.on_request, number)
+
+
+def limit_renegotiations(context: ssl.SSLContext) -> None:
+    """Have a server that renegotiates without end be refused, with an alert (RFC 5246 §7.2.2). Raises TlsBindingError.
+
+    A few times are granted: Apache asks for the certificate this way once it has seen the path (TLS 1.2).
+    """
+    openssl = _openssl()
+    openssl.c.SSL_CTX_set_info_callback(openssl.context(context), openssl.on_state)
+
+
+def renegotiates_without_end(context: ssl.SSLContext) -> bool:
+    """Tell whether a connection of the context was refused another renegotiation: its server may then say anything."""
+    stats = context.session_stats()
+    return stats["connect_renegotiate"] >= MAX_RENEGOTIATIONS * stats["connect"] > 0
 
 
 def signing_error(context: ssl.SSLContext) -> BaseException | None:

@@ -2,7 +2,7 @@
 # Installs the program below DESTDIR, and says what it installed: called by `make install`, which explains the variables.
 set -eu
 umask 022  # whatever the caller's: nobody else may write what root runs
-: "${DESTDIR=}" "${PREFIX=/usr}" "${BUILD_PYTHON=python3}" "${PIP_OPTIONS=}" "${SITE_PACKAGES=}"
+: "${DESTDIR=}" "${PREFIX=/usr}" "${BUILD_PYTHON=python3}" "${PIP_OPTIONS=}" "${LOCK=packaging/program.lock}" "${SITE_PACKAGES=}"
 : "${TARGET_PYTHON=/usr/bin/python3}" "${TARGET_PYTHON_VERSION=}" "${TARGET_STRIP=strip}"
 export TARGET_PYTHON SITE_PACKAGES
 cd "$(dirname "$0")/.."
@@ -28,10 +28,18 @@ cp -r pyproject.toml README.md LICENSE handler hsm "$work/source"
 new=$DESTDIR$library.new  # takes the old one's place when it is whole
 rm -rf "$new"
 install -d "$new"
+# Every file by its hash: our own wheel, and the libraries unless the device has them.
+case " $PIP_OPTIONS " in
+    *" --no-deps "*) ;;
+    *) cat "$LOCK" >"$work/requirements" ;;
+esac
+for wheel in "$work"/*.whl; do
+    echo "$wheel --hash=sha256:$(sha256sum <"$wheel" | cut -d ' ' -f 1)" >>"$work/requirements"
+done
 # Wheels only: a device has no compiler, and neither needs the image's build one for the device's architecture.
 # shellcheck disable=SC2086 # options are several words
 "$BUILD_PYTHON" -m pip install --quiet --disable-pip-version-check --no-compile --only-binary :all: \
-    --python-version "$version" $PIP_OPTIONS --target "$new" "$work"/*.whl 2>"$work/said" ||
+    --python-version "$version" $PIP_OPTIONS --target "$new" --require-hashes -r "$work/requirements" 2>"$work/said" ||
     { cat "$work/said" >&2; rm -rf "$new"; exit 1; }
 # What a program never loads: sources and headers for compilers, types for checkers, tests.
 rm -rf "$new/bin"

@@ -27,6 +27,15 @@ for package in "$root"/var/cache/apt/archives/*.deb; do
     dpkg -x "$package" "$root"
 done
 cp "$(command -v "$qemu")" "$root/"
-make --no-print-directory install DESTDIR="$root" TARGET_PYTHON_VERSION=3.11 \
+lock=packaging/program.lock
+if [ -n "${WHEELS:-}" ]; then  # they have hashes of their own
+    lock=$root/program.lock
+    cp packaging/program.lock "$lock"
+    for wheel in "$WHEELS"/*.whl; do
+        name=$(basename "$wheel" | cut -d - -f 1 | tr _ -)
+        sed -i "/^$name==/a\    --hash=sha256:$(sha256sum <"$wheel" | cut -d ' ' -f 1) \\\\" "$lock"
+    done
+fi
+make --no-print-directory install LOCK="$lock" DESTDIR="$root" TARGET_PYTHON_VERSION=3.11 \
     PIP_OPTIONS="$(printf -- '--platform %s ' $platforms)${WHEELS:+--find-links $WHEELS}"
 "$python" -m tests.architecture "$root" "/$qemu"

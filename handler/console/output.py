@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from types import TracebackType
@@ -49,6 +50,7 @@ def set_up_messages(level: int, *, waits: bool) -> None:
     to_console.setFormatter(MessageFormatter())
     logging.basicConfig(handlers=[to_console], level=level)
     sys.excepthook = _fault
+    threading.excepthook = sys.unraisablehook = _fault_elsewhere
     logging.addLevelName(logging.WARNING, "warning")
     logging.addLevelName(logging.INFO, "info")
     logging.addLevelName(logging.DEBUG, "debug")
@@ -62,6 +64,12 @@ def set_up_messages(level: int, *, waits: bool) -> None:
 def _fault(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     """Report a bug (sys.excepthook), with text from outside escaped, which the interpreter would print as it is."""
     logging.getLogger("renew-client-cert").critical("a bug in this program", exc_info=(kind, error, traceback))
+
+
+def _fault_elsewhere(event: "threading.ExceptHookArgs | sys.UnraisableHookArgs") -> None:
+    """Say the same of one in a thread, or in what nobody waits for (threading.excepthook, sys.unraisablehook)."""
+    if event.exc_value is not None:
+        _fault(event.exc_type, event.exc_value, event.exc_traceback)
 
 
 def silence() -> None:

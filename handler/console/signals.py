@@ -1,7 +1,9 @@
 """SIGTERM and Ctrl+C end a call in order: they raise KeyboardInterrupt."""
 
+import functools
 import signal
 import sys
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
 
@@ -21,11 +23,11 @@ def end_in_order() -> None:
     """Make SIGTERM raise KeyboardInterrupt, like SIGINT, and raise it again if a C callback swallowed it."""
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, signal.default_int_handler)
-    sys.unraisablehook = _raise_again
+    sys.unraisablehook = functools.partial(_raise_again, sys.unraisablehook)
 
 
-def _raise_again(unraisable: _Unraisable) -> None:
+def _raise_again(before: Callable[[_Unraisable], object], unraisable: _Unraisable) -> None:
     if isinstance(unraisable.exc_value, KeyboardInterrupt):
         signal.setitimer(signal.ITIMER_REAL, AGAIN)  # raising it here would swallow it again
     else:
-        sys.__unraisablehook__(unraisable)
+        before(unraisable)

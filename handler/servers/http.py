@@ -95,6 +95,7 @@ class HttpClient:
         authenticate(self._context)
         try:
             tls.on_certificate_request(self._context, self._certificate_requested.set)
+            tls.limit_renegotiations(self._context)
             self._watching = True
         except TlsBindingError as error:
             log.debug("cannot see whether a server asks for the client certificate: %s", error)
@@ -254,6 +255,8 @@ class HttpClient:
             if isinstance(signing, (TokenError, KeyboardInterrupt)):
                 raise signing from error
             raise RuntimeError("the private key failed inside a TLS handshake") from signing
+        if tls.renegotiates_without_end(self._context):
+            error = AnswerError("it renegotiates TLS without end")
         return judge(self._who(url), _asked(method, url), error, ended=self._allowance.ended)
 
 

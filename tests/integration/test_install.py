@@ -75,7 +75,7 @@ def wheels(shared):
     """Fetch wheels as the documentation says; give what makes pip look there alone."""
 
     def fetch(folder):
-        for start in ("pip wheel", "pip download"):
+        for start in ("pip download --dest wheels --require-hashes", "pip download --dest wheels --only-binary"):
             command = documented(start).replace(" wheels", f" {folder} --quiet")
             packaged(["sh", "-c", f"{sys.executable} -m {command}"], folder)
 
@@ -235,13 +235,44 @@ def test_an_image_for_another_kind_of_device_is_built_without_a_network_as_docum
     packaged([*OFFLINE, "sh", "-c", f"{command} PYTHON={sys.executable}"], tmp_path)
     assert run(tmp_path / "image", PROGRAM, "--version").stdout.startswith("renew-client-cert ")
     builder = {path.name.split("-")[0] for path in (tmp_path / "builder").glob("lib/*/site-packages/*.dist-info")}
-    assert builder == {"pip", "setuptools", "shtab", "argparse_manpage"}
+    assert builder == {"pip", "setuptools", "packaging", "shtab", "argparse_manpage"}
 
 
-def test_the_documentation_names_every_library_whose_wheel_is_fetched():
+def locked(name):
+    """Give each release that a lock file names, with the hashes of its files."""
+    text = (REPOSITORY / "packaging" / name).read_text()
+    found = {}
+    for part in re.split(r"^(?=\S)", text, flags=re.MULTILINE)[1:]:
+        release, _, rest = part.partition("==")
+        found[release] = re.findall(r"--hash=sha256:([0-9a-f]{64})\b", rest)
+    return found
+
+
+def test_the_lock_files_hold_what_the_program_and_its_builder_need_and_name_no_host():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    libraries = [re.split("[>=]", each)[0] for each in project["dependencies"]]
-    assert documented("pip download").split()[-len(libraries) :] == libraries
+    assert {re.split("[>=]", each)[0] for each in project["dependencies"]} <= set(locked("program.lock"))
+    needed = (REPOSITORY / "packaging/requirements.txt").read_text().splitlines()
+    assert {re.split("[>=]", each)[0] for each in needed if not each.startswith("#")} <= set(locked("builder.lock"))
+    for name in ("program.lock", "builder.lock"):
+        assert all(locked(name).values())
+        assert "//" not in (REPOSITORY / "packaging" / name).read_text()
+
+
+def test_the_lock_file_holds_the_wheels_of_every_python_and_architecture():
+    """One wheel for each of four Pythons and two architectures, with and without musl, and the sources."""
+    assert len(locked("program.lock")["cffi"]) > 4 * 2 * 2
+    assert len(locked("program.lock")["python-pkcs11"]) > 4 * 2
+
+
+@pytest.mark.parametrize("library", ["cryptography", "idna"])
+def test_a_library_with_another_hash_than_the_locked_one_is_not_installed(library, wheels, tmp_path):
+    lock = tmp_path / "tampered.lock"
+    head, name, rest = (REPOSITORY / "packaging/program.lock").read_text().partition(f"\n{library}==")
+    hashes, end, others = rest.partition("\n" + next(line for line in rest.splitlines()[1:] if line[0] != " "))
+    lock.write_text(head + name + re.sub(r"sha256:[0-9a-f]{8}", f"sha256:{'0' * 8}", hashes) + end + others)
+    with pytest.raises(AssertionError, match="DO NOT MATCH THE HASHES"):
+        packaged([REPOSITORY / "packaging/install.sh"], tmp_path / "image", LOCK=str(lock), **wheels)
+    assert not (tmp_path / "image" / PROGRAM).exists()
 
 
 def test_an_installation_that_fails_leaves_the_one_before(image, tmp_path):

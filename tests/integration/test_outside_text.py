@@ -1,10 +1,13 @@
 """What servers, certificates and files choose of what is said: no terminal obeys it, no line of it looks like ours."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from handler.exit_status import PENDING, REFUSED
+from tests.simulators.device import REPOSITORY
 from tests.simulators.factory import running_factory
 
 ID = "certs-outside"
@@ -85,3 +88,27 @@ def test_the_name_of_the_running_target(files):
     expect_harmless(files, REFUSED)
     for event in files.gateway.events:
         assert (event["event"]["targetName"] + event["event"]["version"]).isprintable()
+
+
+@pytest.mark.parametrize("signals", ["", "end_in_order()"])
+@pytest.mark.parametrize(
+    "fault",
+    ["fail()", "t = Thread(target=fail); t.start(); t.join()", "Fails()"],
+    ids=["here", "thread", "nobody waits"],
+)
+def test_a_fault_that_quotes_is_shown_and_not_obeyed_wherever_it_happens(signals, fault):
+    program = f"""
+from threading import Thread
+from handler.console.output import set_up_messages
+from handler.console.signals import end_in_order
+def fail(*_): raise RuntimeError({EVIL!r})
+class Fails: __del__ = fail
+set_up_messages(30, waits=False)
+{signals}
+{fault}
+"""
+    command = [sys.executable, "-c", program]
+    said = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False).stderr
+    assert "a fault of this program" in said
+    assert [each for each in said if not each.isprintable() and each != "\n"] == []
+    assert [line for line in said.splitlines() if line.startswith(FORGED)] == []
