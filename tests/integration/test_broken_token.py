@@ -17,11 +17,11 @@ from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from tests.crash.explorer import plain_module
 from tests.crash.faulty_module import RETURN_VALUES, FaultyModule
 from tests.invariants import broken_invariants
-from tests.simulators.factory import running_factory
 
 from .in_process import call
 
 ID = "certs-token"
+pytestmark = pytest.mark.requested(ID)
 EVERYTHING = bool(os.environ.get("TRY_EVERYTHING"))
 SHARES, SAMPLE = 2, 18
 CKR_PIN_INCORRECT, CKR_PIN_LOCKED = 0xA0, 0xA4
@@ -29,10 +29,8 @@ CKR_PIN_INCORRECT, CKR_PIN_LOCKED = 0xA0, 0xA4
 
 
 @pytest.fixture
-def factory(tmp_path):
-    with running_factory(tmp_path / "device", "token") as running:
-        running.device.write_request(ID)
-        yield running
+def factory(token):
+    return token
 
 
 def configuration(device):
