@@ -1,3 +1,3 @@
 """Rotation of a device's TLS client certificate, called by fioconfig."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

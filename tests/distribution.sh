@@ -19,7 +19,7 @@ rm -f "$root.log"
 version=$(chroot "$root" python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 "$python" -m pip install --quiet --disable-pip-version-check --only-binary :all: --python-version "$version" \
     --target "$root/usr/local/lib/python$version/dist-packages" \
-    cryptography python-pkcs11 requests tomlkit pyudev pytest pytest-timeout pytest-xdist hypothesis 2>&1 |
+    cryptography python-pkcs11 requests pyudev pytest pytest-timeout pytest-xdist hypothesis 2>&1 |
     grep -v 'is ignored' || true
 mkdir "$root/opt/checkout"
 (cd "$checkout" && tar c --exclude=.venv --exclude=.git --exclude=__pycache__ .) | tar x -C "$root/opt/checkout"
