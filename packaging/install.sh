@@ -62,6 +62,9 @@ for python in "$TARGET_PYTHON" "python$version" "$BUILD_PYTHON"; do
         break
     fi
 done
+if [ -d "$DESTDIR$library/hooks.d" ]; then  # others' hooks
+    mv "$DESTDIR$library/hooks.d" "$new/"
+fi
 rm -rf "$DESTDIR$library"
 mv "$new" "$DESTDIR$library"
 

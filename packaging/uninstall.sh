@@ -7,7 +7,12 @@ handler=$DESTDIR$PREFIX/share/fioconfig/handlers/renew-client-cert
 if [ -z "$DESTDIR" ]; then
     . packaging/deactivate.sh
 fi
-rm -rf "$DESTDIR$PREFIX/lib/renew-client-cert" "$DESTDIR$PREFIX/share/doc/renew-client-cert"
+library=$DESTDIR$PREFIX/lib/renew-client-cert
+if [ -d "$library" ]; then  # others' hooks stay
+    find "$library" -mindepth 1 -maxdepth 1 ! -name hooks.d -exec rm -rf {} +
+    rmdir --ignore-fail-on-non-empty "$library"
+fi
+rm -rf "$DESTDIR$PREFIX/share/doc/renew-client-cert"
 rm -f "$handler" "$DESTDIR$PREFIX/sbin/renew-client-cert" \
     "$DESTDIR$PREFIX"/share/fioconfig/actions/cert-status "$DESTDIR$PREFIX"/share/fioconfig/actions/cert-check \
     "$DESTDIR$PREFIX"/share/fioconfig/actions/cert-log "$DESTDIR$PREFIX"/share/fioconfig/actions/cert-dry-run \

@@ -167,6 +167,32 @@ def test_they_run_again_after_a_cut(files, file_hooks, refuses):
     assert broken_invariants(files, ID, completed=not refuses) == []
 
 
+def test_they_run_after_a_roll_back_of_a_switch_that_was_cut_off(files, file_hooks):
+    old = in_use(files.device)
+    files.gateway.faults.add("POST", "/events", times=None, status=500)
+    files.gateway.faults.add("GET", "/config-device", skip=2, times=None, status=500)
+    assert file_hooks.call("rotate").status == PENDING
+    new = in_use(files.device)
+    content = journals.read(files.device.storage)
+    assert (content["rotation"]["step"], new != old) == (5, True)
+    content["rotation"] |= {"step": 4, "reported": False}
+    content["events"].pop()
+    journals.write(files.device.storage, content)
+    files.gateway.faults.clear()
+    assert file_hooks.call("abort").status == DONE
+    assert in_use(files.device) == old
+    assert file_hooks.lines == [f"rolled-back {ID} {old} {new}"]
+
+
+def test_they_run_again_where_a_configuration_that_was_put_back_is_switched_again(files, file_hooks):
+    backup = files.device.sota_toml.read_bytes()
+    assert file_hooks.call().status == SWITCHED
+    files.device.sota_toml.write_bytes(backup)
+    assert file_hooks.call("resume").status == DONE
+    assert len(file_hooks.lines) == 2
+    assert broken_invariants(files, ID, completed=True) == []
+
+
 def test_their_time_is_not_the_networks(files, file_hooks):
     file_hooks.add("20-slow", "sleep 2")
     path = file_hooks.add("30-fails", "exit 1")

@@ -229,6 +229,17 @@ def test_byte_code_is_for_the_python_of_the_device_or_there_is_none(tmp_path):
 
 
 @pytest.mark.timeout(BUILD_SECONDS)
+def test_an_installation_and_a_removal_leave_the_hooks_of_others(tmp_path):
+    hook = tmp_path / "usr/lib/renew-client-cert/hooks.d/50-vpn"
+    hook.parent.mkdir(parents=True)
+    hook.write_text("mine")
+    packaged([REPOSITORY / "packaging/install.sh"], tmp_path, PIP_OPTIONS="--no-deps")
+    assert (hook.read_text(), (tmp_path / PROGRAM).exists()) == ("mine", True)
+    packaged([REPOSITORY / "packaging/uninstall.sh"], tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [hook]
+
+
+@pytest.mark.timeout(BUILD_SECONDS)
 def test_an_image_for_another_kind_of_device_is_built_without_a_network_as_documented(wheels, tmp_path):
     command = documented("PIP_NO_INDEX=1").replace("$PWD/wheels", wheels["PIP_FIND_LINKS"])
     command = command.replace("DESTDIR=...", f"DESTDIR={tmp_path}/image BUILDER={tmp_path}/builder")

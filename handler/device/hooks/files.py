@@ -4,7 +4,7 @@
 | --- | --- |
 | the same name in both folders | only the one in /etc counts |
 | an empty file, a link to /dev/null | runs nothing: hides the one in /usr/lib |
-| hidden files, and backups of editors and dpkg | ignored |
+| hidden files, byte code, and backups of editors and dpkg | ignored |
 | not a file, not executable, or another user than root can change it or its path | not run, `check` says why |
 """
 
@@ -52,7 +52,7 @@ def hooks_in(folders: Sequence[Path] = FOLDERS) -> list[Hook]:
 
 
 def _counts(name: str) -> bool:
-    return not (name.startswith(".") or name.endswith(_IGNORED) or ".dpkg-" in name)
+    return name != "__pycache__" and not (name.startswith(".") or name.endswith(_IGNORED) or ".dpkg-" in name)
 
 
 def _is_masked(path: Path) -> bool:

@@ -39,7 +39,7 @@ ELSEWHERE = {
 # fmt: off
 CORE = {
     "__future__", "argparse", "binascii", "codecs", "copy", "collections", "contextlib", "dataclasses", "enum", "errno",
-    "functools", "importlib", "io", "ipaddress", "itertools", "os", "pathlib", "re", "selectors", "shutil",
+    "functools", "importlib", "io", "ipaddress", "itertools", "os", "pathlib", "re", "select", "selectors", "shutil",
     "signal", "stat", "struct", "subprocess", "sys", "tempfile", "textwrap", "threading", "time", "types",
     "typing", "unicodedata", "warnings", "weakref", "zlib",
 }
