@@ -58,11 +58,15 @@ class RefusedPin:
 
     def _check_room(self, label: str) -> None:
         """Raise hsm.errors.TokenError where the note would find no room."""
-        folder = self._path.parent if self._path.parent.is_dir() else self._path.parent.parent
+        folder = self._path.parent if os.path.isdir(self._path.parent) else self._path.parent.parent  # noqa: PTH112
         try:
             disk = os.statvfs(folder)
         except OSError:  # there is no storage folder: whoever needs it says so
             return
+        if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):  # as a user who is not root
+            raise TokenError(
+                f"the PIN of token {label!r} is not tried, because {folder} cannot be written: run as root"
+            )
         if disk.f_flag & os.ST_RDONLY or disk.f_bavail * disk.f_frsize < ROOM or (disk.f_files and not disk.f_favail):
             raise TokenError(
                 f"the PIN of token {label!r} is not tried, because a refusal could not be noted in {folder} (a token "
