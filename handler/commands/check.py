@@ -87,8 +87,10 @@ class Check:
         forbidden = next(
             (each.problem for each in self.configured.unsure() if each.problem.endswith("run this as root")), None
         )
-        if forbidden is None and (storage := self.configured.storage) is not None and storage.is_dir():
-            writable = os.access(storage, os.R_OK | os.W_OK, effective_ids=True)
+        if forbidden is None and (storage := self.configured.storage) is not None:
+            unseen = not os.access(storage.parent, os.X_OK, effective_ids=True)
+            writable = not unseen and os.access(storage, os.R_OK | os.W_OK, effective_ids=True)
+            writable = writable or not (unseen or storage.is_dir())
             forbidden = None if writable else f"{storage} cannot be written: run this as root"
         return forbidden
 

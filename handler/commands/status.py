@@ -78,7 +78,7 @@ def _facts(status: Status) -> Iterator[tuple[str, str]]:
         slots = [f"{each.id} {each.use}" for each in status.slots if each.kind == kind]
         if slots:
             yield _SLOTS[kind], ", ".join(slots)
-    yield "last rotation", _last_words(status.last)
+    yield from _last_facts(status)
     yield "pending", "; ".join(_pending_words(status.view))
     yield from _waiting_facts(status)
     yield "events", "unknown" if (count := undelivered(status.view)) is None else f"{count} not delivered yet"
@@ -89,10 +89,16 @@ def _facts(status: Status) -> Iterator[tuple[str, str]]:
             yield "trust anchor", f"{anchor.subject} {anchor.warning}: put its successor into import.tls_cacert_path"
 
 
+def _last_facts(status: Status) -> Iterator[tuple[str, str]]:
+    yield "last rotation", _last_words(status.last)
+    if status.roll_back:
+        yield "rolled back", str(status.roll_back)
+
+
 def _waiting_facts(status: Status) -> Iterator[tuple[str, str]]:
     waiting = status.view.pending.waiting if status.view.pending else None
     if waiting is not None:
-        yield "waits for", f"{waiting.what}: {waiting.reason}" if waiting.what else waiting.reason
+        yield "waits for", waiting.words
         if waiting.moment is not None:
             yield "not before", moment(datetime.fromtimestamp(waiting.moment, UTC))
     if status.due:

@@ -53,12 +53,16 @@ class RefusedPin:
             return None
 
     def _check_room(self, label: str) -> None:
-        """Raise hsm.errors.TokenError if there is no disk space for the note."""
-        folder = self._path.parent if self._path.parent.is_dir() else self._path.parent.parent
+        """Raise hsm.errors.TokenError if the note cannot be written."""
+        folder = self._path.parent if os.path.isdir(self._path.parent) else self._path.parent.parent  # noqa: PTH112
         try:
             disk = os.statvfs(folder)
         except OSError:  # no storage folder: reported by the code that needs it
             return
+        if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):  # as a user who is not root
+            raise TokenError(
+                f"the PIN of token {label!r} is not tried, because {folder} cannot be written: run as root"
+            )
         if disk.f_flag & os.ST_RDONLY or disk.f_bavail * disk.f_frsize < ROOM or (disk.f_files and not disk.f_favail):
             raise TokenError(
                 f"the PIN of token {label!r} is not tried, because a refusal could not be noted in {folder}, and a "

@@ -44,6 +44,8 @@ def _warnings(status: Status) -> Iterator[Finding]:
         yield Finding(WARNING, "journal", view.problem)
     if view.left_by_fioconfig:
         yield Finding(WARNING, "left-by-fioconfig", "a rotation that fioconfig left waits to be taken over")
+    if status.roll_back:
+        yield Finding(WARNING, "rolled-back", str(status.roll_back))
     if pending and not pending.refused:
         reason = f": {pending.waiting.reason}" if pending.waiting else ""
         yield Finding(WARNING, "pending", f"rotation {pending.rotation_id} is pending{reason}")

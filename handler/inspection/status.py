@@ -18,6 +18,7 @@ from handler.device.storage import FOLDER
 from handler.inspection.anchors import Anchor, read_anchors
 from handler.inspection.effective_request import EffectiveRequest
 from handler.inspection.identity import Identity, read_identity
+from handler.inspection.roll_back import RollBack, read_roll_back
 from handler.inspection.units import Unit, read_units
 from handler.journal.events import STARTED
 from handler.journal.history import History
@@ -61,6 +62,7 @@ class Status:
     identity: Identity
     slots: tuple[Slot, ...]
     last: LastRotation | None
+    roll_back: RollBack | None
     view: Snapshot
     odd: tuple[str, ...]
     """What is odd about the configuration's files, though it hinders nothing."""
@@ -103,6 +105,7 @@ def read_status(configured: Configuration, request_file: Path, *, named: bool) -
         identity=identity,
         slots=_slots(request_file, identity, view, named=named),
         last=None if storage is None else _last_rotation(storage, view),
+        roll_back=None if storage is None else read_roll_back(storage, view),
         view=view,
         odd=tuple(configured.odd),
         running=None if storage is None else holder(storage),

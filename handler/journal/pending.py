@@ -90,6 +90,12 @@ class Waiting:
         names = {TOKEN: token, EST: "the EST server", GATEWAY: "the device gateway"}
         return (names | {CLOCK: "network time", NETWORK: "the network"}).get(self.kind or "")
 
+    @property
+    def words(self) -> str:
+        """What is waited for, and why; a server is named once."""
+        what = self.what
+        return f"{what}: {self.reason.removeprefix(what.removeprefix('the ') + ' ')}" if what else self.reason
+
 
 @dataclass(frozen=True)
 class Pending:

@@ -8,7 +8,7 @@ from handler.device.storage import FOLDER
 
 from .decoding import MalformedError
 from .pending import BROKEN, JOURNAL, LEFT, LOST, LaterJournalError, Pending
-from .rotation_state import PROVED, Content, RotationState
+from .rotation_state import PROVED, Content, Kept, RotationState
 
 TAKEN_OVER = "cert-rotation.state"
 """A rotation that fioconfig itself left (takeover.py)."""
@@ -23,6 +23,8 @@ class Snapshot:
     rotation: RotationState | None = None
     problem: str | None = None
     """Why the journal cannot be read."""
+    kept: Kept | None = None
+    """The rotation that was rolled back and is kept."""
     left_by_fioconfig: bool = False
     """Whether a rotation of fioconfig's own code lies there, for the next call to take over."""
 
@@ -47,12 +49,13 @@ class Snapshot:
         if content is None:
             lost = any((storage / FOLDER / each).exists() for each in (BROKEN, LEFT))
             return cls(problem=LOST if lost else None, left_by_fioconfig=left)
-        return cls(content.pending, content.rotation, left_by_fioconfig=left)
+        return cls(content.pending, content.rotation, kept=content.kept, left_by_fioconfig=left)
 
     @property
     def names(self) -> tuple[IdentityNames, ...]:
-        """The names of both identities of a pending rotation."""
-        return (self.rotation.old, self.rotation.new) if self.rotation else ()
+        """The names of both identities of a pending rotation, and of one that is kept."""
+        pending = (self.rotation.old, self.rotation.new) if self.rotation else ()
+        return (*pending, self.kept.rotation.new) if self.kept else pending
 
     def why_unseen(self, names: IdentityNames) -> str | None:
         """Say why the gateway must not see the certificate of these names; None where it has seen it already.

@@ -1,5 +1,6 @@
 """What is proof that the gateway takes the new certificate, and what becomes of an identity that was rolled back."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -177,3 +178,33 @@ def test_connections_that_break_on_the_new_certificate_alone_mean_that_it_is_ref
     assert factory.device.current_identity() == old
     factory.gateway.faults.clear()
     rotates_again(factory)
+
+
+def seen(device):
+    """Give what status and check say of a roll-back: its JSON, whether as warnings, and the metric."""
+    status = json.loads(device.run("status", "--json").stdout)
+    check = json.loads(device.run("check", "--json").stdout)
+    findings = [each["text"] for each in status["findings"] if each["code"] == "rolled-back"]
+    warned = [each["text"] for each in check["results"] if each["topic"] == "rotation" and each["level"] == "warning"]
+    metric = "renew_client_cert_rolled_back 1\n" in device.run("status", "--prometheus").stdout
+    return status["rolled_back"], {*findings, *warned}, metric
+
+
+def test_the_aftermath_of_a_roll_back_is_seen_until_a_rotation_succeeds(factory):
+    device = factory.device
+    new_certificate_is_refused(factory)
+    assert call(device).status == REFUSED
+    kept = journals.read(device.storage)["kept"]["rotation"]["new"]
+    rolled_back, (text,), metric = seen(device)
+    assert metric
+    assert (rolled_back["rotation_id"], rolled_back["kept"]) == (ID, kept)
+    assert "the device gateway may reject configuration changes" in text
+    assert kept["key"] in text
+    assert text in " ".join(device.run("status").stdout.split())
+    device.write_request("certs-refused", estserver="http://a")
+    assert device.run().returncode == REFUSED
+    assert seen(device)[0] == rolled_back
+    assert call(device, "abort").status == DONE  # nothing is kept any more, but the gateway expects the key still
+    assert seen(device)[0] == {**rolled_back, "kept": None}
+    rotates_again(factory)
+    assert seen(device) == (None, set(), False)

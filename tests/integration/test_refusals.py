@@ -1,5 +1,6 @@
 """What is refused before anything changes, by the program as a process: status 78, and everything as it was."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import sys
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from handler.exit_status import REFUSED, SWITCHED
+from handler.exit_status import PROBLEMS, REFUSED, SWITCHED
 from tests import softhsm
 from tests.privileges import NOBODY, reachable_folder
 from tests.simulators.device import REPOSITORY
@@ -164,6 +165,27 @@ if not os.geteuid():
     os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
 sys.exit(cli.main([]))
 """
+
+
+@pytest.mark.parametrize("command", ["status", "check"])
+def test_a_user_who_may_not_enter_the_storage_folder_gets_json_with_the_problem(command):
+    with reachable_folder() as folder, running_factory(folder / "device", "file") as factory:
+        device, sota = factory.device, folder / "sota.toml"
+        (folder / "device").chmod(0o755)
+        sota.write_bytes(device.sota_toml.read_bytes())
+        sota.chmod(0o644)
+        device.storage.chmod(0o500)
+        device.storage.parent.chmod(0o500)
+        done = subprocess.run(
+            [sys.executable, "-c", AS_NOBODY.replace("[]))", f"['{command}', '--json']))")],
+            env={**device.environment(), "SOTA_DIR": str(sota)},
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode in {REFUSED, PROBLEMS}, done.stderr
+        assert "run this as root" in str(json.loads(done.stdout))
 
 
 # The token

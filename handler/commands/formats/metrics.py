@@ -36,6 +36,7 @@ def _families(status: Status) -> Iterator[tuple[str, str, list[Sample]]]:
     ended = None if last is None or last.time is None else datetime.fromisoformat(last.time)
     yield "last_rotation_timestamp_seconds", "When the last rotation ended.", _time(ended)
     yield "last_rotation_success", "Whether the last rotation succeeded.", [] if last is None else _one(last.success)
+    yield "rolled_back", "Whether no rotation has succeeded since a roll-back.", _one(status.roll_back is not None)
     yield "rotation_pending", "Whether a rotation is pending.", _one(pending is not None)
     yield (
         "rotation_refused",

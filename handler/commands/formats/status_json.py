@@ -7,6 +7,7 @@ from handler.crypto import names
 from handler.crypto.csr import spki_der
 from handler.inspection.judgement import findings
 from handler.inspection.objects import fingerprint
+from handler.inspection.roll_back import RollBack
 from handler.inspection.status import Status, undelivered
 from hsm.certificate import Certificate
 
@@ -34,6 +35,7 @@ def status_json(status: Status) -> str:
         "last_rotation": None
         if last is None
         else {"rotation_id": last.rotation_id, "time": last.time, "success": last.success, "details": last.details},
+        "rolled_back": _roll_back_json(status.roll_back),
         "pending": _pending_json(status),
         "left_by_fioconfig": view.left_by_fioconfig,
         "journal_problem": view.problem,
@@ -72,6 +74,13 @@ def _certificate_json(certificate: Certificate | None) -> dict[str, Any]:
         "not_before": None if certificate.begin is None else moment(certificate.begin),
         "not_after": None if certificate.end is None else moment(certificate.end),
     }
+
+
+def _roll_back_json(found: RollBack | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    kept = None if found.kept is None else {"key": found.kept.key, "certificate": found.kept.certificate}
+    return {"rotation_id": found.rotation_id, "time": moment(found.time), "kept": kept}
 
 
 def _pending_json(status: Status) -> dict[str, Any] | None:

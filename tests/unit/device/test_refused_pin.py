@@ -6,7 +6,8 @@ import stat
 import pytest
 
 from handler.device.refused_pin import RefusedPin
-from hsm.errors import PinError
+from hsm.errors import PinError, TokenError
+from tests.privileges import reachable_folder, unprivileged
 
 
 @pytest.fixture
@@ -75,3 +76,11 @@ def test_a_folder_that_cannot_be_written_is_only_warned_of(tmp_path, caplog):
     (tmp_path / "renew-client-cert").write_text("a file in the place of the folder")
     RefusedPin(tmp_path).refused("aktualizr", "1234")
     assert "could not be noted" in caplog.text
+
+
+def test_a_storage_folder_that_may_not_be_entered_is_said_and_no_pin_is_tried():
+    with reachable_folder() as folder:
+        storage = folder / "sota"
+        storage.mkdir(mode=0o500)
+        with unprivileged(), pytest.raises(TokenError, match="cannot be written: run as root"):
+            RefusedPin(storage).check("aktualizr", "87654321")
