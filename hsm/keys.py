@@ -160,7 +160,9 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
         if self._found is None or self._found[0] != self._token.era:
             publics = objects_under(self._token, session, self._id, ObjectClass.PUBLIC_KEY)
             if publics and public_key_under(self._token, session, self._id) != self._public_key:
-                raise ObjectMissingError(f"key {self._id} of token {self._token.label!r} is another one by now: retry")
+                raise ObjectMissingError(
+                    f"key {self._id} of token {self._token.label!r} was replaced by another program: retry"
+                )
             private = the_object(self._token, session, ObjectClass.PRIVATE_KEY, self._id)
             private.item.key_type = KeyType.EC  # python-pkcs11 would ask the token for that, to choose a mechanism
             self._found = (self._token.era, private.item)

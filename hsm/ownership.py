@@ -49,7 +49,7 @@ def check_unchanged(token: Token, found: Found) -> None:
         token.objects_changed()
         raise TokenError(
             f"token {token.label!r} was changed by another program: {class_name(found.kind)} {found.cka_id.hex()} is "
-            "something else by now; try again"
+            "no longer the same; try again"
         )
 
 

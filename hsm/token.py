@@ -113,7 +113,7 @@ class Token:
             _log.warning("Token %r took %.0f s to %s: waiting for it each time.", self.label, seconds, what)
 
     def reinitialize(self) -> None:
-        """Start the module again (frees what tpm2-pkcs11 leaks with every generated key). Raises TokenError."""
+        """Restart the module (frees what tpm2-pkcs11 leaks with every generated key). Raises TokenError."""
         with modules.LOCK:
             module = modules.load(self.module)
             try:

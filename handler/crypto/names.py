@@ -40,7 +40,8 @@ def same(one: bytes, other: bytes) -> bool:
 def value(name: bytes) -> object:
     """Return a value that is equal for Names that are equal by value."""
     try:
-        return _value(name)
+        # An RDN is a SET: the order of its attributes does not matter.
+        return tuple(tuple(sorted(map(_attribute_value, rdn.items))) for rdn in der.one(name, der.SEQUENCE).items)
     except ValueError:
         return name
 
@@ -104,14 +105,6 @@ def _general(name: der.Element) -> object:
     if name.tag == _DIRECTORY:
         return name.tag, value(name.content)
     return name.encoded
-
-
-def _value(name: bytes) -> tuple[tuple[object, ...], ...]:
-    """Return the value to compare. An RDN is a SET: the order of its attributes does not matter."""
-    return tuple(
-        tuple(sorted(_attribute_value(attribute) for attribute in rdn.items))
-        for rdn in der.one(name, der.SEQUENCE).items
-    )
 
 
 def _attribute_value(attribute: der.Element) -> tuple[bytes, bool, str]:

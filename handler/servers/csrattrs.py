@@ -55,16 +55,12 @@ def _attribute(item: Element) -> tuple[str, list[Element] | None]:
         return _oid(item), None
     if item.tag != der.SEQUENCE:
         raise ValueError(f"neither an object identifier nor an attribute: tag {item.tag:02x}")
-    kind, values = _two(item.items)
+    if len(item.items) != 2:  # noqa: PLR2004
+        raise ValueError(f"expected a type and values, found {len(item.items)} elements")
+    kind, values = item.items
     if values.tag != der.SET:
         raise ValueError(f"expected a set of values, found tag {values.tag:02x}")
     return _oid(kind), values.items
-
-
-def _two(items: list[Element]) -> list[Element]:
-    if len(items) != 2:  # noqa: PLR2004
-        raise ValueError(f"expected a type and values, found {len(items)} elements")
-    return items
 
 
 def _oid(element: Element) -> str:

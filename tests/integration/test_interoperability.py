@@ -118,7 +118,7 @@ def test_a_server_that_wants_a_password_is_refused_with_what_to_set_up(files, tm
     with running_libest(tmp_path / "est", files.pki, *options) as server:
         request(files, server)
         said = refused(files, server)
-        assert f"asks for a password (HTTP {scheme}): set it up for client certificate authentication" in said
+        assert f"asks for a password (HTTP {scheme}), which this device does not have: set it up for client" in said
         assert server.calls() == [("POST", "simplereenroll", 401)]
 
 
