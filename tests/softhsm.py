@@ -21,9 +21,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from pkcs11 import Attribute, CertificateType, KeyType, ObjectClass
 from pkcs11.constants import DEFAULT, MechanismFlag
+from pkcs11.exceptions import PKCS11Error
 from pkcs11.util.ec import encode_ec_public_key
 from pkcs11.util.rsa import encode_rsa_public_key
 
+from hsm import module
 from hsm.curves import EC_PARAMS
 from hsm.keys import load_private_key
 from hsm.slots import ObjectId
@@ -128,7 +130,11 @@ def softhsm_environment() -> dict[str, str]:
 
 
 def make_token(label: str = "aktualizr", pin: str = "87654321", *, exact: bool = False) -> TokenFixture:
-    """Make an empty token, whose label is `label` and a number; `exact` keeps the label as it is (for equal labels)."""
+    """Make an empty token, whose label is `label` and a number; `exact` keeps the label as it is.
+
+    A token that had the same label and is gone would be found in its place, and nobody can log in to that: SoftHSM
+    lists tokens when it starts.
+    """
     tokens = _token_home() / "tokens"
     before = set(tokens.iterdir())
     full_label = label if exact else f"{label}-{next(_numbers)}"
@@ -139,12 +145,22 @@ def make_token(label: str = "aktualizr", pin: str = "87654321", *, exact: bool =
         env=os.environ | softhsm_environment(),
     )
     (directory,) = set(tokens.iterdir()) - before
+    if exact:
+        start_modules_anew()
     return TokenFixture(MODULE, full_label, pin, directory, softhsm_environment())
 
 
 def remove_token(token: TokenFixture) -> None:
     """Remove a token with all that is in it, also under a program that has it open."""
     shutil.rmtree(token.directory, ignore_errors=True)
+
+
+def start_modules_anew() -> None:
+    """End every session and login of this process's modules, and what they keep of objects and tokens that are gone."""
+    with module.LOCK:
+        for each in module._loaded.values():
+            with contextlib.suppress(PKCS11Error):
+                each.reinitialize()
 
 
 @contextlib.contextmanager

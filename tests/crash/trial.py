@@ -10,7 +10,7 @@ What a kill leaves (files and servers) is kept, and put back for each point of t
   there: it runs as a process, is recorded, and what a kill there leaves is made by replay.
 
 A boot without a network is `resume --offline`; after it every file has to be readable. Recoveries that are not cut off
-run in warm processes (warm.py).
+run in warm processes (tests.simulators.warm).
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from tests.invariants import broken_invariants
 from tests.simulators.device import REPOSITORY
 from tests.simulators.factory import running_factory
 
-from . import by_hand, powerloss, recording, warm
+from . import by_hand, powerloss, recording
 from .faulty_module import RETURN_VALUES, FaultyModule
 from .places import Recorded, changes
 from .servers import Servers
@@ -169,9 +169,9 @@ class Trial:
     def boot(self):
         """Boot: without a network the files have to be readable already."""
         broken = []
-        done = warm.program().run(self.device, "resume", "--offline")
-        if done.status != DONE:
-            broken.append(f"resume --offline ended with {done.status}: {done.output.strip()}")
+        done = self.device.run("resume", "--offline")
+        if done.returncode != DONE:
+            broken.append(f"resume --offline ended with {done.returncode}: {done.stderr.strip()}")
         try:
             self.device.plaintexts()
         except Exception as error:
@@ -188,14 +188,14 @@ class Trial:
             if round_:
                 self._a_minute_passes()
             for arguments in ((), *[("resume",)] * 3):
-                done = warm.program().run(self.device, *arguments)
-                statuses.append(done.status)
-                if "Traceback" in done.output:
-                    broken.append(f"a traceback: {done.output[-500:]}")
-                if arguments and done.status == DONE:
+                done = self.device.run(*arguments)
+                statuses.append(done.returncode)
+                if "Traceback" in done.stderr:
+                    broken.append(f"a traceback: {done.stderr[-500:]}")
+                if arguments and done.returncode == DONE:
                     break
         if statuses[-1] != DONE:
-            broken.append(f"recovery ended with statuses {statuses}: {done.output[-300:].strip()}")
+            broken.append(f"recovery ended with statuses {statuses}: {done.stderr[-300:].strip()}")
         broken += broken_invariants(self.factory, ROTATION, completed=self.gateway != "refuses")
         undelivered = owed - {event["id"] for event in self.factory.gateway.events}
         if undelivered:
@@ -230,13 +230,7 @@ def trial(keys, gateway):
         running_factory(Path(folder, "device"), keys, gateway=refuses) as factory,
     ):
         factory.device.write_request(ROTATION)
-        try:
-            yield Trial(factory, gateway, folder)
-        finally:
-            if factory.device.token:
-                from tests import softhsm  # noqa: PLC0415 - with a token only
-
-                softhsm.remove_token(factory.device.token)
+        yield Trial(factory, gateway, folder)
 
 
 def record(keys, gateway):
@@ -265,7 +259,7 @@ def _module_calls(keys, gateway):
         return 0
     with trial(keys, gateway) as tried, tempfile.TemporaryDirectory() as folder:
         module = FaultyModule(tried.device, folder)
-        warm.program().run(tried.device, environment=module.environment())
+        tried.device.run(environment=module.environment())
         return module.calls
 
 
@@ -442,9 +436,9 @@ def _failing_module(tried, site):
         for cut in site.cuts:
             tried.put_back(start)
             module = FaultyModule(tried.device, folder)
-            done = warm.program().run(tried.device, environment=module.environment(site.number, RETURN_VALUES[cut]))
+            done = tried.device.run(environment=module.environment(site.number, RETURN_VALUES[cut]))
             with plain_module(tried.device):
-                broken = tried.failed_softly(done.status, done.output)
+                broken = tried.failed_softly(done.returncode, done.stderr)
             yield Result(site.name(cut), tuple(broken))
 
 

@@ -1,5 +1,6 @@
 """Factories with one registered device, and what every test of a refusal compares."""
 
+import contextlib
 import threading
 import time
 
@@ -10,24 +11,37 @@ from tests.simulators.factory import running_factory
 REFUSED = 78
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "requested(rotation_id): the device's request file asks for that rotation")
+
+
+@contextlib.contextmanager
+def registered(request, folder, keys):
+    """Run a factory whose device asks for the rotation that the test is marked with, if any."""
+    with running_factory(folder / "device", keys) as running:
+        if marker := request.node.get_closest_marker("requested"):
+            running.device.write_request(*marker.args)
+        yield running
+
+
 @pytest.fixture(params=["file", "token"])
 def factory(request, tmp_path):
     """Run a factory whose device has its keys in files, then one with a token."""
-    with running_factory(tmp_path / "device", request.param) as running:
+    with registered(request, tmp_path, request.param) as running:
         yield running
 
 
 @pytest.fixture
-def files(tmp_path):
+def files(request, tmp_path):
     """Run a factory whose device has its keys in files."""
-    with running_factory(tmp_path / "device", "file") as running:
+    with registered(request, tmp_path, "file") as running:
         yield running
 
 
 @pytest.fixture
-def token(tmp_path):
+def token(request, tmp_path):
     """Run a factory whose device has its keys in a token."""
-    with running_factory(tmp_path / "device", "token") as running:
+    with registered(request, tmp_path, "token") as running:
         yield running
 
 
@@ -64,8 +78,3 @@ def until():
             pause.wait(0.01)
 
     return wait
-
-
-def pytest_collection_modifyitems(items):
-    """Run first what needs a process in which SoftHSM was not used before without p11-kit: its login fails there."""
-    items.sort(key=lambda item: "aktualizr_by_default" not in item.name or "p11kit" not in item.name)

@@ -1,10 +1,7 @@
 """A rotation that is stopped at one of its requests, before something else is asked for."""
 
-import pytest
-
 from handler.exit_status import DONE, PENDING, SWITCHED
 from tests.invariants import broken_invariants, secrets_in_journal
-from tests.simulators.factory import running_factory
 
 from .in_process import call
 
@@ -17,20 +14,6 @@ PLACES = {
     "prove": ("gateway", "*", "*"),
 }
 FIRST, SECOND = "certs-first", "certs-second"
-
-
-@pytest.fixture(params=["file", "token"])
-def factory(request, tmp_path):
-    with running_factory(tmp_path / "device", request.param) as running:
-        running.device.write_request(FIRST)
-        yield running
-
-
-@pytest.fixture
-def files(tmp_path):
-    with running_factory(tmp_path / "device", "file") as running:
-        running.device.write_request(FIRST)
-        yield running
 
 
 def cannot_answer(factory, asked=2, **fault):

@@ -18,6 +18,7 @@ from tests.simulators.factory import running_factory
 from .in_process import LIMITS, call
 
 ID = "certs-fault"
+pytestmark = pytest.mark.requested(ID)
 
 REQUESTS = {
     "enrol": ("est", "POST", "/simplereenroll", 0),
@@ -60,20 +61,6 @@ EVENT_FAULTS = {
     "cut short": {"cut": 0},
     "huge": {"huge": 64_000_000},
 }
-
-
-@pytest.fixture(params=["file", "token"])
-def factory(request, tmp_path):
-    with running_factory(tmp_path / "device", request.param) as running:
-        running.device.write_request(ID)
-        yield running
-
-
-@pytest.fixture
-def files(tmp_path):
-    with running_factory(tmp_path / "device", "file") as running:
-        running.device.write_request(ID)
-        yield running
 
 
 def spoil(factory, request_name, **fault):

@@ -8,9 +8,9 @@ from handler.exit_status import DONE, PENDING, REFUSED
 from tests.invariants import broken_invariants
 
 from .in_process import call
-from .stopping import FIRST, ends, factory, files, finish, stop
+from .stopping import FIRST, ends, finish, stop
 
-__all__ = ["factory", "files"]  # fixtures
+pytestmark = pytest.mark.requested(FIRST)
 
 
 def wrong_server(factory):

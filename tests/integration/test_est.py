@@ -32,14 +32,13 @@ from tests.unit.servers.test_csrattrs import (
 from .in_process import LIMITS, call
 
 ID = "certs-est"
+pytestmark = pytest.mark.requested(ID)
 PATIENT = replace(LIMITS, total=60.0, read=10.0)
 
 
 @pytest.fixture
-def factory(tmp_path):
-    with running_factory(tmp_path / "device", "file") as running:
-        running.device.write_request(ID)
-        yield running
+def factory(files):
+    return files
 
 
 def rotates(factory, limits=LIMITS):

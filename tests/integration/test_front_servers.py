@@ -4,19 +4,17 @@ import pytest
 
 from handler.exit_status import DONE, REFUSED, SWITCHED
 from tests.invariants import broken_invariants
-from tests.simulators.factory import running_factory
 
 from .fronts import apache, nginx
 from .in_process import call
 
 ID = "certs-front"
+pytestmark = pytest.mark.requested(ID)
 
 
 @pytest.fixture
-def factory(tmp_path):
-    with running_factory(tmp_path / "device", "file") as running:
-        running.device.write_request(ID)
-        yield running
+def factory(files):
+    return files
 
 
 def through(device, front, behind):

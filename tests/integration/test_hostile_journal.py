@@ -12,12 +12,12 @@ from handler.journal.records import parse, replace_all
 from tests import journal as journals
 from tests import softhsm
 from tests.invariants import broken_files, broken_invariants
-from tests.simulators.factory import running_factory
 
 from .daemons import ID, QUICK, SLOW, ended, left_pending, running, systemd
 from .in_process import call
 
 __all__ = ["systemd"]  # a fixture
+pytestmark = pytest.mark.requested(ID)
 COMMANDS = [(), ("rotate",), ("resume",), ("resume", "--offline"), ("resume", "--unattended"), ("abort",)]
 LOOKS = [("status",), ("log",), ("check",), ("rotate", "--dry-run")]
 
@@ -28,13 +28,6 @@ def journal(factory):
 
 def set_aside(factory, end):
     return journal(factory).with_name(f"rotation.{end}")
-
-
-@pytest.fixture(params=["file", "token"])
-def factory(request, tmp_path):
-    with running_factory(tmp_path / "device", request.param) as running:
-        running.device.write_request(ID)
-        yield running
 
 
 def left_after_enrolment(factory):
@@ -269,13 +262,6 @@ def test_files_of_others_are_neither_waited_for_nor_removed(files):
     assert {"client.ca.pem", "client.fed.pem", "client.12.pem", "pkey.12.pem", "vpn.pem", "fifo.pem"} <= now
     assert len(now - before) == 2  # the new identity
     assert len(before - now) == 2  # that of the rotation that was lost
-
-
-@pytest.fixture
-def token(tmp_path):
-    with running_factory(tmp_path / "device", "token") as running:
-        running.device.write_request(ID)
-        yield running
 
 
 def test_keys_of_others_in_the_token_are_neither_used_nor_in_the_way(token):

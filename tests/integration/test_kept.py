@@ -9,26 +9,12 @@ from handler.journal.pending import read_pending
 from handler.journal.rotation_state import ANNOUNCED
 from tests import journal as journals
 from tests.invariants import broken_files, broken_invariants
-from tests.simulators.factory import running_factory
 
 from .in_process import call
 from .stopping import cannot_answer, new_certificate_is_refused, rotates_again
 
 ID = "certs-rollback"
-
-
-@pytest.fixture(params=["file", "token"])
-def factory(request, tmp_path):
-    with running_factory(tmp_path / "device", request.param) as running:
-        running.device.write_request(ID)
-        yield running
-
-
-@pytest.fixture
-def files(tmp_path):
-    with running_factory(tmp_path / "device", "file") as running:
-        running.device.write_request(ID)
-        yield running
+pytestmark = pytest.mark.requested(ID)
 
 
 # What is kept

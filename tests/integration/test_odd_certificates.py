@@ -44,14 +44,13 @@ from .in_process import Outcome, call
 from .looking import look
 
 ID = "certs-odd"
+pytestmark = pytest.mark.requested(ID)
 AUTHORITY = OddAuthority()
 
 
 @pytest.fixture
-def factory(tmp_path):
-    with running_factory(tmp_path / "device", "file") as running:
-        running.device.write_request(ID)
-        yield running
+def factory(files):
+    return files
 
 
 @pytest.fixture(params=["file", "token"])

@@ -8,6 +8,7 @@ from handler.exit_status import PENDING, REFUSED
 from tests.simulators.factory import running_factory
 
 ID = "certs-outside"
+pytestmark = pytest.mark.requested(ID)
 FORGED = "renew-client-cert: rotation complete"
 EVIL = f"\x1b[2J\x1b]0;t\x07\u202e\r\n{FORGED}\n\x9b31m"
 IN_A_HEADER = "\x1b[2J\x07\u202e\x9b31m"
@@ -42,12 +43,6 @@ def expect_harmless(factory, status, quoted="[2J"):
         assert [line for line in text.splitlines() if line.startswith(FORGED)] == []
     for detail in details:
         assert detail.isprintable() or not detail
-
-
-@pytest.fixture
-def files(files):
-    files.device.write_request(ID)
-    return files
 
 
 @pytest.mark.parametrize("status", [403, 500])

@@ -16,6 +16,7 @@ from .in_process import LIMITS, call
 from .stopping import cannot_answer, new_certificate_is_refused, rotates_again
 
 ID = "certs-rollback"
+pytestmark = pytest.mark.requested(ID)
 REFUSALS = ["alert", 401, 403]
 
 # Of the requests of a roll-back: those that were made before it began are left alone.
@@ -37,20 +38,6 @@ UNREACHABLE = CUTS | {
     "429": {"status": 429},
     "answer lost to an error": {"status": 504, "work": True},
 }
-
-
-@pytest.fixture(params=["file", "token"])
-def factory(request, tmp_path):
-    with running_factory(tmp_path / "device", request.param) as running:
-        running.device.write_request(ID)
-        yield running
-
-
-@pytest.fixture
-def files(tmp_path):
-    with running_factory(tmp_path / "device", "file") as running:
-        running.device.write_request(ID)
-        yield running
 
 
 def journal(device):

@@ -10,7 +10,6 @@ from tests.bench.slow_module import SlowModule, Speed
 from tests.simulators.device import REPOSITORY
 from tests.simulators.device_config import DEVICE_FILES, FACTORY_FILES, PlainFile
 from tests.simulators.factory import running_factory
-from tests.softhsm import remove_token
 
 from .strict_token import StrictToken
 
@@ -31,7 +30,6 @@ ID = "certs-slow"
 def factory(tmp_path):
     with running_factory(tmp_path / "device", "token") as running:
         yield running
-        remove_token(running.device.token)
 
 
 def encrypted(config):
@@ -60,7 +58,6 @@ def test_a_rotation_asks_the_token_for_little_the_second_one_too(tmp_path, kind)
             assert counted.calls["C_SignInit"] == 6
             assert counted.calls["C_Login"] == counted.calls["C_Initialize"] == counted.calls["C_GenerateKeyPair"] == 1
             assert factory.gateway.connections + factory.est.connections == 5 * (number + 1)
-        remove_token(device.token)
 
 
 def test_commands_that_only_look_ask_the_token_for_little(factory, tmp_path):
@@ -122,4 +119,3 @@ def test_a_token_that_takes_longer_than_the_network_may_still_rotates(tmp_path):
         assert "waiting for it each time" in done.stderr
         assert device.current_identity().public_key == factory.gateway.current
         assert slow.counted.operations >= 8
-        remove_token(device.token)

@@ -22,9 +22,9 @@ from tests import softhsm
 from tests.invariants import broken_invariants
 
 from .in_process import call
-from .stopping import FIRST, PLACES, SECOND, ends, factory, files, finish, stop
+from .stopping import FIRST, PLACES, SECOND, ends, finish, stop
 
-__all__ = ["factory", "files"]  # fixtures
+pytestmark = pytest.mark.requested(FIRST)
 DROPPED = ("enrol", "trial")
 FINISHED = tuple(set(PLACES) - set(DROPPED))
 REFUSED_LATER = tuple(set(FINISHED) - {"announce"})

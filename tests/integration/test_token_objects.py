@@ -5,18 +5,15 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pkcs11 import Attribute, ObjectClass
 
 from handler.exit_status import DONE, REFUSED, SWITCHED, WARNINGS
-from tests.simulators.factory import running_factory
-from tests.softhsm import opened, remove_objects, remove_token
+from tests.softhsm import opened, remove_objects
 
 ID = "certs-odd"
+pytestmark = pytest.mark.requested(ID)
 
 
 @pytest.fixture
-def factory(tmp_path):
-    with running_factory(tmp_path / "device", "token") as running:
-        running.device.write_request(ID)
-        yield running
-        remove_token(running.device.token)
+def factory(token):
+    return token
 
 
 def test_a_key_pair_without_a_public_key_object_is_rotated(factory):

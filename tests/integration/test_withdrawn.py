@@ -11,9 +11,9 @@ from tests.invariants import broken_files, broken_invariants
 from tests.simulators.pki import Draft, certificate_pem
 
 from .in_process import call
-from .stopping import FIRST, PLACES, SECOND, ends, factory, files, finish, stop
+from .stopping import FIRST, PLACES, SECOND, ends, finish, stop
 
-__all__ = ["factory", "files"]  # fixtures
+pytestmark = pytest.mark.requested(FIRST)
 DROPPED = ("enrol", "trial")
 
 

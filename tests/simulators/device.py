@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from tests import softhsm
 
+from . import warm
 from .device_config import DEVICE_FILES, FACTORY_FILES, PlainFiles, encrypted
 from .gateway import Config, readable_with
 from .pki import FactoryPki, certificate_pem, key_pem, spki_pem
@@ -121,11 +122,17 @@ class Device:
     def run(
         self, *arguments: str, environment: Mapping[str, str] | None = None, timeout: float = 60.0
     ) -> subprocess.CompletedProcess[str]:
-        """Run the program as a process: without arguments, as fioconfig does; `environment` is added to its own."""
+        """Call the program and wait: without arguments, as fioconfig does; `environment` is added to its own.
+
+        It is forked from a process that has loaded it, unless the environment says something to the interpreter.
+        """
+        added = environment or {}
+        if timeout <= warm.SECONDS and warm.takes(added):
+            return warm.program().run(arguments, {**self.environment(), **added})
         return subprocess.run(
             self.command(*arguments),
             cwd=REPOSITORY,
-            env={**self.environment(), **(environment or {})},
+            env={**self.environment(), **added},
             capture_output=True,
             text=True,
             timeout=timeout,

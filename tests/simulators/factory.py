@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from tests import softhsm
+
 from .device import Device, make_device
 from .est_server import EstServer, EstState
 from .gateway import Gateway, GatewayState
@@ -38,7 +40,7 @@ def running_factory(
     delay: float = 0.0,
     **device: Any,
 ) -> Iterator[Factory]:
-    """Run a factory with a device in `folder`, which must be empty.
+    """Run a factory with a device in `folder`, which must be empty; a token that is made for it ends with it.
 
     `est` and `gateway` are fields of their states, `device` are arguments of `make_device`. `delay`: seconds that the
     servers are away, each way.
@@ -54,6 +56,8 @@ def running_factory(
             relays = tuple(stack.enter_context(Relay(each.port, delay)) for each in (gateway_server, est_server))
             gateway_url, est_url = relays[0].url, relays[1].url + est_state.prefix
         made = make_device(folder, pki, keys=keys, gateway_url=gateway_url, est_url=est_url, **device)
+        if made.token and made.token is not device.get("token"):
+            stack.callback(softhsm.remove_token, made.token)
         gateway_state.register(made.certificate, made.config, made.config_device)
         gateway_state.config_modified = datetime.fromtimestamp(made.config_encrypted.stat().st_mtime, UTC)
         yield Factory(pki, est_state, gateway_state, est_server, gateway_server, made, relays)

@@ -19,7 +19,7 @@ from statistics import median
 
 from handler.journal import history
 from hsm import module
-from tests.tokens.apart import start_modules_anew
+from tests.softhsm import start_modules_anew
 
 RESIDENT, IN_USE, BLOCKS = "resident memory", "memory in use", "Python objects"
 LIMITS = {

@@ -4,7 +4,6 @@ Which TPM its module talks to stands in the environment and is read when the mod
 questioned by a process of its own. Before each call it starts its modules anew: it holds nothing, and sees everything.
 """
 
-import contextlib
 import os
 import pickle
 import subprocess
@@ -14,9 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-import pkcs11
-
-from hsm import module
+from tests.softhsm import start_modules_anew
 
 T = TypeVar("T")
 
@@ -62,14 +59,6 @@ class Apart:
         if not worked:
             raise RuntimeError(answer)
         return answer
-
-
-def start_modules_anew() -> None:
-    """End every session and login of this process's modules, and what they keep of objects that are gone."""
-    with module.LOCK:
-        for each in module._loaded.values():
-            with contextlib.suppress(pkcs11.PKCS11Error):
-                each.reinitialize()
 
 
 def _serve() -> None:

@@ -118,10 +118,10 @@ def connect(context, server):
 class SoftwareKey(ec.EllipticCurvePrivateKey):
     """A key outside of OpenSSL's reach, which counts, and fails when told."""
 
-    def __init__(self, curve=None):
-        self._key = ec.generate_private_key(curve or ec.SECP256R1())
+    def __init__(self, curve=None, *, key=None, failure=None):
+        self._key = key or ec.generate_private_key(curve or ec.SECP256R1())
         self.signatures = 0
-        self.failure = None
+        self.failure = failure
         self.garbage = None
 
     def sign(self, data, signature_algorithm):

@@ -7,7 +7,6 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from handler.errors import (
@@ -18,6 +17,7 @@ from handler.errors import (
 from hsm import tls
 from hsm.errors import TokenError
 from tests.simulators.pki import FactoryPki, certificate_pem
+from tests.unit.hsm.handshakes import SoftwareKey
 
 from .loopback import RawServer, Server, ask, client_of, running
 
@@ -248,46 +248,9 @@ def der(world):
     return world.certificate.public_bytes(Encoding.DER)
 
 
-class FailingKey(ec.EllipticCurvePrivateKey):
-    """A key outside of files that cannot sign."""
-
-    def __init__(self, key, error):
-        self._key = key
-        self._error = error
-
-    def sign(self, data, signature_algorithm):
-        raise self._error
-
-    def public_key(self):
-        return self._key.public_key()
-
-    @property
-    def curve(self):
-        return self._key.curve
-
-    @property
-    def key_size(self):
-        return self._key.key_size
-
-    def exchange(self, algorithm, peer_public_key):
-        raise NotImplementedError
-
-    def private_numbers(self):
-        raise NotImplementedError
-
-    def private_bytes(self, encoding, format, encryption_algorithm):  # noqa: A002 - cryptography's name
-        raise NotImplementedError
-
-    def __copy__(self):
-        return self
-
-    def __deepcopy__(self, memo):
-        return self
-
-
 def test_token_that_cannot_sign_ends_the_call_with_the_tokens_own_error(world, server):
     error = TokenError("the token was removed")
-    key = FailingKey(world.key, error)
+    key = SoftwareKey(key=world.key, failure=error)
     with pytest.raises(TokenError) as caught:
         ask(world, server, authenticate=lambda context: tls.use_private_key(context, der(world), key))
     assert caught.value is error
@@ -296,7 +259,7 @@ def test_token_that_cannot_sign_ends_the_call_with_the_tokens_own_error(world, s
 
 def test_mistake_inside_a_signature_is_not_taken_for_trouble_of_the_network(world, server):
     mistake = ZeroDivisionError()
-    key = FailingKey(world.key, mistake)
+    key = SoftwareKey(key=world.key, failure=mistake)
     with pytest.raises(RuntimeError, match="the private key failed inside a TLS handshake") as caught:
         ask(world, server, authenticate=lambda context: tls.use_private_key(context, der(world), key))
     assert caught.value.__cause__ is mistake
