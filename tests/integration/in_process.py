@@ -10,10 +10,11 @@ from handler.device.lock import DeviceLock
 from handler.device.request import Overrides, read_request
 from handler.device.services import Services
 from handler.errors import RenewalError, describe, is_final
-from handler.exit_status import PENDING, REFUSED, SWITCHED
+from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from handler.rotation.rotator import Rotator
 from handler.servers.http import Limits
 from hsm.errors import TokenError
+from tests.invariants import broken_invariants
 
 LIMITS = Limits(total=8.0, connect=1.0, read=0.4, retry_delays=(0.01, 0.01, 0.01))
 
@@ -80,3 +81,12 @@ def call(device, command=None, limits=LIMITS, services=None):
         if by_fioconfig and rotator.switched:
             outcome.status = SWITCHED
         return outcome
+
+
+def finish(factory, rotation_id):
+    """Let the program finish what is pending, as a boot does; tell what is broken then."""
+    statuses = [call(factory.device).status, call(factory.device, "resume").status]
+    while statuses[-1] != DONE and len(statuses) < 4:
+        statuses.append(call(factory.device, "resume").status)
+    broken = broken_invariants(factory, rotation_id, completed=True)
+    return broken if statuses[-1] == DONE else [f"it ended with {statuses}", *broken]

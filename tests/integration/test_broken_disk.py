@@ -13,14 +13,13 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pkcs11 import ObjectClass
 
-from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
+from handler.exit_status import PENDING, REFUSED, SWITCHED
 from tests import softhsm
-from tests.invariants import broken_invariants
 from tests.simulators.device import REPOSITORY
 from tests.simulators.factory import running_factory
 from tests.simulators.pki import spki_pem
 
-from .in_process import call
+from .in_process import call, finish
 
 ID = "certs-disk"
 REQUESTS = [
@@ -76,15 +75,6 @@ def untouched(factory, identity, done):
     now = factory.device.current_identity()
     assert now.whole
     assert (now == identity) == (done.returncode != SWITCHED), done.stderr
-
-
-def finish(factory, rotation_id):
-    """Let the program finish what is pending on a disk that works again; tell what is broken then."""
-    statuses = [call(factory.device).status, call(factory.device, "resume").status]
-    while statuses[-1] != DONE and len(statuses) < 4:
-        statuses.append(call(factory.device, "resume").status)
-    broken = broken_invariants(factory, rotation_id, completed=True)
-    return broken if statuses[-1] == DONE else [f"it ended with {statuses}", *broken]
 
 
 def test_a_full_disk_leaves_the_identity_in_use_alone(place, tmp_path):

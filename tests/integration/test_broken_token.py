@@ -5,10 +5,8 @@ TRY_EVERYTHING=1 in the environment: every call of a rotation with every return 
 
 import os
 import random
-import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -18,14 +16,14 @@ from tests.crash.explorer import plain_module
 from tests.crash.faulty_module import RETURN_VALUES, FaultyModule
 from tests.invariants import broken_invariants
 
-from .in_process import call
+from .in_process import call, finish
+from .watched import Watched
 
 ID = "certs-token"
 pytestmark = pytest.mark.requested(ID)
 EVERYTHING = bool(os.environ.get("TRY_EVERYTHING"))
 SHARES, SAMPLE = 2, 18
 CKR_PIN_INCORRECT, CKR_PIN_LOCKED = 0xA0, 0xA4
-(SPY,) = map(str, Path("/usr/lib").glob("*/pkcs11/pkcs11-spy.so"))
 
 
 @pytest.fixture
@@ -35,35 +33,6 @@ def factory(token):
 
 def configuration(device):
     return device.folder / "usr/lib/sota/conf.d/40-hsm.toml"
-
-
-class Watched:
-    """pkcs11-spy in front of the device's module: it writes down every call."""
-
-    def __init__(self, device):
-        text = configuration(device).read_text()
-        self._module = tomllib.loads(text)["p11"]["module"]
-        self._log = device.folder / "spy.log"
-        configuration(device).write_text(re.sub(r'module = ".*"', f'module = "{SPY}"', text))
-
-    def environment(self):
-        self._log.unlink(missing_ok=True)
-        return {"PKCS11SPY": self._module, "PKCS11SPY_OUTPUT": str(self._log)}
-
-    @property
-    def calls(self):
-        """The functions of the module that the last process called, in order, from its list of functions."""
-        names = re.findall(r"^\d+: (C_\w+)", self._log.read_text(errors="replace"), re.MULTILINE)
-        return [name for name in names if name not in ("C_GetFunctionList", "C_GetInterface")]
-
-
-def finish(factory, rotation_id=ID):
-    """Let the program finish what is pending, as a boot does; tell what is broken then."""
-    statuses = [call(factory.device).status]
-    while statuses[-1] != DONE and len(statuses) < 4:
-        statuses.append(call(factory.device, "resume").status)
-    broken = broken_invariants(factory, rotation_id, completed=True)
-    return broken if statuses[-1] == DONE else [f"it ended with {statuses}", *broken]
 
 
 # The PIN
@@ -92,7 +61,7 @@ def test_a_wrong_pin_is_tried_once_by_a_call(factory, arguments):
     # Nothing has changed but the journal, where it stands that this PIN is not tried again.
     assert beside_the_journal(device.snapshot()) == beside_the_journal(before)
     configuration(device).write_text(right)
-    assert finish(factory) == []
+    assert finish(factory, ID) == []
 
 
 @pytest.mark.parametrize(("value", "words"), [(CKR_PIN_INCORRECT, "not tried again"), (CKR_PIN_LOCKED, "is locked")])
@@ -155,7 +124,7 @@ def test_a_token_that_is_taken_away_in_the_middle_is_waited_for(factory, until, 
     assert program.returncode == PENDING, errors
     assert "Traceback" not in errors
     assert device.current_identity() == identity
-    assert finish(factory) == []
+    assert finish(factory, ID) == []
 
 
 @pytest.mark.timeout(0 if EVERYTHING else 120)

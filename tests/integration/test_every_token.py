@@ -16,8 +16,10 @@ from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from tests.crash.faulty_module import SOURCE
 from tests.simulators.device_config import DEVICE_FILES, FACTORY_FILES, PlainFile, plaintexts
 from tests.simulators.factory import running_factory
-from tests.tokens import KINDS, SPY, WITHOUT_ECDH, running_token
+from tests.tokens import KINDS, WITHOUT_ECDH, running_token
 from tests.tokens.tpm import TPM2
+
+from .watched import Watched
 
 PLAIN_FILES = {"note": PlainFile(b"plain", unencrypted=True)}
 OF_THEIR_OWN = tuple(kind for kind in KINDS if kind != "spy")
@@ -81,23 +83,9 @@ def under(device, object_id):
     return [(each.object_class, each.label) for each in device.token_objects() if each.id == object_id]
 
 
-class Watched:
-    """pkcs11-spy in front of the device's module, or of the faulty one in front of that."""
-
-    def __init__(self, device, faulty=None):
-        self._log = device.folder / "watched.log"
-        configure(device, "module", SPY)
-        module = str(faulty or device.token.plain_module)
-        self._environment = {"PKCS11SPY": module, "PKCS11SPY_OUTPUT": str(self._log)}
-
-    def environment(self):
-        self._log.unlink(missing_ok=True)
-        return self._environment
-
-    @property
-    def calls(self):
-        names = re.findall(r"^\d+: (C_\w+)", self._log.read_text(errors="replace"), re.MULTILINE)
-        return [name for name in names if name not in ("C_GetFunctionList", "C_GetInterface")]
+def watched_by(device, faulty=None):
+    """Watch the device's module, or the faulty one in front of that; pkcs11-spy cannot stand in front of itself."""
+    return Watched(device, faulty or device.token.plain_module)
 
 
 # What is asked of every token
@@ -134,11 +122,13 @@ def test_a_dry_run_after_the_switch_leaves_the_gateways_first_sight_to_the_rotat
 
 def test_every_session_and_login_is_given_back(factory, record_property):
     device = factory.device
-    watched = Watched(device)
+    watched = watched_by(device)
     logins = []
     for number in range(2):
-        done = rotate(device, f"certs-{number}", environment=watched.environment())
-        assert done.returncode == SWITCHED, done.stderr
+        device.write_request(f"certs-{number}")
+        with device.start(environment=watched.environment()) as program:  # the end of its process counts as well
+            _, errors = program.communicate(timeout=60)
+        assert program.returncode == SWITCHED, errors
         calls = watched.calls
         # Those that a new start of the module ends by itself may be missing.
         starts = calls.count("C_Initialize")
@@ -185,7 +175,7 @@ def test_a_wrong_pin_is_tried_once_and_by_no_later_call_until_another_one_is_con
     device = factory.device
     right = configuration(device).read_text()
     configure(device, "pass", "999111")
-    watched = Watched(device)
+    watched = watched_by(device)
     tried = []
     for _ in range(3):
         done = rotate(device, environment=watched.environment())
@@ -350,7 +340,7 @@ def test_half_a_pair_that_a_cut_left_is_cleaned_up(factory):
 )
 def test_what_is_made_but_reported_as_failed_is_made_again_once(factory, tmp_path, function, said):
     device = factory.device
-    watched = Watched(device, failing_module(tmp_path, function))
+    watched = watched_by(device, failing_module(tmp_path, function))
     busy = {"FAULTY_MODULE": device.token.plain_module, "FAULTY_CALL": "1", "FAULTY_RV": str(CKR_DEVICE_ERROR)}
     done = rotate(device, environment=watched.environment() | busy)
     assert done.returncode == SWITCHED, done.stderr

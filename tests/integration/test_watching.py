@@ -16,6 +16,7 @@ from handler.commands.formats.envelope import VERSIONS
 from handler.exit_status import ALL_OK, DONE, PENDING, PROBLEMS, REFUSED, SWITCHED, USAGE, WARNINGS
 from tests.simulators.pki import FactoryPki, certificate_pem
 
+from .in_process import call
 from .looking import look
 
 ID = "certs-watched"
@@ -126,7 +127,7 @@ def test_what_is_wrong_with_a_server_is_told_apart(files, server, kind):
         files.est_server.state.server_identity = FactoryPki().server_identity()
     else:
         files.est.faults.add("POST", "/simplereenroll", times=None, status=503)
-    assert files.device.run(timeout=100).returncode == PENDING
+    assert call(files.device).status == PENDING
     assert status(files)["pending"]["waits_for_kind"] == kind
 
 

@@ -5,7 +5,8 @@
 reads an order a line (JSON: arguments, environment), forks, has the child be the program, and answers with a line
 (JSON: exit status, standard output, standard error). It never loads a PKCS#11 module and has no threads itself, so that
 a child begins where a process of its own would be after its imports. A call with nothing to do takes 20 ms so, and
-160 ms as a process: for calls of which only the end, the output and what they leave is looked at.
+160 ms as a process: for calls of which only the status, the output and what they leave is looked at. The interpreter is
+not taken down in the end, so nothing that a module does there is to be seen (C_Finalize).
 """
 
 import atexit
