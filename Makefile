@@ -1,4 +1,4 @@
-# What a person types: `make demo`, `make test`. Both make the environment they need.
+# Start with `make demo` or `make test`: both create the environment that they need.
 PYTHON ?= python3
 KEYS ?= token
 EXPLORE ?=
@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# Debian packages and a file that each brings: what a token needs, and what the tests need.
+# PACKAGE:FILE, Debian packages and a file of each: for a token, and for the tests.
 TOKEN := softhsm2:/usr/bin/softhsm2-util
 TOOLS := $(TOKEN) opensc:/usr/bin/pkcs11-tool strace:/usr/bin/strace \
     faketime:/usr/bin/faketime gcc:/usr/bin/cc umockdev:/usr/bin/umockdev-run \
@@ -18,7 +18,7 @@ TOOLS := $(TOKEN) opensc:/usr/bin/pkcs11-tool strace:/usr/bin/strace \
     nginx-light:/usr/sbin/nginx apache2-bin:/usr/sbin/apache2 man-db:/usr/bin/man strongswan-pki:/usr/bin/pki \
     libstrongswan-standard-plugins:/usr/lib/ipsec/plugins/libstrongswan-openssl.so
 
-.PHONY: bench fleet fuzz plot soak tokens install uninstall deb lock demo layer test test-oldest test-crash test-architecture test-model test-distribution test-systemd check lint types format token tools libest clean
+.PHONY: bench fleet fuzz plot soak tokens install uninstall deb lock demo layer test test-oldest test-oldest-libraries test-crash test-architecture test-model test-distribution test-systemd check lint types format token tools libest clean
 
 demo: $(INSTALLED) $(if $(filter token,$(KEYS)),token)
 	@$(BIN)/python -m tests.demo --keys $(KEYS)
@@ -26,42 +26,50 @@ demo: $(INSTALLED) $(if $(filter token,$(KEYS)),token)
 test: $(INSTALLED) tools libest
 	$(BIN)/python -m pytest -n 3 --dist worksteal tests
 
-# Unit and integration tests with the oldest libraries that the program works with, tests/oldest.txt.
+# Unit and integration tests with the oldest libraries that the program supports, tests/oldest.txt.
 OLDEST := build/oldest
+OLDEST_TESTS ?= tests/unit tests/integration
 test-oldest: $(OLDEST)/.installed tools libest
-	$(OLDEST)/bin/python -m pytest -n 3 --dist worksteal tests/unit tests/integration
+	$(OLDEST)/bin/python -m pytest -n 3 --dist worksteal $(OLDEST_TESTS)
 
-# The Yocto layer: its recipes checked; with OE_CORE, META_OE and BITBAKE (and META_LMP), checkouts of a release, parsed
-# and resolved by bitbake too. packaging/yocto/bitbake.sh
+# The part of test-oldest that .ci/run has time for: the code that calls a library, and one file of each kind of whole
+# calls that goes through it (files, a token, TLS, EST, `check`).
+test-oldest-libraries:
+	@$(MAKE) --no-print-directory test-oldest OLDEST_TESTS="tests/unit/crypto tests/unit/hsm tests/unit/servers \
+	    tests/unit/device tests/unit/packaging/test_versions.py $(addprefix tests/integration/,test_rotation.py \
+	    test_wire.py test_est.py test_token_objects.py test_odd_certificates.py test_check_system.py test_daemon.py)"
+
+# Checks the recipes of the Yocto layer. If OE_CORE, META_OE and BITBAKE (and META_LMP) name checkouts of a release,
+# BitBake parses and resolves them too: packaging/yocto/bitbake.sh
 LAYER := packaging/yocto/meta-renew-client-cert
 layer: $(INSTALLED)
 	$(BIN)/oelint-adv --quiet $(LAYER)/conf/layer.conf $(shell find $(LAYER) -name '*.bb' -o -name '*.bbappend')
 	@[ -z "$$OE_CORE$$META_OE$$BITBAKE" ] || packaging/yocto/bitbake.sh
 
-# Cuts a rotation off everywhere, fails every system call and every PKCS#11 call, starts everybody at once a hundred
-# times; in both key modes, with three kinds of gateway. 45 minutes on 2 free cores. EXPLORE="--every 10": a tenth.
+# Interrupts a rotation at every point, fails every system call and every PKCS#11 call, and starts all callers at once a
+# hundred times; in both key modes, with three kinds of gateway. 45 minutes on 2 free cores. EXPLORE="--every 10": a tenth.
 test-crash: $(INSTALLED) tools
 	@$(BIN)/python -m tests.crash.explorer $(EXPLORE)
 
-# The rules over an abstract world, with more faults and changes on a path than `make test` has: some minutes.
+# Tries the rules in an abstract world, with more faults and changes per path than `make test`: some minutes.
 # MODEL="--faults 2 --changes 2".
 MODEL ?=
 test-model: $(INSTALLED)
 	@$(BIN)/python -m tests.model $(MODEL)
 
-# 500 rotations of one device in one process, with each kind of key: half an hour; nothing may grow.
+# 500 rotations of one device in one process, with each kind of key: nothing may grow. Half an hour.
 # SOAK="--keys softhsm", SOAK="--rotations 50".
 SOAK ?=
 soak: $(INSTALLED) tools
 	$(BIN)/python -m tests.soak $(SOAK)
 
-# Spoilt input for everything that reads what others send: ten minutes for each of eleven targets.
+# Damaged input for everything that parses data from outside: ten minutes for each of eleven targets.
 # FUZZ="--minutes 1", FUZZ="csrattrs TOML".
 FUZZ ?=
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.fuzz $(FUZZ)
 
-# What every kind of token can do: runs their suite and writes the table in docs/tokens.md. Some minutes.
+# Runs the suite with every kind of token and writes the table in docs/tokens.md. Some minutes.
 tokens: $(INSTALLED) tools
 	$(BIN)/python -m tests.tokens.table
 
@@ -73,21 +81,21 @@ plot: $(INSTALLED)
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || \
 	    $(BIN)/python -m pip install --quiet --disable-pip-version-check 'matplotlib>=3.8'
 
-# Tokens, TLS and whole rotations under another Debian's Python and OpenSSL; makes that Debian in a folder (as root).
+# Tokens, TLS and whole rotations with another Debian's Python and OpenSSL, in a folder that it creates (as root).
 SUITE ?= trixie
 test-distribution: $(INSTALLED)
 	@[ -e /usr/sbin/debootstrap ] || apt-get install -y -qq debootstrap >/dev/null
 	tests/distribution.sh $(SUITE) $(BIN)/python
 
-# What a rotation costs: a minute. BENCH="--runs 15", or --publish: table and picture into docs. docs/benchmark.md
+# Measures what a rotation costs: a minute. BENCH="--runs 15"; BENCH=--publish updates docs/benchmark.md.
 BENCH ?=
 bench: $(INSTALLED) tools plot
 	$(BIN)/python -m tests.bench $(BENCH)
 
-# Installs below DESTDIR, e.g. in an image: the private environment in PREFIX/lib/renew-client-cert. TARGET_PYTHON is the
-# interpreter on the device, TARGET_PYTHON_VERSION its version (3.12; else what that interpreter says on this machine),
-# TARGET_STRIP the strip for its architecture, PIP_OPTIONS="--platform manylinux2014_aarch64" the architecture itself.
-# PYTHON builds. docs/installation.md
+# Installs below DESTDIR, e.g. into an image; the program goes to PREFIX/lib/renew-client-cert. TARGET_PYTHON is the
+# interpreter on the device; TARGET_PYTHON_VERSION its version, such as 3.12 (default: TARGET_PYTHON of this machine is
+# asked); TARGET_STRIP the strip for the device's architecture; PIP_OPTIONS="--platform manylinux2014_aarch64" that
+# architecture. PYTHON builds. docs/installation.md
 DESTDIR ?=
 PREFIX ?= /usr
 TARGET_PYTHON ?= /usr/bin/python3
@@ -99,17 +107,17 @@ SITE_PACKAGES ?=
 INSTALLATION = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" TARGET_PYTHON="$(TARGET_PYTHON)" TARGET_STRIP="$(TARGET_STRIP)" \
     TARGET_PYTHON_VERSION="$(TARGET_PYTHON_VERSION)" PIP_OPTIONS="$(PIP_OPTIONS)" LOCK="$(LOCK)" \
     SITE_PACKAGES="$(SITE_PACKAGES)" BUILD_PYTHON="$(abspath $(BUILDER))/bin/python"
-# What builds the package, the manual and the completion: nothing that the program needs, nothing that tests need.
+# Builds the package, the manual and the completion. Neither the program nor the tests need it.
 BUILDER ?= build/environment
-# In two steps: what builds wheels is not fetched behind the back of the hashes.
+# In two steps, so that the hashes cover the packages that build wheels, too.
 $(BUILDER)/.made: packaging/wheels.lock packaging/builder.lock
 	$(PYTHON) -m venv $(BUILDER)
 	for each in $^; do $(BUILDER)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
 	    --no-build-isolation -r $$each || exit; done
 	@touch $@
 
-# Looks for the newest releases of what `make install` and `make deb` take, and writes down the hashes of all their files:
-# for every Python and architecture that they are published for.
+# Updates the lock files of `make install` and `make deb` to the newest releases, with the hashes of all their files, for
+# every Python and architecture.
 LOCKED := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 lock: $(INSTALLED)
 	@$(BIN)/python -m uv --version >/dev/null 2>&1 || \
@@ -128,12 +136,12 @@ uninstall:
 deb: $(BUILDER)/.made
 	@$(INSTALLATION) packaging/deb.sh
 
-# The package on a device that boots: a real systemd in namespaces of its own. Three minutes, as root.
+# Boots a device with the package: a real systemd in its own namespaces. Three minutes, as root.
 test-systemd: $(INSTALLED) $(BUILDER)/.made tools
 	package=$$($(INSTALLATION) packaging/deb.sh) && $(BIN)/python -m tests.systemd "$$package"
 
-# Three rotations in each key mode with what `make install` installs for another architecture, under qemu-user, in that
-# architecture's Debian in a folder (as root): ARCH=arm64, or armhf with WHEELS=FOLDER. A quarter of an hour.
+# Three rotations in each key mode with what `make install` installs for another architecture: qemu-user in a folder with
+# that architecture's Debian (as root). ARCH=arm64, or ARCH=armhf WHEELS=FOLDER. A quarter of an hour.
 ARCH ?= arm64
 test-architecture: $(INSTALLED) $(BUILDER)/.made token
 	@$(call packages,debootstrap:/usr/sbin/debootstrap qemu-user-static:/usr/bin/qemu-arm-static llvm:/usr/bin/llvm-strip)
@@ -154,8 +162,8 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# $(call environment,FOLDER,EXTRAS,OPTIONS OF PIP): makes a virtual environment with the program and what is needed to
-# build and test it.
+# $(call environment,FOLDER,EXTRAS,OPTIONS OF PIP): creates a virtual environment with the program and what builds and
+# tests it.
 comma := ,
 define environment
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -171,7 +179,7 @@ $(INSTALLED): pyproject.toml packaging/requirements.txt
 $(OLDEST)/.installed: pyproject.toml packaging/requirements.txt tests/oldest.txt
 	$(call environment,$(OLDEST),test,-c tests/oldest.txt)
 
-# $(call packages,PACKAGE:FILE ...): installs what is missing when root; otherwise one line says what, and how.
+# $(call packages,PACKAGE:FILE ...): installs missing packages as root; otherwise prints one line with the command.
 define packages
 	missing=; for each in $(1); do [ -e "$${each#*:}" ] || missing="$$missing $${each%%:*}"; done; \
 	[ -z "$$missing" ] && exit 0; \
@@ -190,7 +198,7 @@ token:
 tools:
 	@$(call packages,$(TOOLS))
 
-# An EST server and client that nobody here wrote, installed or kept in build/libest.
+# An independent EST server and client, installed or cached in build/libest.
 libest:
 	@tests/libest.sh
 

@@ -1,16 +1,16 @@
 #!/bin/sh
-# A remote action of fioconfig, which runs it without arguments under the name of what it does: cert-status, cert-check,
-# cert-log, cert-dry-run or cert-abort. If the output is captured, ARTIFACTS is the folder of files for the operator.
-# fioconfig drops the output of an action that fails, so it goes into a file there too.
+# A remote action. fioconfig runs it without arguments; its name says what to do: cert-status, cert-check, cert-log,
+# cert-dry-run or cert-abort. If fioconfig captures the output, ARTIFACTS is the folder of files for the operator.
+# fioconfig drops the output of a failed action, so the output is also written to a file there.
 name=${0##*/}
 program=@PROGRAM@
-# fioconfig's CONFIG_FILE is that of the action: the request of a rotation lies beside it.
+# CONFIG_FILE is the action's own file; the rotation request is in the same folder.
 if [ -n "$CONFIG_FILE" ]; then
     CONFIG_FILE=${CONFIG_FILE%/*}/fio-rotate-certs
     export CONFIG_FILE
 fi
 
-# Runs the command; keeps its output, its exit status and, if it has one, its JSON.
+# Runs the command; stores its output and, if it has any, its JSON; sets $status.
 run() {
     said=$("$program" "$@" 2>&1)
     status=$?
@@ -28,14 +28,14 @@ case $name in
     cert-check)
         # shellcheck disable=SC2086 # options are several words
         run check $RENEW_CLIENT_CERT_OPTIONS
-        [ "$status" -ne 1 ] || status=0  # warnings do not keep a rotation from succeeding
+        [ "$status" -ne 1 ] || status=0  # a rotation succeeds despite warnings
         ;;
     cert-log) run log ;;
     # shellcheck disable=SC2086
     cert-dry-run) run rotate --dry-run $RENEW_CLIENT_CERT_OPTIONS ;;
     cert-abort)
         run abort
-        # Noted: the daemon goes on with it, as it can stop fioconfig, inside which this runs.
+        # 75: recorded. The daemon finishes it, because only the daemon can stop fioconfig, which runs this.
         [ "$status" -ne 75 ] || status=0
         ;;
     *)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds build/renew-client-cert_VERSION_ARCHITECTURE.deb: what `make install` installs, with the scripts beside.
+# Builds build/renew-client-cert_VERSION_ARCHITECTURE.deb: what `make install` installs, and the maintainer scripts.
 set -eu
 : "${TARGET_PYTHON_VERSION:=$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')}"
 : "${BUILD_PYTHON=python3}"
@@ -8,13 +8,13 @@ cd "$(dirname "$0")/.."
 root=build/deb
 rm -rf "$root"
 mkdir -p "$root/DEBIAN"
-# Below /lib, where this Debian looks for units and rules.
+# Debian 12 looks for units and rules below /lib.
 DESTDIR=$PWD/$root PREFIX=/usr TARGET_PYTHON=/usr/bin/python3 UNITS=/lib/systemd UDEV=/lib/udev packaging/install.sh >/dev/null
 version=$(PYTHONPATH=. "$BUILD_PYTHON" -c 'import handler; print(handler.__version__.replace(".dev", "~dev"))')
 architecture=$(dpkg --print-architecture)
 # The wheels are for one minor version of Python.
 python="python3 (>= $TARGET_PYTHON_VERSION), python3 (<< 3.$((${TARGET_PYTHON_VERSION#3.} + 1)))"
-find "$root" -name __pycache__ -prune -exec rm -rf {} +  # made by postinst
+find "$root" -name __pycache__ -prune -exec rm -rf {} +  # postinst makes them
 find "$root/usr/lib/renew-client-cert" -type f ! -perm -u+x -exec chmod 644 {} +
 find "$root/usr/lib/renew-client-cert" -name '*.so' -exec chmod 644 {} +
 

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs below DESTDIR what has not to be built: the launcher, units, documents. For install.sh and the Yocto recipe.
-# UNITS and UDEV: where systemd and udev look; LIBRARY: where the program is; SITE_PACKAGES: libraries that the image has
-# itself; all without DESTDIR.
+# For install.sh and the Yocto recipe: installs what needs no build below DESTDIR: launcher, units, documents.
+# Paths without DESTDIR: UNITS and UDEV, where systemd and udev look; LIBRARY, the program; SITE_PACKAGES, libraries of
+# the image.
 set -eu
 umask 022
 : "${DESTDIR=}" "${PREFIX=/usr}" "${TARGET_PYTHON=/usr/bin/python3}" "${SITE_PACKAGES=}"

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs the program below DESTDIR, and says what it installed: called by `make install`, which explains the variables.
+# For `make install`: installs the program below DESTDIR and says what. The Makefile explains the variables.
 set -eu
-umask 022  # whatever the caller's: nobody else may write what root runs
+umask 022  # only root may write what root runs, regardless of the caller's umask
 : "${DESTDIR=}" "${PREFIX=/usr}" "${BUILD_PYTHON=python3}" "${PIP_OPTIONS=}" "${LOCK=packaging/program.lock}" "${SITE_PACKAGES=}"
 : "${TARGET_PYTHON=/usr/bin/python3}" "${TARGET_PYTHON_VERSION=}" "${TARGET_STRIP=strip}"
 export TARGET_PYTHON SITE_PACKAGES
@@ -20,15 +20,15 @@ version=${TARGET_PYTHON_VERSION:-$(version_of "$TARGET_PYTHON")} ||
     { echo "$TARGET_PYTHON does not run here: set TARGET_PYTHON_VERSION to the device's Python, such as 3.12" >&2; exit 1; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-mkdir "$work/source"  # where no build before has left anything
+mkdir "$work/source"  # without leftovers of earlier builds
 cp -r pyproject.toml README.md LICENSE handler hsm "$work/source"
 "$BUILD_PYTHON" -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
     --wheel-dir "$work" "$work/source" 2>"$work/said" ||
     { cat "$work/said" >&2; exit 1; }
-new=$DESTDIR$library.new  # takes the old one's place when it is whole
+new=$DESTDIR$library.new  # replaces the old one when it is complete
 rm -rf "$new"
 install -d "$new"
-# Every file by its hash: our own wheel, and the libraries unless the device has them.
+# Check the hash of each file: our own wheel, and the libraries unless the device has them.
 case " $PIP_OPTIONS " in
     *" --no-deps "*) ;;
     *) cat "$LOCK" >"$work/requirements" ;;
@@ -36,15 +36,15 @@ esac
 for wheel in "$work"/*.whl; do
     echo "$wheel --hash=sha256:$(sha256sum <"$wheel" | cut -d ' ' -f 1)" >>"$work/requirements"
 done
-# Wheels only: a device has no compiler, and neither needs the image's build one for the device's architecture.
+# Wheels only: neither the device nor the image build needs a compiler.
 # shellcheck disable=SC2086 # options are several words
 "$BUILD_PYTHON" -m pip install --quiet --disable-pip-version-check --no-compile --only-binary :all: \
     --python-version "$version" $PIP_OPTIONS --target "$new" --require-hashes -r "$work/requirements" 2>"$work/said" ||
     { cat "$work/said" >&2; rm -rf "$new"; exit 1; }
-# What a program never loads: sources and headers for compilers, types for checkers, tests.
+# Sources and headers for compilers, type stubs, tests: never loaded.
 rm -rf "$new/bin"
 find "$new" \( -name '*.h' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -type d -name tests \) -prune -exec rm -rf {} +
-stripped="not stripped: neither $TARGET_STRIP nor llvm-strip takes them; name another with TARGET_STRIP"
+stripped="not stripped: neither $TARGET_STRIP nor llvm-strip can; set TARGET_STRIP"
 find "$new" -name '*.so*' -type f >"$work/modules"
 for tool in "$TARGET_STRIP" llvm-strip; do
     # shellcheck disable=SC2046 # the names of modules have no blanks
@@ -54,7 +54,7 @@ for tool in "$TARGET_STRIP" llvm-strip; do
     fi
 done
 [ -s "$work/modules" ] || stripped="none"
-code="none: no Python $version is here to compile for the device, which does so at every start"
+code="none: no Python $version here to make it; the device compiles at every start"
 for python in "$TARGET_PYTHON" "python$version" "$BUILD_PYTHON"; do
     if [ "$(version_of "$python")" = "$version" ]; then
         "$python" -m compileall -q --invalidation-mode unchecked-hash -s "$new" -p "$library" "$new"
@@ -69,7 +69,7 @@ rm -rf "$DESTDIR$library"
 mv "$new" "$DESTDIR$library"
 
 if [ -e "$handler" ] && ! ours "$handler"; then
-    mv "$handler" "$handler.fioconfig"  # the stock one, for `make uninstall`
+    mv "$handler" "$handler.fioconfig"  # the stock handler, for `make uninstall`
 fi
 packaging/files.sh
 
@@ -79,7 +79,7 @@ PYTHONPATH=. "$BUILD_PYTHON" -c 'import argparse_manpage.cli as a, sys; sys.exit
     --manual-title "System administration" --description "rotate the TLS client certificate of this device" \
     --include "$work/manual.inc" | gzip -9n >"$work/man"
 install -D -m 644 "$work/man" "$DESTDIR$PREFIX/share/man/man8/renew-client-cert.8.gz"
-# Names of files wherever no word of ours fits, as in `--storage-dir /va`.
+# Complete file names if no word of ours matches, as in `--storage-dir /va`.
 PYTHONPATH=. "$BUILD_PYTHON" -m shtab --shell=bash -u handler.console.arguments.make_parser |
     sed 's|^complete -o bashdefault |&-o default |' >"$work/completion"
 install -D -m 644 "$work/completion" "$DESTDIR$PREFIX/share/bash-completion/completions/renew-client-cert"

@@ -1,4 +1,4 @@
-"""The command line as the manual describes it: what every command takes is said once, and exit statuses below."""
+"""The command line for the manual: options of every command once, exit statuses in a section of their own."""
 
 import argparse
 

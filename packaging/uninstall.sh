@@ -1,5 +1,5 @@
 #!/bin/sh
-# Takes away what `make install` brought, and puts the stock handler back. State below /var/sota stays.
+# Removes what `make install` installed and restores the stock handler. Keeps everything below /var/sota.
 set -eu
 : "${DESTDIR=}" "${PREFIX=/usr}"
 cd "$(dirname "$0")/.."

@@ -1,9 +1,9 @@
 #!/bin/sh
 # Three rotations in each key mode on a device of another architecture: tests/architecture.sh arm64|armhf (as root).
 #
-# The device is a folder with that architecture's Debian, in which `make install` has installed; qemu-user runs its Python,
-# called by name, so that the kernel need not know of it. The servers run on this machine. The folder, 400 MB, is
-# removed at the end. For armhf cffi and python-pkcs11 have no wheels: WHEELS names a folder with those that were built.
+# The device is a folder with that architecture's Debian and what `make install` installs there; qemu-user, called by
+# name, runs its Python, so the kernel needs no binfmt. The servers run on this machine. The folder, 400 MB, is removed
+# at the end. armhf: WHEELS names a folder with wheels of cffi and python-pkcs11, see docs/installation.md.
 set -eu
 architecture=${1:?name an architecture of Debian: arm64 or armhf}
 python=${2:-python3}
@@ -22,7 +22,7 @@ trap 'rm -rf --one-file-system "$root" "$root.log"' EXIT
 echo "making Debian $suite for $architecture in a folder of its own"
 debootstrap --foreign --arch="$architecture" --variant=minbase --include=python3,softhsm2,libudev1 \
     "$suite" "$root" "$mirror" >"$root.log" 2>&1 || { tail -5 "$root.log" >&2; exit 1; }
-# Unpacked is enough: nothing in it has to be configured to run Python.
+# Unpacking is enough: Python runs without any configuration.
 for package in "$root"/var/cache/apt/archives/*.deb; do
     dpkg -x "$package" "$root"
 done

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Parses the layer with checkouts of a Yocto release, and resolves what the recipe needs: nothing is built or fetched.
+# Parses the layer with checkouts of a Yocto release and resolves the recipe's dependencies; builds and fetches nothing.
 #
-# OE_CORE, META_OE and BITBAKE name the checkouts; META_LMP, if given, one of meta-lmp, for our append to its fioconfig.
+# OE_CORE, META_OE and BITBAKE name the checkouts; META_LMP, optional, one of meta-lmp, to which fioconfig belongs.
 # Needs gawk, chrpath, cpio, diffstat, lz4, zstd, file and the locale en_US.UTF-8. Minutes; build/yocto is kept as a cache.
 set -eu
 layer=$(cd "$(dirname "$0")/meta-renew-client-cert" && pwd)
@@ -9,7 +9,7 @@ layer=$(cd "$(dirname "$0")/meta-renew-client-cert" && pwd)
 release=$(sed -n 's/^LAYERSERIES_CORENAMES = "\(.*\)"/\1/p' "$OE_CORE/meta/conf/layer.conf")
 build=$PWD/build/yocto/$release
 mkdir -p "$build/conf" "$build/lmp/conf"
-git init -q "$build"  # or BitBake takes this folder for a part of the sources
+git init -q "$build"  # or BitBake takes this folder for part of the sources
 cat >"$build/conf/local.conf" <<EOF
 MACHINE = "qemuarm64"
 DISTRO_FEATURES:append = " systemd usrmerge"
@@ -24,7 +24,7 @@ BBPATH = "\${TOPDIR}"
 BBFILES = ""
 BBLAYERS = "$OE_CORE/meta $META_OE/meta-oe $META_OE/meta-python $layer ${META_LMP:+$build/lmp}"
 EOF
-# meta-lmp-base itself asks for layers of others: of it, fioconfig alone.
+# Only fioconfig: meta-lmp-base itself depends on layers of other projects.
 cat >"$build/lmp/conf/layer.conf" <<EOF
 BBFILE_COLLECTIONS += "meta-lmp-base"
 BBFILES += "$META_LMP/meta-lmp-base/recipes-support/fioconfig/*.bb"

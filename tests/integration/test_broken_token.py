@@ -14,7 +14,6 @@ import pytest
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from tests.crash.explorer import plain_module
 from tests.crash.faulty_module import RETURN_VALUES, FaultyModule
-from tests.invariants import broken_invariants
 
 from .in_process import call, finish
 from .watched import Watched

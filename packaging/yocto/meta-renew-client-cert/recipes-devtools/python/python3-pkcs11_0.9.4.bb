@@ -16,7 +16,7 @@ PYPI_PACKAGE = "python_pkcs11"
 
 inherit pypi python_setuptools_build_meta
 
-# It asks for setuptools 80.8. With scarthgap's 69.1 two things have to be said in the old way.
+# It requires setuptools 80.8. scarthgap has 69.1, which needs the licence and the extension in the old notation.
 do_configure:prepend() {
     sed -i -e 's/^requires = .*/requires = ["setuptools", "cython", "setuptools-scm"]/' \
         -e 's/^license = "MIT"/license = {text = "MIT"}/' \
@@ -25,7 +25,7 @@ do_configure:prepend() {
         'setup(ext_modules=[Extension("pkcs11._pkcs11", ["pkcs11/_pkcs11.pyx"])])' >${S}/setup.py
 }
 
-# Cython's sources, beside the module that is made of them.
+# Cython's sources of the compiled module.
 do_install:append() {
     rm -f ${D}${PYTHON_SITEPACKAGES_DIR}/pkcs11/*.pyx ${D}${PYTHON_SITEPACKAGES_DIR}/pkcs11/*.pxd
 }

@@ -1,13 +1,13 @@
 # nooelint: oelint.var.mandatoryvar.HOMEPAGE,oelint.var.suggestedvar.BUGTRACKER,oelint.var.bbclassextend
-# Those three: it has no page of its own, and is for the device alone.
+# Those three: it has no home page, and is for the device only.
 SUMMARY = "Rotates the TLS client certificate of a FoundriesFactory device"
-DESCRIPTION = "The handler that fioconfig calls when fio-rotate-certs changes, and the daemon that finishes what was cut off"
+DESCRIPTION = "The handler that fioconfig calls when fio-rotate-certs changes, and a daemon for interrupted rotations"
 SECTION = "admin"
 LICENSE = "Apache-2.0"
 LIC_FILES_CHKSUM = "file://LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57"
 CVE_PRODUCT = "renew-client-cert"
 
-# The checkout in which this layer lies, unless a bbappend names another place: SRC_URI, SRCREV and S.
+# The checkout that contains this layer, unless a bbappend sets SRC_URI, SRCREV and S.
 SRC_URI = ""
 
 inherit python_setuptools_build_meta systemd externalsrc
@@ -17,7 +17,7 @@ EXTERNALSRC_BUILD = "${B}"
 # nooelint: oelint.vars.mispell.unknown
 EXTERNALSRC_SYMLINKS = ""
 
-# Built from a copy: nothing is written into the checkout, and nothing that lies there unasked gets into the package.
+# Built from a copy: writes nothing into the checkout, and packages no stray file of it.
 B = "${WORKDIR}/build"
 PEP517_SOURCE_PATH = "${B}"
 do_configure[cleandirs] += "${B}"
@@ -25,8 +25,8 @@ do_configure() {
     cp -R ${S}/pyproject.toml ${S}/README.md ${S}/LICENSE ${S}/handler ${S}/hsm ${B}
 }
 
-# Where no other Python program sees it. All files of an OSTree deployment have the time 0, so byte code is checked
-# neither by time nor, at every start, by content.
+# A private folder, invisible to other Python programs. All files of an OSTree deployment have the time 0, so byte code
+# is never checked: not by time, and not by content, which would cost time at every start.
 PRIVATE_DIR = "${nonarch_libdir}/renew-client-cert"
 INSTALL_WHEEL_COMPILE_BYTECODE = "--no-compile-bytecode"
 do_install:append() {
@@ -40,7 +40,7 @@ do_install:append() {
     printf 'enable renew-client-cert-if-due.timer\n' >${D}${systemd_unitdir}/system-preset/79-renew-client-cert-timer.preset
 }
 
-# The daily look, for fleets in which no server asks for rotations; what operators call through fioctl.
+# The daily check, for fleets in which no server requests rotations; the remote actions of fioctl.
 PACKAGES =+ "${PN}-timer ${PN}-actions"
 FILES:${PN} += "\
     ${PRIVATE_DIR} \
@@ -54,10 +54,10 @@ FILES:${PN}-actions += "${datadir}/fioconfig/actions"
 SYSTEMD_PACKAGES = "${PN} ${PN}-timer"
 SYSTEMD_SERVICE:${PN} = "renew-client-cert.path renew-client-cert.service renew-client-cert-offline.service"
 SYSTEMD_SERVICE:${PN}-timer = "renew-client-cert-if-due.timer renew-client-cert-if-due.service"
-# By the presets that are installed; else the class writes presets of its own.
+# Use the installed presets; otherwise the class writes its own.
 SYSTEMD_AUTO_ENABLE = "preset"
 
-# What the program imports; a test compares.
+# What the program imports: tests/unit/packaging/test_layer.py compares.
 RDEPENDS:${PN} += "\
     python3-core \
     python3-crypt \

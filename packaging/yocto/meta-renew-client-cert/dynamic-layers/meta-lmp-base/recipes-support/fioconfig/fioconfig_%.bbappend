@@ -1,5 +1,5 @@
-# One package owns the path that fioconfig calls. The stock handler stays beside it, for who wants to go back.
-# For every machine and distribution: whoever adds both layers wants this, and without it two packages own the path.
+# One package owns the path that fioconfig calls. The stock handler is kept under another name, to go back to.
+# For every machine and distribution: with both layers, two packages would own the path otherwise.
 # nooelint: oelint.vars.noncoreoverride
 do_install:append() {
     mv ${D}${datadir}/fioconfig/handlers/renew-client-cert ${D}${datadir}/fioconfig/handlers/renew-client-cert.fioconfig
