@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from handler import cli
 from tests.simulators.device import REPOSITORY
 
+from . import hooks
+
 LOADED = (
     "handler.rotation.rotator",
     "handler.rotation.phases.takeover",
@@ -46,7 +48,7 @@ class WarmProgram:
 
     def __init__(self):
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.crash.warm"],
+            [*hooks.in_namespace(), sys.executable, "-m", "tests.crash.warm"],
             cwd=REPOSITORY,
             env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
             stdin=subprocess.PIPE,

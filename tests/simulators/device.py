@@ -72,6 +72,8 @@ class Device:
     config: Config
     config_device: Config | None
     est_url: str
+    within: tuple[str, ...] = ()
+    """A command that runs what follows it, for the program."""
 
     @property
     def storage(self) -> Path:
@@ -140,7 +142,7 @@ class Device:
 
     def command(self, *arguments: str) -> list[str]:
         """Give the command line of the program."""
-        return [sys.executable, "-m", "handler", *arguments]
+        return [*self.within, sys.executable, "-m", "handler", *arguments]
 
     # Questions that tests ask
 
