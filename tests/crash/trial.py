@@ -9,7 +9,8 @@ What a kill leaves (files and servers) is kept, and put back for each point of t
 * `twice`: as `kill`, then another kill in the handler, `resume` or `resume --offline`, at a change that this one makes
   there: it runs as a process, is recorded, and what a kill there leaves is made by replay.
 
-A boot without a network is `resume --offline`; after it every file has to be readable. Recoveries that are not cut off
+A boot without a network is `resume --offline`; after it every file has to be readable. A hook runs in all of
+it, and in the end has to have been told which identity is in use (hooks.py). Recoveries that are not cut off
 run in warm processes (tests.simulators.warm).
 """
 
@@ -32,7 +33,7 @@ from tests.invariants import broken_invariants
 from tests.simulators.device import REPOSITORY
 from tests.simulators.factory import running_factory
 
-from . import by_hand, powerloss, recording
+from . import by_hand, hooks, powerloss, recording
 from .faulty_module import RETURN_VALUES, FaultyModule
 from .places import Recorded, changes
 from .servers import Servers
@@ -63,6 +64,7 @@ class Trial:
     def __init__(self, factory, gateway, folder):
         self.factory = factory
         self.device = factory.device
+        self.device.within = hooks.in_namespace()
         self.gateway = gateway
         self.servers = Servers(factory, changes=gateway == "changes", replicas=gateway == "replicas")
         self.storage = str(self.device.storage)
@@ -74,13 +76,14 @@ class Trial:
     # Moments
 
     def moment(self):
-        """Keep files and servers as they are."""
+        """Keep files, servers and what hooks were told as they are."""
         self.servers.quiet()
-        return powerloss.snapshot(self.tops), self.servers.known()
+        return powerloss.snapshot(self.tops), self.servers.known(), hooks.told(self.device)
 
     def put_back(self, moment):
-        """Have files and servers as they were."""
-        files, known = moment
+        """Have all that as it was."""
+        files, known, told = moment
+        hooks.put_back(self.device, told)
         self.servers.quiet()
         self.put(files)
         self.servers.put_back(known)
@@ -125,8 +128,9 @@ class Trial:
         `within`: a command that runs what follows it.
         """
         self.servers.begin()
+        program = self.device.command(*arguments)[len(self.device.within) :]
         done = subprocess.run(
-            [*within, *recording.strace(self._output, inject, fault), *self.device.command(*arguments)],
+            [*self.device.within, *within, *recording.strace(self._output, inject, fault), *program],
             env=self.device.environment() | {"PYTHONDONTWRITEBYTECODE": "1"},
             cwd=REPOSITORY,
             capture_output=True,
@@ -196,7 +200,9 @@ class Trial:
                     break
         if statuses[-1] != DONE:
             broken.append(f"recovery ended with statuses {statuses}: {done.stderr[-300:].strip()}")
-        broken += broken_invariants(self.factory, ROTATION, completed=self.gateway != "refuses")
+        completed = self.gateway != "refuses"
+        broken += broken_invariants(self.factory, ROTATION, completed=completed)
+        broken += hooks.broken(self.device, completed=completed)
         undelivered = owed - {event["id"] for event in self.factory.gateway.events}
         if undelivered:
             broken.append(f"{len(undelivered)} events were in the journal and never delivered under their id")
@@ -317,7 +323,7 @@ def _cut_in_delivery(tried, site):
     if len(mine) < site.number:
         return
     disk = _replayed(tried, before, calls, mine[site.number - 1])
-    yield from _points(tried, site, (disk.now(), tried.servers.known(mine[site.number - 1].time)), disk)
+    yield from _points(tried, site, (disk.now(), tried.servers.known(mine[site.number - 1].time), []), disk)
 
 
 def _replayed(tried, before, calls, last):
@@ -411,7 +417,8 @@ def _killed_by_hand(tried, site):
         if done.returncode != DONE or "Traceback" in "".join(said):
             broken.append(f"recovery ended with {said}")
         completed = tried.gateway != "refuses"
-        yield Result(site.name("held"), (*broken, *broken_invariants(tried.factory, ROTATION, completed=completed)))
+        broken += broken_invariants(tried.factory, ROTATION, completed=completed)
+        yield Result(site.name("held"), (*broken, *hooks.broken(tried.device, completed=completed)))
 
 
 def _failing_call(tried, site):

@@ -73,6 +73,8 @@ class Device:
     config: Config
     config_device: Config | None
     est_url: str
+    within: tuple[str, ...] = ()
+    """A command that runs what follows it, for the program."""
 
     @property
     def storage(self) -> Path:
@@ -128,7 +130,7 @@ class Device:
         """
         added = environment or {}
         if timeout <= warm.SECONDS and warm.takes(added):
-            return warm.program().run(arguments, {**self.environment(), **added})
+            return warm.program(self.within).run(arguments, {**self.environment(), **added})
         return subprocess.run(
             self.command(*arguments),
             cwd=REPOSITORY,
@@ -147,7 +149,7 @@ class Device:
 
     def command(self, *arguments: str) -> list[str]:
         """Give the command line of the program."""
-        return [sys.executable, "-m", "handler", *arguments]
+        return [*self.within, sys.executable, "-m", "handler", *arguments]
 
     # Questions that tests ask
 

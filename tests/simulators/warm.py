@@ -48,11 +48,11 @@ _AT_THE_START = ("PYTHON", "LD_", "LC_", "LANG", "JOURNAL_STREAM")
 class WarmProgram:
     """The process that forks, from the side of whoever gives it orders."""
 
-    def __init__(self) -> None:
+    def __init__(self, within: Sequence[str] = ()) -> None:
         # In a C locale, as a service has it: the interpreter sets up its streams once, for all children.
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_AT_THE_START)}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.simulators.warm"],
+            [*within, sys.executable, "-m", "tests.simulators.warm"],
             cwd=REPOSITORY,
             env=kept | {"PYTHONDONTWRITEBYTECODE": "1"},
             stdin=subprocess.PIPE,
@@ -80,9 +80,9 @@ def takes(added: Mapping[str, str]) -> bool:
 
 
 @functools.cache
-def program() -> WarmProgram:
-    """Give this process's one; it ends with this process."""
-    started = WarmProgram()
+def program(within: tuple[str, ...] = ()) -> WarmProgram:
+    """Give this process's one, run by the command `within`; it ends with this process."""
+    started = WarmProgram(within)
     atexit.register(started.end)
     return started
 

@@ -103,6 +103,27 @@ def test_a_rotation_that_fioconfig_began_and_that_was_killed_is_finished_by_the_
         assert machine.state() == "running"
 
 
+def test_a_hook_runs_in_the_daemons_sandbox_and_has_systemd_do_the_rest(files, machine):
+    folder = Path("/etc/renew-client-cert/hooks.d")
+    folder.mkdir(parents=True)
+    hook = folder / "50-vpn"
+    hook.write_text(
+        f"""#!/bin/sh
+        echo "$RESULT $NEW_KEY $(systemctl is-active {PATH})" >> "$STORAGE_DIR/told"
+        systemctl try-restart aktualizr-lite.service && echo restarted >> "$STORAGE_DIR/told"
+        touch /usr/outside || echo "outside $?" >> "$STORAGE_DIR/told"
+        """
+    )
+    hook.chmod(0o755)
+    assert handle(files, until=lambda: marker(files.device.storage).exists()) < 0
+    with machine.running():
+        machine.until(lambda: finished(machine, files))
+        shutil.rmtree(folder.parent)
+        expect_whole(machine, files)
+    key = files.device.current_identity().key
+    assert (files.device.storage / "told").read_text() == f"success {key} active\nrestarted\noutside 1\n"
+
+
 def test_a_device_that_lost_power_in_the_middle_of_the_switch_is_whole_before_anything_uses_its_key(factory, machine):
     before = factory.device.sota_toml.read_bytes()
     handle(factory, until=lambda: factory.device.sota_toml.read_bytes() != before)

@@ -263,8 +263,7 @@ def test_file_is_read_anew_before_its_update(tree):
 
 
 def test_file_is_parsed_once_and_anew_when_its_text_changes(tree):
-    path = tree / "sota.toml"
-    path.write_text('[tls]\nserver = "one"\n')
+    path = tree.write("sota.toml", '[tls]\nserver = "one"\n')
     first, second = (SotaConfig.load([path]).files[0] for _ in range(2))
     assert first is second
     before = path.stat()
