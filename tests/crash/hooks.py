@@ -5,6 +5,7 @@ It appends a line to a file beside the storage folder, which a cut leaves as it 
 
 import atexit
 import functools
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -25,7 +26,8 @@ def in_namespace():
     folder.mkdir(mode=0o755, parents=True)
     (folder / "50-told").write_text(HOOK)
     (folder / "50-told").chmod(0o755)
-    return ("unshare", "--mount", "sh", "-c", f'mount --bind {etc} /etc && exec "$@"', "sh")
+    rights = () if os.geteuid() == 0 else ("--user", "--map-root-user")
+    return ("unshare", *rights, "--mount", "sh", "-c", f'mount --bind {etc} /etc && exec "$@"', "sh")
 
 
 def told(device):
