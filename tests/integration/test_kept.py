@@ -102,6 +102,23 @@ def test_a_device_whose_new_certificate_was_taken_after_all_goes_on_with_it(fact
     assert not call(factory.device, "rotate").worked  # the ROTATIONID is complete
 
 
+def test_a_device_goes_on_with_the_kept_key_after_another_rotation_got_no_further_than_its_certificate(factory):
+    """The replica that is behind lets a rotation begin, and the other one refuses its second step."""
+    rolled_back_by_the_replica_that_is_behind(factory)
+    taken = factory.gateway.current
+    with factory.gateway.behind():
+        factory.gateway.faults.add("GET", "/config-device", skip=1, times=None, status=403)
+        assert call(factory.device).status == REFUSED
+    factory.gateway.faults.clear()
+    kept = journals.kept(factory.device.storage)
+    assert (kept["step"], kept["public_key"]) == (1, taken)
+    assert call(factory.device, "resume").status == PENDING
+    refused_for_a_minute(factory)
+    assert call(factory.device, "resume").status == DONE
+    assert factory.device.current_identity().public_key == taken
+    assert broken_invariants(factory, ID, completed=True) == []
+
+
 def test_an_old_certificate_that_is_still_taken_is_looked_at_for_a_day_and_no_longer(files):
     new_certificate_is_refused(files)
     assert call(files.device).status == REFUSED

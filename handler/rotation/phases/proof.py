@@ -163,8 +163,9 @@ def restore(context: Context, memory: Memory) -> None:
         raise PendingError(f"the device gateway accepts neither the certificate in use nor the kept one: {said}")
     log.warning("the device gateway accepts the certificate of rotation %s after all: continuing it", state.rotation_id)
     left = "the rotation was rolled back before"
-    again_from = min(state.step, SWITCHED - 1)
-    state = replace(state, step=again_from, files_left=left, rollback=None, refused=None, reported=False)
+    # Whatever step it had reached, only the switch is left: the old certificate, which the other steps need, is refused.
+    step = SWITCHED - 1
+    state = replace(state, step=step, announced=True, files_left=left, rollback=None, refused=None, reported=False)
     context.journal.record(state, keep=None)
     if memory.request is not None and memory.request.rotation_id == state.rotation_id:
         memory.request = None
