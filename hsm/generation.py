@@ -1,7 +1,6 @@
 """Making a key pair in a token: make room, generate, look it up; after a failure nothing of it stays."""
 
 import logging
-import time
 from collections.abc import Callable
 
 import pkcs11
@@ -82,14 +81,13 @@ def _made(
         refuse_strangers(token, object_id, found, KEY_LABEL)
         if any(each.kind in PAIR for each in found):
             raise TokenError(f"key {object_id} of token {token.label!r} is still there: it was not removed")
-        began = time.monotonic()
         try:
-            private = generate_pair(session, object_id, curve, is_explicit=is_explicit)
+            with token.working("make a key"):
+                private = generate_pair(session, object_id, curve, is_explicit=is_explicit)
             break
         except p11.TemplateInconsistent:
             if is_explicit:
                 raise
-    token.took("make a key", began)
     values = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.ID: object_id.cka_id, Attribute.LABEL: KEY_LABEL}
     return Found(private, values)
 

@@ -4,7 +4,6 @@ CSR, ECIES and TLS take an ec.EllipticCurvePrivateKey wherever it lives. Signatu
 here: not every token has CKM_ECDSA_SHA256.
 """
 
-import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pkcs11
@@ -88,9 +87,8 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
         with self._token.session(f"sign with key {self._id}") as session:
             private = self._private(session)
             self._check_allowed(private, "sign", "sign")
-            began = time.monotonic()
-            raw: bytes = private.sign(digest, mechanism=Mechanism.ECDSA)
-            self._token.took("sign", began)
+            with self._token.working("sign"):
+                raw: bytes = private.sign(digest, mechanism=Mechanism.ECDSA)
             return raw
 
     def _check_allowed(self, private: Any, method: str, use: str) -> None:  # noqa: ANN401
@@ -125,9 +123,8 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
         with self._token.session(f"agree on a secret with key {self._id}") as session:
             private = self._private(session)
             self._check_allowed(private, "derive_key", "derive")
-            began = time.monotonic()
-            secret = self._secret(private, point)
-            self._token.took("agree on a secret", began)
+            with self._token.working("agree on a secret"):
+                secret = self._secret(private, point)
             try:
                 value: bytes = secret[Attribute.VALUE]
             finally:

@@ -11,7 +11,9 @@ the login is gone, it restarts the module first: the only cure for a token that 
 
 import contextlib
 import logging
+import threading
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import pkcs11
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 SLOW = 1.0
 """Seconds: a token that takes longer for an operation with a key is slow."""
+SAID_AGAIN = 10.0
+"""Seconds after which a message about waiting is repeated."""
 _TOO_MANY = 2
 """Consecutive failures after which a new session is not enough."""
 
@@ -105,12 +109,26 @@ class Token:
             self.missing.clear()
         self.era += 1
 
-    def took(self, what: str, since: float) -> None:
-        """Note how long an operation with a key took since that time (time.monotonic)."""
-        seconds = time.monotonic() - since
+    @contextlib.contextmanager
+    def working(self, what: str) -> Iterator[None]:
+        """Run an operation with a key: while it takes long, say so; remember that the token is slow."""
+        began, done = time.monotonic(), threading.Event()
+        threading.Thread(target=self._say, args=(what, done), name="token", daemon=True).start()
+        try:
+            yield
+        finally:
+            done.set()
+        seconds = time.monotonic() - began
         if seconds > SLOW and not self.is_slow:
             self.is_slow = True
             _log.warning("Token %r took %.0f s to %s: waiting for it each time.", self.label, seconds, what)
+
+    def _say(self, what: str, done: threading.Event) -> None:
+        seconds = pause = SLOW
+        while not done.wait(pause):
+            _log.info("Waiting for token %r to %s (%.0f s).", self.label, what, seconds)
+            pause = SAID_AGAIN
+            seconds += pause
 
     def reinitialize(self) -> None:
         """Restart the module (frees what tpm2-pkcs11 leaks with every generated key). Raises TokenError."""

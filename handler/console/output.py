@@ -16,7 +16,7 @@ from handler.exit_status import PENDING, UNREAD
 from .journald import DEBUG, ERROR, INFO, JOURNALD, WARNING
 from .terminal import Console
 
-WAITING = ("handler.servers.est", "handler.servers.http", "handler.device.lock")
+WAITING = ("handler.servers.est", "handler.servers.http", "handler.device.lock", "hsm.token")
 """Modules that say what they wait for: at a terminal, a person sees that at once."""
 
 _PRIORITIES = {logging.DEBUG: DEBUG, logging.INFO: INFO, logging.WARNING: WARNING}

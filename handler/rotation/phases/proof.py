@@ -163,7 +163,7 @@ def restore(context: Context, memory: Memory) -> None:
         raise PendingError(f"the device gateway accepts neither the certificate in use nor the kept one: {said}")
     log.warning("the device gateway accepts the certificate of rotation %s after all: continuing it", state.rotation_id)
     left = "the rotation was rolled back before"
-    # Whatever step it had reached, only the switch is left: the old certificate, which the other steps need, is refused.
+    # Whatever step it had reached, only the switch is left: the other steps need the old certificate, which is refused.
     step = SWITCHED - 1
     state = replace(state, step=step, announced=True, files_left=left, rollback=None, refused=None, reported=False)
     context.journal.record(state, keep=None)
