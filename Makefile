@@ -87,7 +87,7 @@ test-distribution: $(INSTALLED)
 	@[ -e /usr/sbin/debootstrap ] || apt-get install -y -qq debootstrap >/dev/null
 	tests/distribution.sh $(SUITE) $(BIN)/python
 
-# Measures what a rotation costs: a minute. BENCH="--runs 15"; BENCH=--publish updates docs/benchmark.md.
+# Measures what a rotation costs: two minutes. BENCH="--runs 15"; BENCH=--publish updates docs/benchmark.md.
 BENCH ?=
 bench: $(INSTALLED) tools plot
 	$(BIN)/python -m tests.bench $(BENCH)

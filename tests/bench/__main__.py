@@ -1,7 +1,7 @@
 """What one rotation costs, on loopback: `python -m tests.bench [--runs N] [--delay MS] [--publish]`.
 
 Connections, requests, calls of the token, time, CPU time, memory and imports, with keys in files and in a token, with
-the servers near and far; the same with tokens that take their time; and the memory of the daemon while it waits.
+the servers near and far; the same with tokens and disks that take their time; and the memory of the daemon that waits.
 STOCK_FIOCONFIG in the environment names the binary of the stock client, which is then measured beside. Writes
 build/bench; `--publish` puts table and picture into docs. Exit status 1 where a goal is not met.
 """
@@ -20,8 +20,10 @@ from tests.simulators.device import REPOSITORY
 
 from .chart import draw
 from .clients import clients
+from .disk import rotate_on_a_slow_disk
 from .imports import import_times
-from .results import KEYS, SLOW, Results
+from .looking import looked
+from .results import KEYS, SLOW, VALUES, Results
 from .rotation import Case, medians, rotate, rotate_slowly, token_calls
 from .table import tables
 from .waiting import waiting
@@ -68,8 +70,15 @@ def measure(runs: int, delays: tuple[float, ...]) -> Results:
         _say(f"slow tokens, turn {turn + 1} of {runs}")
         for (client, speed), figures in slowly.items():
             figures.append(rotate_slowly(client, speed))
+    disk = {(client.name, keys): [] for keys in KEYS for client in programs}
+    for turn in range(runs):
+        _say(f"slow disk, turn {turn + 1} of {runs}")
+        for keys in KEYS:
+            for client in programs:
+                disk[client.name, keys].append(rotate_on_a_slow_disk(client, keys))
     _say("calls of the token")
     calls = {client.name: token_calls(client) for client in programs}
+    looks = looked(VALUES)
     _say("imports")
     imports = {keys: import_times(keys, runs) for keys in KEYS}
     _say("the daemon")
@@ -83,7 +92,8 @@ def measure(runs: int, delays: tuple[float, ...]) -> Results:
     }
     rotations = {case: medians(each) for case, each in found.items()}
     slow = {(client.name, speed): medians(each) for (client, speed), each in slowly.items()}
-    return Results(runs, delays, rotations, slow, calls, imports, memory, surroundings)
+    disks = {case: medians(each) for case, each in disk.items()}
+    return Results(runs, delays, rotations, slow, disks, looks, calls, imports, memory, surroundings)
 
 
 def publish(text: str) -> None:

@@ -1,6 +1,6 @@
 """The figures as bars."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -10,12 +10,14 @@ from .results import (
     CONNECTIONS_AT_MOST,
     CPU_BELOW,
     DAEMON_BELOW,
+    FLUSHES_AT_MOST,
     KEYS,
     LOGINS,
     MEMORY_BELOW,
     SHARE_OF_THE_STOCK_TIME,
     SIGNATURES,
     SIGNATURES_AT_MOST,
+    SLOW,
     STOCK_SECONDS,
     Results,
 )
@@ -33,7 +35,8 @@ _CALLS = {SIGNATURES: "sign", "C_DeriveKey": "derive", "C_GenerateKeyPair": "gen
 def draw(results: Results, path: Path) -> None:
     """Draw all figures into a PNG file."""
     plt.rcParams.update({"font.size": 9, "axes.edgecolor": _INK, "text.color": _INK, "axes.labelcolor": _INK})
-    figure, ((wall, cpu, memory), (counts, calls, daemon)) = plt.subplots(2, 3, figsize=(11, 6.4), layout="constrained")
+    figure, axes = plt.subplots(2, 4, figsize=(14.5, 6.4), layout="constrained")
+    (wall, cpu, memory, slow), (counts, calls, flushes, daemon) = axes
     _cases(wall, results, "time, s", lambda each: each.wall, "%.2f")
     far = f"{max(results.delays) * 1000:.0f} ms"
     if len(results.clients) == 1:
@@ -47,7 +50,13 @@ def draw(results: Results, path: Path) -> None:
     _limit(counts, CONNECTIONS_AT_MOST)
     found = {name: [float(each[call]) for call in _CALLS] for name, each in results.calls.items()}
     _bars(calls, "calls of the token", list(_CALLS.values()), found, "%.0f")
-    calls.plot([-0.45, 0.45], [SIGNATURES_AT_MOST] * 2, color=_GOAL, linestyle="--", linewidth=1)
+    _limits(calls, [SIGNATURES_AT_MOST])
+    times = {name: [results.slow[name, speed].wall for speed in SLOW] for name in results.clients}
+    _bars(slow, "time with a slow token, s", [f"{each.call:g} + {each.operation:g} ms" for each in SLOW], times, "%.2f")
+    _limits(slow, [results.slow_limit(speed) for speed in SLOW])
+    counted = {name: [results.disk[name, keys].flushes for keys in KEYS] for name in results.clients}
+    _bars(flushes, "flushes (fsync)", list(KEYS), counted, "%.0f")
+    _limits(flushes, list(FLUSHES_AT_MOST.values()))
     names = list(results.waiting)
     resident = {OURS.name: [each.resident for each in results.waiting.values()]}
     _bars(daemon, "daemon while it waits, resident MB", names, resident, "%.1f")
@@ -77,6 +86,12 @@ def _bars(axes: Axes, title: str, names: list[str], found: dict[str, list[float]
     axes.margins(y=0.2)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(length=0, colors=_INK)
+
+
+def _limits(axes: Axes, values: Sequence[float]) -> None:
+    """Draw a goal across each of the first bars."""
+    for place, value in enumerate(values):
+        axes.plot([place - 0.45, place + 0.45], [value] * 2, color=_GOAL, linestyle="--", linewidth=1)
 
 
 def _limit(axes: Axes, value: float, text: str = "goal") -> None:

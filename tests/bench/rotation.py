@@ -6,14 +6,14 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Literal, TypeVar
 
 from tests.simulators.device import REPOSITORY
-from tests.simulators.device_config import PlainFile, PlainFiles
+from tests.simulators.device_config import FACTORY_FILES, PlainFile, PlainFiles
 from tests.simulators.factory import Factory, running_factory
 from tests.softhsm import MODULE, remove_token
 
@@ -26,7 +26,7 @@ _LAUNCH = (sys.executable, "-I", "-S", str(Path(__file__).with_name("launch.py")
 _CALL = re.compile(r"^\d+: (C_\w+)$", re.MULTILINE)
 
 Keys = Literal["file", "token"]
-T = TypeVar("T", "Figures", "SlowFigures")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class SlowFigures:
     wall: float
 
 
+WITH_VALUES = {name: file for name, file in FACTORY_FILES.items() if file.content is not None}
+"""The usual files, but that without a value: the stock client cannot rotate a device that has one."""
 THREE_VALUES: dict[str, PlainFiles] = {
     "config": {"factory": PlainFile(b"of the factory")},
     "config_device": {"device": PlainFile(b"of the device, in config.encrypted and in /config-device")},
@@ -74,7 +76,7 @@ def registered(keys: Keys, delay: float = 0.0, **device: PlainFiles) -> Iterator
     """Run a factory whose device has to rotate; what it leaves is removed."""
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
-        running_factory(Path(folder, "device"), keys, delay=delay, **device) as factory,
+        running_factory(Path(folder, "device"), keys, delay=delay, **({"config": WITH_VALUES} | device)) as factory,
     ):
         factory.device.write_request(ID)
         try:
@@ -87,7 +89,7 @@ def registered(keys: Keys, delay: float = 0.0, **device: PlainFiles) -> Iterator
 def rotate(case: Case) -> Figures:
     """Rotate once. Raises FailedError."""
     with registered(case.keys, case.delay) as factory:
-        _, wall, cpu, memory = _run(factory, case.client)
+        _, wall, cpu, memory = run(factory, case.client)
         gateway, est = factory.gateway, factory.est
         return Figures(
             connections=gateway.connections + est.connections,
@@ -101,7 +103,7 @@ def rotate(case: Case) -> Figures:
 def said(client: Client, keys: Keys) -> str:
     """Rotate once, and give what was written. Raises FailedError."""
     with registered(keys) as factory:
-        return _run(factory, client)[0]
+        return run(factory, client)[0]
 
 
 def token_calls(client: Client) -> Counter[str]:
@@ -113,7 +115,7 @@ def token_calls(client: Client) -> Counter[str]:
         configuration = factory.device.folder / "usr/lib/sota/conf.d/40-hsm.toml"
         configuration.write_text(configuration.read_text().replace(MODULE, spy))
         log = factory.device.folder / "spy.log"
-        _run(factory, client, {"PKCS11SPY": MODULE, "PKCS11SPY_OUTPUT": str(log)})
+        run(factory, client, {"PKCS11SPY": MODULE, "PKCS11SPY_OUTPUT": str(log)})
         return Counter(_CALL.findall(log.read_text(errors="replace")))
 
 
@@ -121,8 +123,8 @@ def rotate_slowly(client: Client, speed: Speed) -> SlowFigures:
     """Rotate once with a token of that speed. Raises FailedError."""
     with registered("token", **THREE_VALUES) as factory:
         slow = SlowModule(factory.device, factory.device.folder, speed)
-        _, wall, _, _ = _run(factory, client, slow.environment())
-        return SlowFigures(slow.counted.calls.total(), slow.counted.operations, wall)
+        _, wall, _, _ = run(factory, client, slow.environment())
+        return SlowFigures(slow.counted.total, slow.counted.operations, wall)
 
 
 def medians(figures: list[T]) -> T:
@@ -131,14 +133,14 @@ def medians(figures: list[T]) -> T:
     return type(figures[0])(**{name: median(each[name] for each in every) for name in every[0]})
 
 
-def _run(
-    factory: Factory, client: Client, environment: dict[str, str] | None = None
+def run(
+    factory: Factory, client: Client, environment: dict[str, str] | None = None, within: Sequence[str] = ()
 ) -> tuple[str, float, float, float]:
-    """Call the program as fioconfig does: output, wall and CPU time (seconds), peak memory (MB)."""
+    """Call the program as fioconfig does, `within` another: output, wall and CPU time (seconds), peak memory (MB)."""
     device = factory.device
     result = device.folder / "result"
     done = subprocess.run(
-        [*_LAUNCH, str(result), *client.command(device, ID)],
+        [*_LAUNCH, str(result), *within, *client.command(device, ID)],
         cwd=REPOSITORY,
         env={**device.environment(), "SECRETS_DIR": str(device.folder / "run/secrets"), **(environment or {})},
         stdin=subprocess.DEVNULL,
@@ -151,7 +153,8 @@ def _run(
     )
     if done.returncode != client.status:
         raise FailedError(f"{client.name} ended with {done.returncode}:\n{done.stdout}")
-    if device.current_identity().public_key != factory.gateway.current:
+    # The stock client shows the gateway its new certificate with the next check-in only.
+    if device.current_identity().public_key not in (factory.gateway.current, factory.gateway.next_pubkey):
         raise FailedError(f"{client.name} left a device that the gateway does not know:\n{done.stdout}")
     wall, cpu, kilobytes = map(float, result.read_text().split())
     return done.stdout, wall, cpu, kilobytes / 1024

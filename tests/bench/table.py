@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from .disk import SECONDS
 from .results import KEYS, LOGINS, SIGNATURES, Results
 
 # What tokens take their time for, and what finds it.
@@ -25,6 +26,7 @@ def tables(results: Results) -> str:
         ("One rotation", _rotations(results)),
         ("Tokens that take their time", _slow(results)),
         ("Calls of the token", _calls(results)),
+        ("The disk", _disk(results)),
         ("The daemon while it waits", _waiting(results)),
         ("Imports", _imports(results)),
     ]
@@ -61,6 +63,15 @@ def _calls(results: Results) -> str:
     rows = [[text, *(str(each[call]) for each in every)] for call, text in _CALLS.items()]
     rows.append(["all calls", *(str(each.total()) for each in every)])
     return _table(["", *results.calls], rows)
+
+
+def _disk(results: Results) -> str:
+    rows = (
+        [keys, client, f"{each.flushes:.0f}", f"{each.renames:.0f}", f"{each.wall:.2f} s"]
+        for (client, keys), each in results.disk.items()
+    )
+    head = ["keys", "program", "flushes (fsync, fdatasync)", "renames", f"time at {SECONDS * 1000:.0f} ms a flush"]
+    return _table(head, rows)
 
 
 def _waiting(results: Results) -> str:
