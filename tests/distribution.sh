@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs what depends on Python and OpenSSL in another Debian, trixie or later: tests/distribution.sh trixie|sid (as root).
 #
-# The folder with that Debian, 300 MB, is made anew and removed at the end. Its mounts are its own.
+# Creates a folder with that Debian, 300 MB, with mounts in a private namespace, and removes it at the end.
 set -eu
 suite=${1:?name a Debian suite, such as trixie}
 python=${2:-python3}

@@ -228,6 +228,13 @@ def test_byte_code_is_for_the_python_of_the_device_or_there_is_none(tmp_path):
         packaged(install, tmp_path / "image", **device)
 
 
+@pytest.mark.parametrize("umask", ["000", "077"])
+def test_everybody_reads_and_only_root_writes_what_is_installed_whatever_the_umask(umask, tmp_path):
+    install = ["sh", "-c", f"umask {umask}; exec packaging/install.sh"]
+    packaged(install, tmp_path / "image", PIP_OPTIONS="--no-deps")
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "image").rglob("*")} == {0o644, 0o755}
+
+
 @pytest.mark.timeout(BUILD_SECONDS)
 def test_an_installation_and_a_removal_leave_the_hooks_of_others(tmp_path):
     hook = tmp_path / "usr/lib/renew-client-cert/hooks.d/50-vpn"
