@@ -91,7 +91,7 @@ class LocalConfig:
             remove(self._aside)
             return False
         mtime_ns = self._path.stat().st_mtime_ns if self._is_whole(data) else FETCHED_ANEW
-        if prepared_from == hashlib.sha256(data).hexdigest() and self._aside.exists():
+        if prepared_from == hashlib.sha256(data).hexdigest() and self._has_copy():
             put_in_place(self._path, self._aside, mtime_ns=mtime_ns)
             return True
         try:
@@ -125,15 +125,18 @@ class LocalConfig:
         except FileNotFoundError:
             return None
 
+    def _has_copy(self) -> bool:
+        return self._aside.is_file() and not self._aside.is_symlink()
+
     def _content(self, data: bytes) -> tuple[encrypted_config.ConfigEntries, bool]:
         """Parse the file, or the copy aside where the file was torn, and tell which. Raises RefusedError."""
         try:
             return self._parse(data), False
         except RefusedError as error:
-            if not self._aside.exists():
+            if not self._has_copy():
                 raise
             log.warning("%s; the copy that was kept aside takes its place", error)
-            return self._parse(self._aside.read_bytes()), True
+            return self._parse(read_regular(self._aside)), True
 
     def _is_whole(self, data: bytes) -> bool:
         try:

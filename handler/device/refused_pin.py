@@ -15,7 +15,7 @@ from pathlib import Path
 from handler.device.storage import FOLDER
 from hsm.errors import PinError, TokenError
 
-from .storage import atomic_write, make_folder, remove
+from .storage import atomic_write, make_folder, read_regular, remove
 
 ROOM = 32 * 1024
 """Bytes: the note, and what a file system wants beside it."""
@@ -49,7 +49,7 @@ class RefusedPin:
     def _was(self, label: str, pin: str) -> bool | None:
         """Tell whether the refusal that is noted was of that PIN; None if none of that token is noted."""
         try:
-            noted = json.loads(self._path.read_text("ascii"))
+            noted = json.loads(read_regular(self._path).decode("ascii"))
             if hmac.compare_digest(noted["hash"], _hash(noted["salt"], label, pin)):
                 return True
             return False if noted["label"] == label else None

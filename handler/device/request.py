@@ -22,6 +22,7 @@ from pathlib import Path
 
 from handler.errors import RequestRefusedError
 
+from .storage import read_regular
 from .url import https_url, shown
 
 log = logging.getLogger(__name__)
@@ -132,8 +133,7 @@ def _options(overrides: Overrides) -> dict[str, Entry]:
 def _read(path: Path) -> str | None:
     """Read the file as text; None where there is none. Raises RequestRefusedError."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        data = read_regular(path, MAX_BYTES + 1, follow=True)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

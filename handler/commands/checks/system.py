@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from handler.device.services import AKTUALIZR, FIOCONFIG, Services
+from handler.device.storage import read_regular
 from handler.inspection.units import DAEMON_UNIT, OFFLINE_UNIT, PATH_UNIT, show
 
 from .result import Result, ok, problem, warning
@@ -72,7 +73,7 @@ def _unit(system: System, name: str, *, by_itself: bool) -> Result:
 
 def _handler(path: Path) -> Result:
     try:
-        content = path.read_bytes()
+        content = read_regular(path, follow=True)
     except FileNotFoundError:
         return warning("handler", f"{path} is not there: fioconfig rotates nothing; install renew-client-cert again")
     if OURS not in content:
