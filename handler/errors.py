@@ -84,6 +84,10 @@ class AnswerError(PendingError):
     """What a server sent is no answer to what it was asked."""
 
 
+class PageError(PendingError):
+    """A web page came in the place of an answer: of a captive portal, or of what stands in front of the server."""
+
+
 class BusyError(PendingError):
     """Another process rotates on this device."""
 

@@ -31,6 +31,7 @@ from handler.backoff import Turn, in_line
 from handler.errors import (
     AnswerError,
     OfflineError,
+    PageError,
     PendingError,
     PostponedError,
     RenewalError,
@@ -193,7 +194,7 @@ class HttpClient:
             said = f"{self._who(url)}: {_asked(method, url)}: it answered HTTP {answer.status}{words}"
             return ServerBusyError(said), answer.retry_after
         if answer.status in DONE_STATUSES and answer.is_markup:
-            return PendingError(f"{self._who(url)} gave a web page, as a captive portal does"), None
+            return PageError(f"{self._who(url)} gave a web page, as a captive portal does"), None
         return answer, None
 
     def _send(self, method: str, url: str, content_type: str, body: bytes | None) -> Answer:

@@ -16,7 +16,7 @@ from .in_process import LIMITS, call
 from .stopping import cannot_answer, new_certificate_is_refused, rotates_again
 
 ID = "certs-rollback"
-REFUSALS = ["alert", 401, 403]
+REFUSALS = ["alert", 200, 401, 403]
 
 # Of the requests of a roll-back: those that were made before it began are left alone.
 REQUESTS = {
