@@ -86,6 +86,10 @@ class AnswerError(PendingError):
     """A server's answer cannot be read."""
 
 
+class PageError(PendingError):
+    """A web page came in the place of an answer: of a captive portal, or of what stands in front of the server."""
+
+
 class BusyError(PendingError):
     """Another process rotates on this device."""
 

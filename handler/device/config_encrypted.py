@@ -86,7 +86,7 @@ class LocalConfig:
             remove(self._aside)
             return False
         mtime_ns = FETCHED_ANEW if _refuses(lambda: self._parse(data)) else self._path.stat().st_mtime_ns
-        if prepared_from == hashlib.sha256(data).hexdigest() and self._aside.exists():
+        if prepared_from == hashlib.sha256(data).hexdigest() and self._has_copy():
             put_in_place(self._path, self._aside, mtime_ns=mtime_ns)
             return True
         try:
@@ -121,15 +121,18 @@ class LocalConfig:
         except FileNotFoundError:
             return None
 
+    def _has_copy(self) -> bool:
+        return self._aside.is_file() and not self._aside.is_symlink()
+
     def _content(self, data: bytes) -> tuple[encrypted_config.ConfigEntries, bool]:
         """Parse the file, or the copy aside (then True) if the file is torn. Raises RefusedError."""
         try:
             return self._parse(data), False
         except RefusedError as error:
-            if not self._aside.exists():
+            if not self._has_copy():
                 raise
             log.warning("%s; the copy that was kept aside replaces it", error)
-            return self._parse(self._aside.read_bytes()), True
+            return self._parse(read_regular(self._aside)), True
 
     def _parse(self, data: bytes) -> encrypted_config.ConfigEntries:
         return encrypted_config.parse_config(data, str(self._path))

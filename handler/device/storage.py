@@ -21,6 +21,10 @@ _ACL = "system.posix_acl_access"
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.renew-client-cert\.tmp")
 
 
+class NotRegularError(OSError):
+    """A FIFO, a folder, a device, a socket or a link where a file was expected."""
+
+
 def atomic_write(path: Path, data: bytes, *, mode: int | None = None, mtime_ns: int | None = None) -> None:
     """Replace `path` by `data` as a whole, durably. Raises OSError naming `path`; no temporary file is left.
 
@@ -71,7 +75,7 @@ def put_in_place(path: Path, prepared: Path, *, mtime_ns: int) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise OSError(error.errno, error.strerror, str(path)) from error
-        atomic_write(path, prepared.read_bytes(), mtime_ns=mtime_ns)
+        atomic_write(path, read_regular(prepared), mtime_ns=mtime_ns)
         remove(prepared)
         return
     sync_folder(path.parent)
@@ -245,12 +249,20 @@ def _file_system(folder: Path) -> str:
 
 
 def read_regular(path: Path, most: int = -1, *, follow: bool = False) -> bytes:
-    """Read at most so many bytes of a regular file, never waiting for a FIFO. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        return file.read(most)
+    """Read at most `most` bytes of a regular file, never waiting for a FIFO. Raises NotRegularError, OSError.
+
+    `follow`: follow a symlink; the program's own files are never symlinks.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            with os.fdopen(descriptor, "rb") as file:
+                return file.read(most)
+        os.close(descriptor)
+    except OSError as error:
+        if error.errno not in {errno.ELOOP, errno.ENXIO}:  # a link, a socket
+            raise
+    raise NotRegularError(errno.EINVAL, "not a regular file", str(path))
 
 
 def intrusion(folder: Path) -> str | None:

@@ -16,14 +16,13 @@ What can be found in the journal's place, and what becomes of it:
 
 import contextlib
 import json
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from handler.device.storage import FOLDER
+from handler.device.storage import FOLDER, NotRegularError, read_regular
 from handler.errors import RefusedError
 
 from .decoding import MalformedError, read
@@ -287,11 +286,11 @@ def events_of(data: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _content(path: Path) -> bytes | None:
     """Read the file, None where there is none. Raises MalformedError, OSError."""
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # a FIFO would be waited for
-            raise MalformedError("it is not a regular file")
-        if status.st_size > MAX_BYTES:
-            raise MalformedError(f"it is longer than {MAX_BYTES} bytes")
-        return path.read_bytes()
+        data = read_regular(path, MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except NotRegularError as error:
+        raise MalformedError("it is not a regular file") from error
+    if len(data) > MAX_BYTES:
+        raise MalformedError(f"it is longer than {MAX_BYTES} bytes")
+    return data

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from handler.device.storage import atomic_write
+from handler.device.storage import atomic_write, read_regular
 
 from .decoding import MalformedError
 
@@ -60,7 +60,7 @@ def state_of(records: list[dict[str, Any]]) -> dict[str, Any]:
 def whole_length(path: Path) -> int:
     """Give how many bytes of the file hold whole records. Raises MalformedError, OSError."""
     try:
-        return parse(path.read_bytes())[1]
+        return parse(read_regular(path))[1]
     except FileNotFoundError:
         return 0
 

@@ -28,6 +28,7 @@ from handler.backoff import Turn, in_line
 from handler.errors import (
     AnswerError,
     OfflineError,
+    PageError,
     PendingError,
     PostponedError,
     RenewalError,
@@ -180,7 +181,7 @@ class HttpClient:
             return ServerBusyError(f"{answer.asked}: it answered HTTP {answer.status}{words}"), answer.retry_after
         if answer.status in DONE_STATUSES and answer.is_markup:
             said = f"{answer.asked}: it gave a web page, as a captive portal does: log in to the network"
-            return PendingError(said), None
+            return PageError(said), None
         return answer, None
 
     def _send(self, method: str, url: str, content_type: str, body: bytes | None) -> Answer:

@@ -153,6 +153,17 @@ def test_secrets_that_others_may_read_are_warned_of(factory):
     assert "chmod 600" in text
 
 
+@pytest.mark.parametrize("mode", [0o704, 0o740, 0o755], ids=oct)
+@pytest.mark.parametrize("name", ["var/sota", "var/sota/sota.toml"])
+def test_a_storage_folder_or_sota_toml_that_others_may_read_is_warned_of(files, name, mode):
+    path = files.device.folder / name
+    path.chmod(mode)
+    levels, text = not_ok(checked(files, asked=[GATEWAY]))
+    assert levels == {("warning", "permissions")}
+    assert f"{path} " in text
+    assert "others may use it" in text
+
+
 @pytest.mark.parametrize(
     ("mount", "level", "words"),
     [

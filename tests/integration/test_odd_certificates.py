@@ -25,6 +25,7 @@ from hsm.certificate import Certificate
 from hsm.keystore import TokenKeyStore
 from hsm.token import Token
 from tests import journal as journals
+from tests.invariants import broken_invariants
 from tests.odd_certificates import (
     CLIENT,
     CONSTRAINTS,
@@ -190,6 +191,28 @@ def test_a_certificate_that_openssl_refuses_is_refused_by_name(any_factory):
     assert device.snapshot() == before
     found = device.run("check").stdout
     assert "OpenSSL on this device refuses it" in " ".join(found.split())
+
+
+@pytest.mark.parametrize("place", [("POST", "/simplereenroll"), ("PATCH", "/device")], ids=["enrols", "announces"])
+def test_a_rotation_that_waits_loses_nothing_to_a_certificate_that_openssl_refuses(any_factory, place):
+    device = any_factory.device
+    for server in (any_factory.est, any_factory.gateway):
+        server.faults.add(*place, times=None, status=503)
+    assert call(device).status == PENDING
+    good = device.current_identity().certificate.public_bytes(Encoding.DER)
+    put(device, AUTHORITY.issue(key_of(device), algorithm=SHA1))
+    for server in (any_factory.est, any_factory.gateway):
+        server.faults.clear()
+    outcome = call(device)
+    assert outcome.status == REFUSED
+    assert f"certificate {'03' if device.token else certificate_file(device)} " in outcome.said
+    assert "cannot be used: OpenSSL on this device refuses it" in outcome.said
+    assert "register the device" in outcome.said
+    assert device.current_identity().whole
+    put(device, good)
+    assert call(device).status == SWITCHED
+    assert call(device).status == DONE
+    assert broken_invariants(any_factory, ID, completed=True) == []
 
 
 # The issued certificate

@@ -17,7 +17,7 @@ from .stopping import cannot_answer, new_certificate_is_refused, rotates_again
 
 ID = "certs-rollback"
 pytestmark = pytest.mark.requested(ID)
-REFUSALS = ["alert", 401, 403]
+REFUSALS = ["alert", 200, 401, 403]
 
 # Of the requests of a roll-back: those that were made before it began are left alone.
 REQUESTS = {

@@ -32,7 +32,7 @@ def sights(world):
         yield faulty(world._replace(seen=True)), Sight.BROKEN, "the connection breaks after the answer"
     if not (world.seen or would_take(world)) or world.gateway == REPLICAS:
         yield world, (Sight.BROKEN if world.gateway == RESETS else Sight.NO), "it is refused"
-    yield faulty(world), Sight.NO, "something answers 400"
+    yield faulty(world), Sight.NO, "something answers 400, or a page"
     yield faulty(world), Sight.BROKEN, "the connection breaks"
     yield faulty(world), Sight.UNCLEAR, "the gateway cannot answer now"
 

@@ -257,7 +257,8 @@ def make_device(
         device.config |= device.config_device
     _store_identity(device, private)
     _write(device.storage / "root.crt", pki.ca_bundle_pem(with_device_cas=with_device_cas))
-    _write(device.sota_toml, _sota_toml(device.storage, gateway_url, token).encode())
+    device.storage.chmod(0o700)
+    _write(device.sota_toml, _sota_toml(device.storage, gateway_url, token).encode(), 0o600)
     _write(device.storage / "current-target", TARGET.encode())
     _write(folder / "etc/sota/conf.d/z-50-fioctl.toml", b'[pacman]\ntags = "main"\n')
     # A mode of its own, so that one that was not kept shows; a time of whole seconds, as the gateway's Date header.

@@ -56,8 +56,8 @@ class GatewayState(ServerState):
     unknown_status: int = 404
     """What a gateway without key rotation answers to `PATCH /device`."""
     denied_with: Literal[401, 403, "alert"] = 403
-    refuse_new_certificate: Literal[401, 403, "alert"] | None = None
-    """Refuse the announced key instead of taking it; "alert": in the TLS handshake."""
+    refuse_new_certificate: Literal[200, 401, 403, "alert"] | None = None
+    """Refuse the announced key instead of taking it; "alert": in the TLS handshake; 200: by a page in front of it."""
     events: list[dict[str, Any]] = field(default_factory=list)
     """All events, in the order of their arrival, repeated ones too."""
     deliveries: list[tuple[str, RecordedRequest]] = field(default_factory=list)
@@ -142,7 +142,8 @@ class GatewayState(ServerState):
         if key is None or key != self.next_pubkey:
             return Answer.text(403, "Unknown public key")
         if self.refuse_new_certificate is not None:
-            return Answer.text(_status(self.refuse_new_certificate), "The new certificate is not accepted")
+            page = "<html>" * (self.refuse_new_certificate == 200)
+            return Answer.text(_status(self.refuse_new_certificate), f"{page}The new certificate is not accepted")
         if self.current is not None:
             self.denied.add(self.current)
         self.current, self.next_pubkey = key, None

@@ -86,13 +86,19 @@ class DeviceChecks:
         pin = self.configured.value(_SECRET)
         if self.configured.source == TOKEN and pin.text:
             yield _private(Path(pin.origin), "holds the PIN")
+        names_in = self.configured.origin_of(self.store_keys)
+        if names_in is not None and names_in.name == "sota.toml" and str(names_in) != pin.origin:
+            yield _private(names_in, "names key and certificate")
         if self.configured.source == FILE and self.names is not None and Path(self.names.key).exists():
             yield _private(Path(self.names.key), "is the key in use")
         folder = self.configured.storage / FOLDER if self.configured.storage else None
         if folder is not None and folder.is_dir():
             yield _private(folder, "is the journal's folder", "700")
         if self.configured.storage and self.configured.storage.is_dir():
-            yield from (warning("permissions", text) for text in exposure(self.configured.storage))
+            writable = exposure(self.configured.storage)
+            yield from (warning("permissions", text) for text in writable)
+            if not writable:
+                yield _private(self.configured.storage, "is the storage folder", "700")
         finding = _ca_finding(self.configured)
         self.no_trust = None if finding.level in (OK, WARNING) else "no server can be trusted without the CA file"
         yield finding

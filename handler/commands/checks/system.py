@@ -7,6 +7,7 @@ from pathlib import Path
 
 from handler.device.hooks.files import NOT_EXECUTABLE
 from handler.device.services import AKTUALIZR, FIOCONFIG, Services
+from handler.device.storage import read_regular
 from handler.inspection.units import DAEMON_UNIT, OFFLINE_UNIT, PATH_UNIT, show
 
 from .result import Result, ok, problem, warning
@@ -85,7 +86,7 @@ def _hooks(services: Services) -> Iterator[Result]:
 
 def _handler(path: Path) -> Result:
     try:
-        content = path.read_bytes()
+        content = read_regular(path, follow=True)
     except FileNotFoundError:
         return warning("handler", f"{path} does not exist, so fioconfig cannot rotate: install renew-client-cert again")
     if OURS not in content:

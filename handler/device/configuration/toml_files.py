@@ -9,14 +9,13 @@
 """
 
 import os
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from handler.device.storage import atomic_write, is_mount_point
+from handler.device.storage import NotRegularError, atomic_write, is_mount_point, read_regular
 from handler.errors import RequestRefusedError
 
 from .toml_edit import set_values
@@ -224,11 +223,9 @@ def _is_there(path: Path) -> bool:
 def _read(path: Path) -> str:
     """Read the text, its line ends as they are, and bytes that are not UTF-8 as PEP 383 has it."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO has us wait for ever
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise RequestRefusedError(f"{path} is not a file; remove it")
-            return file.read(4 * MAX_CHARACTERS + 4).decode("utf-8", "surrogateescape")
+        return read_regular(path, 4 * MAX_CHARACTERS + 4, follow=True).decode("utf-8", "surrogateescape")
+    except NotRegularError as error:
+        raise RequestRefusedError(f"{path} is not a file; remove it") from error
     except OSError as error:
         raise RequestRefusedError(f"{path} cannot be read: {error.strerror}; run this as root") from error
 

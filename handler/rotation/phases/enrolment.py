@@ -11,6 +11,7 @@ from handler.crypto import certificates, ecies
 from handler.crypto.bag import certificates_in_pem
 from handler.crypto.csr import NOTHING, CsrAttributes, build_csr, spki_pem
 from handler.device.key_files import refusal_by_openssl
+from handler.device.storage import read_regular
 from handler.errors import (
     AnswerError,
     CertificateRefusedError,
@@ -172,7 +173,7 @@ def _try(
         if est.certificate_requested is False:
             log.warning("the EST server did not ask for a client certificate, so it could not test the new one")
     chain = [Certificate.of_pem(text.encode()) for text in state.chain]
-    anchors, notes = certificates_in_pem(context.device.config.ca_file.read_bytes())
+    anchors, notes = certificates_in_pem(read_regular(context.device.config.ca_file, follow=True))
     for note in notes:
         log.warning("%s: %s", context.device.config.ca_file, note)
     issuers = [*chain, *(authorities or []), *anchors]

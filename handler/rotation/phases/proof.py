@@ -16,6 +16,7 @@ from handler.errors import (
     FORESEEABLE,
     ConnectionLostError,
     OfflineError,
+    PageError,
     PendingError,
     RefusedError,
     RenewalError,
@@ -219,6 +220,8 @@ def _sight(ask: Callable[[], bool]) -> tuple[Sight, RenewalError | None]:
         return (Sight.YES if ask() else Sight.NO), None
     except ServerRefusedError as error:
         return (Sight.UNCLEAR if error.status in SUCCESS else Sight.NO), error
+    except PageError as error:  # final: nobody but a server in front, which we trust, can have sent it
+        return Sight.NO, error
     except ConnectionLostError as error:
         return Sight.BROKEN, error
     except (PendingError, RefusedError) as error:

@@ -11,13 +11,10 @@ StepIdx counts what fioconfig has done: 1 key and certificate, 2 the gateway kno
 server's files, 5 sota.toml and config.encrypted. Steps 3 and 4 run again: they skip what is done.
 """
 
-import errno
 import hashlib
 import itertools
 import json
 import logging
-import os
-import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,7 +27,15 @@ from handler.crypto.csr import spki_pem
 from handler.device.device import Device
 from handler.device.keystore import IdentityNames
 from handler.device.request import RotationRequest, checked_request
-from handler.device.storage import atomic_write, make_folder, put_in_place, remove, remove_whatever
+from handler.device.storage import (
+    NotRegularError,
+    atomic_write,
+    make_folder,
+    put_in_place,
+    read_regular,
+    remove,
+    remove_whatever,
+)
 from handler.errors import RefusedError, RequestRefusedError
 from handler.journal.decoding import read
 from handler.journal.journal import Journal
@@ -149,32 +154,17 @@ def take_over(context: Context) -> None:
 def _content(path: Path) -> bytes:
     """Read the file, if it is one: who may write the folder may have put anything there. Raises ValueError, OSError."""
     try:
-        with open(path, "rb", opener=_at_once) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ValueError("it is no regular file")
-            if status.st_size > MAX_BYTES:
-                raise ValueError(f"it is longer than {MAX_BYTES} bytes")
-            return file.read()
-    except OSError as error:
-        if error.errno not in {errno.ELOOP, errno.EISDIR, errno.ENXIO}:  # a link, a folder, a socket
-            raise
+        data = read_regular(path, MAX_BYTES + 1)
+    except NotRegularError as error:
         raise ValueError("it is no regular file") from error
-
-
-def _at_once(path: str, flags: int) -> int:
-    """Open without following a link or waiting for a FIFO."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
-
-
-def _holds_key(path: Path) -> bool:
-    with path.open("rb") as file:
-        return b"PRIVATE KEY" in file.read(MAX_BYTES)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"it is longer than {MAX_BYTES} bytes")
+    return data
 
 
 def _put_away(path: Path, journal: Journal, why: str) -> None:
     """Remove the file; one with a private key goes into the journal's folder, for its owner only. Raises OSError."""
-    if path.is_symlink() or not path.is_file() or not _holds_key(path):
+    if path.is_symlink() or not path.is_file() or b"PRIVATE KEY" not in read_regular(path, MAX_BYTES):
         log.warning("%s is removed: %s", path, why)
         remove_whatever(path)
         return
@@ -251,7 +241,11 @@ def _remove_copies(device: Device, left: Left, state: RotationState | None) -> N
     kept = {Path(name).resolve() for names in used for name in (names.key, names.certificate)}
     for pattern, text in (("pkey.*.pem", left.new_key), ("client.*.pem", left.new_certificate)):
         for path in device.storage.glob(pattern) if text else ():
-            if path.resolve() not in kept and path.is_file() and text.encode().startswith(path.read_bytes()):
+            if (
+                path.resolve() not in kept
+                and path.is_file()
+                and text.encode().startswith(read_regular(path, follow=True))
+            ):
                 remove(path)
 
 

@@ -137,7 +137,7 @@ def test_id_that_is_no_text_is_none(tmp_path, value):
 def test_folder_in_its_place_is_taken_as_none(tmp_path, caplog):
     (tmp_path / completed.NAME).mkdir()
     assert completed.rotation_ids(tmp_path) == []
-    assert "Is a directory" in caplog.text
+    assert "not a regular file" in caplog.text
 
 
 def test_file_that_must_not_be_read_is_taken_as_none(caplog):

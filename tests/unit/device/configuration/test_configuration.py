@@ -98,7 +98,7 @@ def test_each_key_of_a_token_is_required(tree, key, value):
         ({"tls.server": "https://user:s3cret@gateway.example"}, "credentials"),
         ({"import.tls_cacert_path": "/nowhere/root.crt"}, "/nowhere/root.crt (import.tls_cacert_path"),
         ({"import.tls_cacert_path": "/"}, "cannot be read"),
-        ({"import.tls_cacert_path": "/dev/null"}, "expected one or more in PEM"),
+        ({"import.tls_cacert_path": "/dev/null"}, "cannot be read: not a regular file"),
     ],
 )
 def test_value_that_cannot_be_is_refused_with_its_place(tree, values, words):
