@@ -149,7 +149,8 @@ class Rotator:
 def _failed(memory: Memory, action: Action, error: Exception) -> None:
     """End the call with this error, unless it already failed."""
     if memory.failure is not None:
-        log.warning("after that failure: %s", describe(error))
+        if describe(error) != describe(memory.failure):
+            log.warning("after that failure: %s", describe(error))
         memory.call = Call.ENDS
         return
     memory.failure = error

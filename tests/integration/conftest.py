@@ -6,7 +6,6 @@ import time
 
 import pytest
 
-from handler.device.storage import FOLDER
 from tests.simulators.factory import running_factory
 
 REFUSED = 78
@@ -46,11 +45,6 @@ def token(request, tmp_path):
         yield running
 
 
-def untouched(device):
-    """Give what a refused request leaves as it is: everything but the journal, its marker and the history."""
-    return {name: state for name, state in device.snapshot().items() if FOLDER not in name.split("/")}
-
-
 @pytest.fixture
 def refused():
     """Give a call of the program that has to be refused, and that gives the program's words.
@@ -59,13 +53,13 @@ def refused():
     """
 
     def call(factory, *arguments, environment=None):
-        before = untouched(factory.device)
+        before = factory.device.untouched()
         done = factory.device.run(*arguments, environment=environment)
         assert done.returncode == REFUSED, done.stdout + done.stderr
         assert done.stderr.startswith("renew-client-cert: refused: ")
         assert "Traceback" not in done.stderr
         assert done.stdout == ""
-        assert untouched(factory.device) == before
+        assert factory.device.untouched() == before
         assert factory.est.requests == []
         assert {each.path for each in factory.gateway.requests} <= {"/events"}
         return done.stderr

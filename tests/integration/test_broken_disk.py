@@ -122,13 +122,13 @@ def test_a_file_that_is_a_mount_point_is_refused_before_anything_changes(tmp_pat
     with running_factory(tmp_path / "a device", "file") as factory:
         device = factory.device
         device.write_request(ID)
-        before = device.snapshot()
+        before = device.untouched()
         for command in (device.command(), device.command("check")):
             done = run(device, arranged(MOUNTED, "rw", device.storage / name, *command))
             assert "mount point by itself" in done.stdout + done.stderr
             assert str(device.storage / name) in done.stdout + done.stderr
             assert done.returncode == (REFUSED if command == device.command() else 2)
-        assert device.snapshot() == before
+        assert device.untouched() == before
         assert factory.est.csrs == []
         assert finish(factory, ID) == []
 

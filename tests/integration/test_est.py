@@ -328,7 +328,7 @@ def test_a_server_that_wants_another_kind_of_key_is_refused_by_name(factory):
     assert outcome.status == REFUSED
     assert "RSA" in outcome.said
     assert "/csrattrs" in outcome.said
-    assert "see /csrattrs; beside that" in outcome.said  # the server's own words are not lost
+    assert "see /csrattrs; also" in outcome.said  # the server's own words are not lost
 
 
 # Addresses

@@ -269,13 +269,13 @@ def test_a_label_that_two_tokens_have_is_refused(factory):
         with pytest.raises(subprocess.CalledProcessError), device.token.another(device.token.label):
             pass
         return
-    before = device.snapshot()
+    before = device.untouched()
     with device.token.another(device.token.label):
         done = device.run()
     assert done.returncode == REFUSED, done.stderr
     assert f"2 tokens have the label {device.token.label!r}" in done.stderr
     assert factory.est.requests == []
-    assert device.snapshot() == before
+    assert device.untouched() == before
 
 
 @pytest.mark.parametrize("what", ["key", "certificate"])

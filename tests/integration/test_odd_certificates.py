@@ -183,12 +183,12 @@ def test_no_byte_of_the_current_certificate_raises_in_any_call(factory, place, b
 def test_a_certificate_that_openssl_refuses_is_refused_by_name(any_factory):
     device = any_factory.device
     put(device, AUTHORITY.issue(key_of(device), algorithm=SHA1))
-    before = device.snapshot()
+    before = device.untouched()
     outcome = call(device)
     assert outcome.status == REFUSED
     assert f"certificate {'03' if device.token else certificate_file(device)} cannot be used" in outcome.said
     assert "signed with ECDSA with sha1" in outcome.said
-    assert device.snapshot() == before
+    assert device.untouched() == before
     found = device.run("check").stdout
     assert "OpenSSL on this device refuses it" in " ".join(found.split())
 

@@ -104,6 +104,6 @@ set_up_messages(30, waits=False)
 """
     command = [sys.executable, "-c", program]
     said = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False).stderr
-    assert "a fault of this program" in said
+    assert "a bug in this program" in said
     assert [each for each in said if not each.isprintable() and each != "\n"] == []
     assert [line for line in said.splitlines() if line.startswith(FORGED)] == []

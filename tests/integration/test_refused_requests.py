@@ -11,7 +11,6 @@ from tests import softhsm
 from tests.simulators.factory import running_factory
 
 from .checking import replaced
-from .conftest import untouched
 from .daemons import QUICK, ended, running, systemd
 from .left_behind import ID, left_after
 
@@ -46,10 +45,10 @@ def refused_again(factory, text, *, times=1):
     """Have that request refused, by calls of fioconfig; give what was said the last time."""
     factory.device.request_file.write_bytes(text)
     for _ in range(times):
-        before = untouched(factory.device)
+        before = factory.device.untouched()
         done = factory.device.run()
         assert done.returncode == REFUSED, done.stderr
-        assert untouched(factory.device) == before
+        assert factory.device.untouched() == before
     return done.stderr
 
 

@@ -349,7 +349,7 @@ def test_the_next_call_has_nothing_to_do_but_tidying_up(factory):
     before, asked = factory.device.snapshot(), [*factory.est.requests, *factory.gateway.requests]
     done = factory.device.run()
     assert done.returncode == DONE
-    assert "complete already" in done.stdout
+    assert "already complete" in done.stdout
     assert factory.device.snapshot() == before
     assert [*factory.est.requests, *factory.gateway.requests] == asked
     assert read_pending(factory.device.storage) is None

@@ -234,7 +234,7 @@ def test_the_alert_rules_use_metrics_that_exist(files):
 
 
 @pytest.mark.parametrize(
-    ("ends", "words"), [(80, "in 79 days"), (200, "before the device's certificate"), (-1, "have ended"), (800, None)]
+    ("ends", "words"), [(80, "in 79 days"), (200, "before the device's certificate"), (-1, "have expired"), (800, None)]
 )
 def test_a_trust_anchor_that_ends_soon_or_before_the_certificate_is_warned_of(files, ends, words):
     anchor = files.pki.authority("Ends", ends=datetime.now(UTC) + timedelta(days=ends)).certificate
@@ -250,7 +250,10 @@ def test_a_root_of_cacerts_beside_a_known_one_that_the_device_does_not_trust_is_
     other = FactoryPki().server_root.certificate
     files.est.cacerts = [files.pki.server_root.certificate, other]
     done = files.device.run("check", "-q", f"--est-server={files.device.est_url}")
-    assert f"the root {other.subject.rfc4514_string()}, which this device does not trust: before" in done.stdout
+    assert (
+        f"the root {other.subject.rfc4514_string()}, which this device does not trust: add it to import.tls_cacert_path"
+        in done.stdout
+    )
     trusted = files.device.storage / "root.crt"
     trusted.write_bytes(trusted.read_bytes() + certificate_pem(other))
     done = files.device.run("check", "-q", f"--est-server={files.device.est_url}")

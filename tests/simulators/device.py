@@ -24,6 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from handler.device.storage import FOLDER
 from tests import softhsm
 
 from . import warm
@@ -152,6 +153,10 @@ class Device:
         return [*self.within, sys.executable, "-m", "handler", *arguments]
 
     # Questions that tests ask
+
+    def untouched(self) -> dict[str, Any]:
+        """Give what a refused request leaves as it is: everything but the journal, its marker and the history."""
+        return {name: state for name, state in self.snapshot().items() if FOLDER not in name.split("/")}
 
     def snapshot(self) -> dict[str, Any]:
         """Give every file (content, mode, time) and every object of the token, to be compared with a later one."""
