@@ -1,4 +1,4 @@
-"""`status`: what is in use, what is pending, what is left to say. docs/status.md."""
+"""`status`: what is in use and what is pending (docs/status.md)."""
 
 import argparse
 import os
@@ -32,7 +32,7 @@ _SLOTS = {"key": "key slots", "certificate": "cert slots"}
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Show what the device is and what is pending. Raises OutputError, OSError."""
+    """Show the status. Raises OutputError, OSError."""
     configured = Configuration(settings.search_paths, settings.storage, settings.config_url)
     status = read_status(configured, settings.request_file, named=settings.request_named)
     if options.json or options.prometheus:
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _give(text: str, output: str | None) -> None:
-    """Write the text to standard output, or to a file as a whole, for everybody to read."""
+    """Write the text to standard output, or to a file, atomically and readable by everybody."""
     if output is None:
         print_line(text.removesuffix("\n"))
     else:
@@ -57,7 +57,7 @@ def _give(text: str, output: str | None) -> None:
 
 
 def lines(status: Status, width: int | None) -> Iterator[str]:
-    """Give the lines for a console of that width."""
+    """Yield the lines for a console of that width."""
     for name, text in _facts(status):
         yield from hanging(f"{name:{_NAME_WIDTH}}", text, width)
 
@@ -72,8 +72,8 @@ def _facts(status: Status) -> Iterator[tuple[str, str]]:
     for text in status.odd:
         yield "odd", text
     if identity.pin is not None:
-        # The token's own count: whether p11.pass is the PIN shows only where it is tried.
-        yield "PIN", "no attempt at it is lost" if identity.pin == "good" else identity.pin
+        # The token's own count; only a login shows whether p11.pass is the PIN.
+        yield "PIN", "all attempts left" if identity.pin == "good" else identity.pin
     for kind in ("key", "certificate"):
         slots = [f"{each.id} {each.use}" for each in status.slots if each.kind == kind]
         if slots:
@@ -106,22 +106,22 @@ def _waiting_facts(status: Status) -> Iterator[tuple[str, str]]:
 
 
 def _next_words(status: Status) -> str:
-    """Say when, and whether anybody tries it."""
+    """Say when, and by what."""
     if status.units is None:
-        return "by nobody, systemd does not run here: `renew-client-cert resume` tries now"
+        return "none, because systemd does not run: run `renew-client-cert resume`"
     when = "soon"
     if status.next_attempt is not None and status.next_attempt > status.now:
         when = moment(status.next_attempt)
     if status.units[DAEMON_UNIT].active:
-        return f"{when}, by the daemon, which runs"
+        return f"{when}, by the daemon (running)"
     if status.units[PATH_UNIT].active:
-        return f"{when}, by the daemon, which {PATH_UNIT} starts"
-    return f"by nobody, {PATH_UNIT} does not run: `systemctl enable --now {PATH_UNIT}`"
+        return f"{when}, by the daemon, started by {PATH_UNIT}"
+    return f"none, because {PATH_UNIT} does not run: `systemctl enable --now {PATH_UNIT}`"
 
 
 def _where(identity: Identity) -> str:
     if identity.names is None:
-        return "not known"
+        return "unknown"
     place = "files"
     if identity.source == TOKEN:
         place = f"token {identity.token.label}, module {identity.token.module}" if identity.token else "a token"
@@ -140,18 +140,18 @@ def _left(certificate: Certificate, now: datetime) -> str:
     if certificate.begins_after(now):
         return f"not valid yet: the clock shows {now:%Y-%m-%d %H:%M} UTC"
     if certificate.end is None:
-        return "the days left are not known"
+        return "days left unknown"
     days = (certificate.end - now).days
     return f"{days} days left" if days >= 0 else f"ENDED {-days} days ago"
 
 
 def _last_words(last: LastRotation | None) -> str:
     if last is None:
-        return "none that is known here"
+        return "none recorded"
     time = f", {last.time.replace('T', ' ').removesuffix('Z')} UTC" if last.time else ""
     if last.success:
         return f"{last.rotation_id}: complete{time}"
-    return f"{last.rotation_id}: failed{time}: {last.details or 'no reason is known'}"
+    return f"{last.rotation_id}: failed{time}: {last.details or 'no reason recorded'}"
 
 
 def _pending_words(view: Snapshot) -> Iterator[str]:
@@ -164,10 +164,10 @@ def _pending_words(view: Snapshot) -> Iterator[str]:
         if not view.left_by_fioconfig:
             yield "no rotation"
         if pending is not None and pending.rotation_id is not None:
-            yield f"rotation {pending.rotation_id} is in use, only tidying up is left to the next call"
+            yield f"rotation {pending.rotation_id} is in use; the next call cleans up after it"
     else:
         if view.rotation is not None and view.rotation.rollback is not None:
-            yield f"rotation {pending.rotation_id}: goes back to the old identity ({view.rotation.rollback})"
+            yield f"rotation {pending.rotation_id}: going back to the old identity ({view.rotation.rollback})"
         else:
             yield f"rotation {pending.rotation_id}: {_step_words(pending.step, begun=view.rotation is not None)}"
         if pending.refused:
@@ -177,9 +177,9 @@ def _pending_words(view: Snapshot) -> Iterator[str]:
 
 def _step_words(step: int, *, begun: bool) -> str:
     if not begun:
-        return "asked for, not begun"
+        return "requested, not started"
     special = {
-        SWITCHED: "switched, but the gateway has not taken the new certificate yet",
-        PROVED: "taken by the gateway, its users are not told yet",
+        SWITCHED: "switched, but the device gateway has not accepted the new certificate yet",
+        PROVED: "accepted by the device gateway, services not restarted yet",
     }
     return special.get(step, f"{step} of {SWITCHED} steps done")

@@ -75,9 +75,7 @@ class Services:
         Its unit reboots the device at the fourth start within nine minutes: reset-failed clears that count first.
         """
         if not self._running:
-            log.warning(
-                "systemd does not run here: restart aktualizr-lite yourself if it has loaded another key meanwhile"
-            )
+            log.warning("systemd does not run: restart aktualizr-lite if it has loaded another key")
             return
         if self.is_active(AKTUALIZR):
             self._call("reset-failed", AKTUALIZR)

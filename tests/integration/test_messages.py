@@ -114,7 +114,7 @@ def test_a_rotation_that_was_refused_and_is_pending_has_not_ended_and_stands_in_
     files.device.write_request(ID)
     files.gateway.faults.add("PATCH", "/config", times=None, status=400, body="no")
     assert files.device.run("rotate").returncode == REFUSED
-    assert "last rotation none that is known here" in said(files.device, "status")[1]
+    assert "last rotation none recorded" in said(files.device, "status")[1]
     status, words = said(files.device, "check", "-q")
     assert status == PROBLEMS
     assert f"problem rotation {ID} is pending after step 3, refused: " in words

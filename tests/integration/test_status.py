@@ -49,7 +49,7 @@ def test_the_identity_in_use_is_shown_with_where_its_key_lives(factory):
     days = (identity.certificate.not_valid_after_utc - datetime.now(UTC)).days
     assert f"{days} days left" in shown["valid"]
     assert shown["pending"] == "no rotation"
-    assert shown["last rotation"] == "none that is known here"
+    assert shown["last rotation"] == "none recorded"
     assert shown["events"] == "0 not delivered yet"
     assert "problem" not in shown
 
@@ -68,7 +68,7 @@ def test_the_last_rotation_is_shown_and_the_slots_it_left(factory):
     assert factory.device.run().returncode == SWITCHED
     shown = facts(look(factory, "status"))
     assert shown["last rotation"].startswith(f"{ID}: complete, 20")
-    assert shown["pending"] == f"no rotation; rotation {ID} is in use, only tidying up is left to the next call"
+    assert shown["pending"] == f"no rotation; rotation {ID} is in use; the next call cleans up after it"
     assert factory.device.run("resume").returncode == DONE
     shown = facts(look(factory, "status"))
     assert shown["pending"] == "no rotation"
@@ -104,8 +104,8 @@ def test_a_switch_that_the_gateway_has_not_taken_is_shown_as_such(files):
     files.gateway.faults.add("*", "*", announced=True, **NOT_YET)
     assert files.device.run().returncode == SWITCHED
     shown = facts(look(files, "status"))
-    assert "the gateway has not taken the new certificate yet" in shown["pending"]
-    assert shown["last rotation"] == "none that is known here"
+    assert "the device gateway has not accepted the new certificate yet" in shown["pending"]
+    assert shown["last rotation"] == "none recorded"
 
 
 def test_a_failed_rotation_is_shown_with_its_reason(files):
@@ -172,7 +172,7 @@ def test_the_pin_is_never_tried_where_the_token_shows_its_certificates(token, tm
     assert module.logins == 0
     assert shown["subject"]
     words = {COUNT_LOW: "refused since the last login", FINAL_TRY: "one attempt left", LOCKED: "locked"}
-    assert shown["PIN"] == words.get(flags, "no attempt at it is lost")
+    assert shown["PIN"] == words.get(flags, "all attempts left")
 
 
 @pytest.mark.parametrize(("flags", "logins"), [(0, 1), (LOCKED, 0)])
