@@ -109,11 +109,9 @@ INSTALLATION = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" TARGET_PYTHON="$(TARGET_P
     SITE_PACKAGES="$(SITE_PACKAGES)" BUILD_PYTHON="$(abspath $(BUILDER))/bin/python"
 # Builds the package, the manual and the completion. Neither the program nor the tests need it.
 BUILDER ?= build/environment
-# In two steps, so that the hashes cover the packages that build wheels, too.
-$(BUILDER)/.made: packaging/wheels.lock packaging/builder.lock
+$(BUILDER)/.made: packaging/builder.lock
 	$(PYTHON) -m venv $(BUILDER)
-	for each in $^; do $(BUILDER)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
-	    --no-build-isolation -r $$each || exit; done
+	$(BUILDER)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $<
 	@touch $@
 
 # Updates the lock files of `make install` and `make deb` to the newest releases, with the hashes of all their files, for
@@ -124,8 +122,6 @@ lock: $(INSTALLED)
 	    $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
 	$(BIN)/python -m uv pip compile $(LOCKED) --output-file packaging/program.lock pyproject.toml >/dev/null
 	$(BIN)/python -m uv pip compile $(LOCKED) --output-file packaging/builder.lock packaging/requirements.txt >/dev/null
-	printf 'packaging\nsetuptools\n' | $(BIN)/python -m uv pip compile $(LOCKED) --constraint packaging/builder.lock \
-	    --output-file packaging/wheels.lock - >/dev/null
 
 install: $(BUILDER)/.made
 	@$(INSTALLATION) packaging/install.sh
