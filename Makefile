@@ -14,11 +14,11 @@ TOOLS := $(TOKEN) opensc:/usr/bin/pkcs11-tool strace:/usr/bin/strace \
     libtpm2-pkcs11-1:/usr/share/p11-kit/modules/tpm2_pkcs11.module tpm2-abrmd:/usr/sbin/tpm2-abrmd \
     libtss2-tcti-tabrmd0:/usr/share/doc/libtss2-tcti-tabrmd0/copyright dbus-daemon:/usr/bin/dbus-daemon \
     dbus-bin:/usr/bin/dbus-send \
-    systemd:/usr/bin/systemd-analyze udev:/usr/bin/udevadm iproute2:/usr/sbin/ip lintian:/usr/bin/lintian \
+    mandoc:/usr/bin/mandoc systemd:/usr/bin/systemd-analyze udev:/usr/bin/udevadm iproute2:/usr/sbin/ip lintian:/usr/bin/lintian \
     nginx-light:/usr/sbin/nginx apache2-bin:/usr/sbin/apache2 man-db:/usr/bin/man strongswan-pki:/usr/bin/pki \
     libstrongswan-standard-plugins:/usr/lib/ipsec/plugins/libstrongswan-openssl.so
 
-.PHONY: bench fleet fuzz plot soak tokens install uninstall deb lock demo layer test test-oldest test-oldest-libraries test-crash test-architecture test-model test-distribution test-systemd check lint types format token tools libest clean
+.PHONY: bench docs fleet fuzz plot soak tokens install uninstall deb lock demo layer test test-oldest test-oldest-libraries test-crash test-architecture test-model test-distribution test-systemd check lint types format token tools libest clean
 
 demo: $(INSTALLED) $(if $(filter token,$(KEYS)),token)
 	@$(BIN)/python -m tests.demo --keys $(KEYS)
@@ -80,6 +80,11 @@ fleet: $(INSTALLED) plot
 plot: $(INSTALLED)
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || \
 	    $(BIN)/python -m pip install --quiet --disable-pip-version-check 'matplotlib>=3.8'
+
+# Renders the documents and the manual page as HTML: build/docs/index.html.
+docs: $(INSTALLED)
+	@$(call packages,mandoc:/usr/bin/mandoc)
+	PYTHONPATH=. $(BIN)/python packaging/pages.py build/docs
 
 # Tokens, TLS and whole rotations with another Debian's Python and OpenSSL, in a folder that it creates (as root).
 SUITE ?= trixie

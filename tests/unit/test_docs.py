@@ -22,12 +22,6 @@ def test_every_test_that_a_document_names_is_there(document):
         assert f"\ndef {name}(" in (TESTS / file).read_text(), f"{document}: {file}::{name}"
 
 
-@pytest.mark.parametrize("document", [*(DOCS.glob("*.md")), DOCS.parent / "README.md"], ids=lambda path: path.name)
-def test_every_link_to_a_file_leads_somewhere(document):
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
-        assert (document.parent / target).exists(), f"{document.name}: {target}"
-
-
 FOR_PEOPLE = re.compile(
     r"(Refused|Pending|Offline|Postponed|Clock|Busy|Absent|Module|Pin|Missing|Conflict|Unsupported|Handles|Token)Error$"
     r"|refusal$|\.warning$"

@@ -58,3 +58,10 @@ def test_common_options_and_exit_statuses_are_there_once(page):
     assert re.findall(r"^ {7}(\d+) ", section(page, "EXIT STATUS"), re.MULTILINE) == re.findall(
         r"^\| (\d+) \|", reference, re.MULTILINE
     )
+
+
+def test_every_example_is_a_command_line_that_the_program_takes(page):
+    examples = [line.split() for line in section(page, "EXAMPLES").splitlines() if " renew-client-cert " in line]
+    assert len(examples) > 5
+    for _, *words in examples:
+        assert make_parser().parse_args(words).command == words[0]
