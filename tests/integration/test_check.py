@@ -161,7 +161,7 @@ def test_a_storage_folder_or_sota_toml_that_others_may_read_is_warned_of(files, 
     levels, text = not_ok(checked(files, asked=[GATEWAY]))
     assert levels == {("warning", "permissions")}
     assert f"{path} " in text
-    assert "others may use it" in text
+    assert "other users have access" in text
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def test_somebody_else_than_root_is_told_to_be_root(arguments):
     assert done.returncode == REFUSED, done.stderr
     said = done.stderr.partition("as nobody\n")[2]
     assert said.startswith("renew-client-cert: refused: ")
-    assert re.search(r"\brun this as root\)?\n$", said)
+    assert "run this as root" in said
 
 
 # Where nobody reads

@@ -9,6 +9,8 @@ import pytest
 from handler.exit_status import DONE, PENDING, REFUSED
 from tests.simulators.device import REPOSITORY
 
+from . import daemons
+
 ID = "certs-logged"
 LATER = {"status": 503, "headers": {"Retry-After": "3000"}, "times": None}
 
@@ -54,12 +56,10 @@ def test_what_failed_is_an_error_and_nothing_else_is(files, tmp_path, fault, sta
     assert len(shown) == 2
 
 
-def test_the_daemon_names_the_rotation_too(files, tmp_path):
-    files.device.write_request(ID)
-    files.gateway.faults.add("POST", "/events", times=7, drop="before")
-    files.device.run()
+def test_the_daemon_names_the_rotation_too(files, tmp_path, until):
+    daemons.cut_off(files, until)
     _, lines = journalled(files.device, tmp_path, "daemon", "--first-delay=0.01", "--longest-delay=0.02")
-    assert [text for _, text in lines if text.startswith(f"{ID}: ")]
+    assert [text for _, text in lines if text.startswith(f"{daemons.ID}: ")]
 
 
 def test_a_pipe_gets_no_priorities_though_the_environment_names_a_journal(files):

@@ -62,6 +62,6 @@ def test_a_server_that_renegotiates_without_end_is_refused(world, command):
         with pytest.raises(AnswerError, match="GET /path: it renegotiates TLS without end"):
             client.request("GET", f"https://localhost:{port}/path", content_type="text/plain")
         stats = client._context.session_stats()
-    assert len(said) > MAX_RENEGOTIATIONS
+    assert len(said) >= MAX_RENEGOTIATIONS
     assert stats["connect_renegotiate"] == MAX_RENEGOTIATIONS
     assert len(said) < TRIES

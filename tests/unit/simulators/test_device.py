@@ -71,7 +71,7 @@ def test_request_file_is_as_fioctl_writes_it(device):
 def test_snapshot_shows_any_change_and_nothing_else(device):
     before = device.snapshot()
     assert device.snapshot() == before
-    device.sota_toml.chmod(0o600)
+    device.sota_toml.chmod(0o640)
     (device.storage / "left-over").write_text("x")
     after = device.snapshot()
     assert {name for name in after if after[name] != before.get(name)} == {"var/sota/sota.toml", "var/sota/left-over"}
