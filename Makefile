@@ -14,11 +14,11 @@ TOOLS := $(TOKEN) opensc:/usr/bin/pkcs11-tool strace:/usr/bin/strace \
     libtpm2-pkcs11-1:/usr/share/p11-kit/modules/tpm2_pkcs11.module tpm2-abrmd:/usr/sbin/tpm2-abrmd \
     libtss2-tcti-tabrmd0:/usr/share/doc/libtss2-tcti-tabrmd0/copyright dbus-daemon:/usr/bin/dbus-daemon \
     dbus-bin:/usr/bin/dbus-send \
-    systemd:/usr/bin/systemd-analyze udev:/usr/bin/udevadm iproute2:/usr/sbin/ip lintian:/usr/bin/lintian \
+    mandoc:/usr/bin/mandoc systemd:/usr/bin/systemd-analyze udev:/usr/bin/udevadm iproute2:/usr/sbin/ip lintian:/usr/bin/lintian \
     nginx-light:/usr/sbin/nginx apache2-bin:/usr/sbin/apache2 man-db:/usr/bin/man strongswan-pki:/usr/bin/pki \
     libstrongswan-standard-plugins:/usr/lib/ipsec/plugins/libstrongswan-openssl.so
 
-.PHONY: bench fleet fuzz plot soak tokens install uninstall deb lock demo layer test test-oldest test-oldest-libraries test-crash test-architecture test-model test-distribution test-systemd check lint types format token tools libest clean
+.PHONY: bench docs fleet fuzz plot soak tokens install uninstall deb lock demo layer test test-oldest test-oldest-libraries test-crash test-architecture test-model test-distribution test-systemd check lint types format token tools libest clean
 
 demo: $(INSTALLED) $(if $(filter token,$(KEYS)),token)
 	@$(BIN)/python -m tests.demo --keys $(KEYS)
@@ -81,6 +81,11 @@ plot: $(INSTALLED)
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || \
 	    $(BIN)/python -m pip install --quiet --disable-pip-version-check 'matplotlib>=3.8'
 
+# Renders the documents and the manual page as HTML: build/docs/index.html.
+docs: $(INSTALLED)
+	@$(call packages,mandoc:/usr/bin/mandoc)
+	PYTHONPATH=. $(BIN)/python packaging/pages.py build/docs
+
 # Tokens, TLS and whole rotations with another Debian's Python and OpenSSL, in a folder that it creates (as root).
 SUITE ?= trixie
 test-distribution: $(INSTALLED)
@@ -109,11 +114,9 @@ INSTALLATION = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" TARGET_PYTHON="$(TARGET_P
     SITE_PACKAGES="$(SITE_PACKAGES)" BUILD_PYTHON="$(abspath $(BUILDER))/bin/python"
 # Builds the package, the manual and the completion. Neither the program nor the tests need it.
 BUILDER ?= build/environment
-# In two steps, so that the hashes cover the packages that build wheels, too.
-$(BUILDER)/.made: packaging/wheels.lock packaging/builder.lock
+$(BUILDER)/.made: packaging/builder.lock
 	$(PYTHON) -m venv $(BUILDER)
-	for each in $^; do $(BUILDER)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
-	    --no-build-isolation -r $$each || exit; done
+	$(BUILDER)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $<
 	@touch $@
 
 # Updates the lock files of `make install` and `make deb` to the newest releases, with the hashes of all their files, for
@@ -124,8 +127,6 @@ lock: $(INSTALLED)
 	    $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
 	$(BIN)/python -m uv pip compile $(LOCKED) --output-file packaging/program.lock pyproject.toml >/dev/null
 	$(BIN)/python -m uv pip compile $(LOCKED) --output-file packaging/builder.lock packaging/requirements.txt >/dev/null
-	printf 'packaging\nsetuptools\n' | $(BIN)/python -m uv pip compile $(LOCKED) --constraint packaging/builder.lock \
-	    --output-file packaging/wheels.lock - >/dev/null
 
 install: $(BUILDER)/.made
 	@$(INSTALLATION) packaging/install.sh

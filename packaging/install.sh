@@ -73,11 +73,8 @@ if [ -e "$handler" ] && ! ours "$handler"; then
 fi
 packaging/files.sh
 
-sed "s|/usr/share|$PREFIX/share|" packaging/manual.inc >"$work/manual.inc"
-PYTHONPATH=. "$BUILD_PYTHON" -c 'import argparse_manpage.cli as a, sys; sys.exit(a.main())' \
-    --pyfile packaging/manual.py --function described --project-name renew-client-cert --manual-section 8 \
-    --manual-title "System administration" --description "rotate the TLS client certificate of this device" \
-    --include "$work/manual.inc" | gzip -9n >"$work/man"
+PYTHONPATH=. "$BUILD_PYTHON" packaging/manual.py "$PREFIX" >"$work/page"
+gzip -9n <"$work/page" >"$work/man"
 install -D -m 644 "$work/man" "$DESTDIR$PREFIX/share/man/man8/renew-client-cert.8.gz"
 # Complete file names if no word of ours matches, as in `--storage-dir /va`.
 PYTHONPATH=. "$BUILD_PYTHON" -m shtab --shell=bash -u handler.console.arguments.make_parser |
