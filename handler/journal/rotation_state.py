@@ -42,7 +42,7 @@ class RotationState:
     config_digest: str | None = None
     """SHA-256 (hex) of the config.encrypted that the copy kept aside was made from."""
     fioconfig_stopped: bool = False
-    """fioconfig.service was running and we stopped it: whoever goes on starts it again."""
+    """fioconfig.service was running and we stopped it: the call that continues starts it again."""
     reported: bool = False
     """Its successful completion was journalled as an event: once that has left the journal, the gateway took it."""
     files_left: str | None = None
