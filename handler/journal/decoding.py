@@ -1,7 +1,7 @@
-"""JSON objects read into dataclasses, by the types of their fields.
+"""Read JSON objects into dataclasses, by the types of their fields.
 
-What a later version added is left out; what is missing or of another type is an error that names its place. Knows the
-types that the journal is made of: text, numbers, yes or no, None, tuples of one type, and other such dataclasses.
+Unknown fields are ignored; a missing field or a wrong type is an error that names the field. Supports the types in the
+journal: str, int, bool, None, tuples of one type, and such dataclasses.
 """
 
 import types
@@ -13,11 +13,11 @@ Kind = TypeVar("Kind")
 
 
 class MalformedError(ValueError):
-    """JSON that is not what was expected; the message names the place."""
+    """Unexpected JSON; the message names the field."""
 
 
 def read(kind: Callable[..., Kind], data: object, where: str) -> Kind:
-    """Make an object of the dataclass `kind` of a JSON object; `where` names it in messages. Raises MalformedError."""
+    """Return an instance of the dataclass `kind`; `where` names the JSON object in messages. Raises MalformedError."""
     if not isinstance(data, dict):
         raise MalformedError(f"{where}: expected an object, found {_named(data)}")
     known = {}
@@ -29,7 +29,7 @@ def read(kind: Callable[..., Kind], data: object, where: str) -> Kind:
     return kind(**known)
 
 
-def _value(kind: Any, value: object, where: str) -> object:  # noqa: ANN401 - what annotates a field
+def _value(kind: Any, value: object, where: str) -> object:  # noqa: ANN401 - the type of a field
     if isinstance(kind, types.UnionType):  # such as str | None
         if value is None:
             return None

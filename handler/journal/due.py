@@ -1,14 +1,14 @@
-"""Whether there is anything to do that nobody has to ask for: what the daemon wakes for."""
+"""Whether the daemon has something to do."""
 
 from datetime import UTC, datetime
 from typing import Protocol
 
 WATCHED = 24 * 3600.0
-"""Seconds for which the daemon looks whether the gateway still takes the identity that was rolled back to."""
+"""Seconds after a roll-back in which the daemon checks whether the gateway accepts the old identity."""
 
 
 class Unfinished(Protocol):
-    """What a rotation's state says of whether it goes on by itself."""
+    """The part of a rotation's state that decides this."""
 
     @property
     def locked(self) -> bool: ...  # noqa: D102
@@ -20,9 +20,8 @@ class Unfinished(Protocol):
 def is_due(rotation: Unfinished | None, *, requested: bool, offered: bool, kept_since: str | None) -> bool:
     """Tell whether the daemon has something to do.
 
-    A refused rotation goes on only where it has to be cleaned up; behind one that does not, nothing is begun.
-    `offered`: events wait that the gateway does not refuse for good. `kept_since`: when a rotation was rolled back
-    (RFC 3339).
+    A refused rotation continues only if it has to be cleaned up, and blocks a requested one otherwise. `offered`: there
+    are events that the gateway does not permanently refuse. `kept_since`: time of the roll-back (RFC 3339).
     """
     if rotation is None:
         return requested or offered or (kept_since is not None and _is_watched(kept_since))
@@ -30,5 +29,5 @@ def is_due(rotation: Unfinished | None, *, requested: bool, offered: bool, kept_
 
 
 def _is_watched(since: str) -> bool:
-    """Tell whether that is not longer ago than a day, by a clock that may be wrong."""
+    """Tell whether that is less than a day ago, in either direction: the clock may be wrong."""
     return abs(datetime.now(UTC).timestamp() - datetime.fromisoformat(since).timestamp()) < WATCHED

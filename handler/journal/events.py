@@ -1,4 +1,4 @@
-"""The events of a rotation, which the operators see: made when they happen, with an id and a time of their own."""
+"""The events of a rotation, for the operators: id and time are set when they happen."""
 
 import uuid
 from datetime import UTC, datetime
@@ -14,18 +14,18 @@ Event = dict[str, Any]
 STARTED = "CertRotationStarted"
 MAX_DETAILS = 1000
 MAX_EVENTS = 200
-"""A gateway that takes no events for months must not fill the disk: failed attempts go first, the oldest of them."""
+"""The most events that wait for delivery; the oldest failed attempts are dropped first."""
 
 
 class EventFactory:
-    """Makes the events of one rotation; `target` is the name and version of the running Target."""
+    """Creates the events of one rotation; `target` is the name and version of the running Target."""
 
     def __init__(self, rotation_id: str, target: tuple[str, str]) -> None:
         self._rotation_id = rotation_id
         self._target = target
 
     def make(self, name: str, failure: str | None = None, note: str | None = None) -> Event:
-        """Make the event `name`; it reports a success unless `failure` gives the reason."""
+        """Return the event `name`: a success, or a failure with its reason; `note` are details of a success."""
         event: Event = {
             "correlationId": self._rotation_id,
             "success": failure is None,
@@ -44,7 +44,7 @@ class EventFactory:
 
 
 def says_the_same(event: Event, last: Event) -> bool:
-    """Tell whether a failure is the one that was reported last, and that the gateway has not heard of yet."""
+    """Tell whether a failure repeats the last, undelivered event."""
     return (
         event["eventType"] == last["eventType"]
         and event["event"] == last["event"]
@@ -54,7 +54,7 @@ def says_the_same(event: Event, last: Event) -> bool:
 
 
 def limited(events: list[Event]) -> list[Event]:
-    """Leave out the failed attempts, oldest first, and then whatever is oldest, that are too many."""
+    """Drop surplus events: the oldest failed attempts first, then the oldest events."""
     surplus = len(events) - MAX_EVENTS
     attempts = [each["id"] for each in events if not each["event"]["success"] and each["eventType"]["id"] != COMPLETED]
     gone = set(attempts[: max(0, surplus)])

@@ -1,6 +1,6 @@
-"""What happened in the last rotations, for people: one JSON object a line, in the journal's folder.
+"""The history of the last rotations, for people: one JSON object per line, in the journal's folder.
 
-Nothing depends on it. It is not synced to the disk, and a line that a power loss tore is passed over.
+It is not flushed, and a line that a power loss tore is skipped.
 """
 
 import json
@@ -21,17 +21,17 @@ log = logging.getLogger(__name__)
 
 NAME = "history.jsonl"
 ROLLED_BACK = "rolled-back"
-"""`Entry.kind` of the end of a rotation whose new key the device gateway still expects."""
+"""The `Entry.kind` of a roll-back after which the device gateway still expects the new key."""
 MAX_BYTES = 64 * 1024
-"""Some 300 events: the older half goes when there are more."""
+"""About 300 events; beyond that, the older half is dropped."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing that happened."""
+    """One event."""
 
     time: str
-    """RFC 3339, UTC, as the device's clock was."""
+    """RFC 3339, UTC, by the device's clock."""
     rotation_id: str
     event: str
     success: bool
@@ -47,7 +47,7 @@ class History:
         self._path = folder / NAME
 
     def append(self, events: Sequence[Mapping[str, Any]], kind: str = "") -> None:
-        """Note events (in the gateway's shape) of that `Entry.kind`. What cannot be written is left out."""
+        """Append events (in the gateway's format) with that `Entry.kind`. A failure is only logged."""
         if not events:
             return
         try:
@@ -57,17 +57,17 @@ class History:
                 lines = read_regular(self._path).splitlines(keepends=True)
                 atomic_write(self._path, b"".join(lines[len(lines) // 2 :]), mode=0o600)
         except OSError as error:
-            log.info("the history is not kept: %s", error)
+            log.info("cannot write the history: %s", error)
 
     def knows(self, rotation_id: str, kind: str) -> bool:
-        """Tell whether that kind of refusal of that rotation was noted."""
+        """Tell whether this kind of refusal of this rotation is recorded."""
         try:
             return any((each.rotation_id, each.kind) == (rotation_id, kind) for each in self.read())
         except OSError:
             return False
 
     def read(self) -> list[Entry]:
-        """Give what happened, oldest first. Raises OSError other than that there is none."""
+        """Return the entries, oldest first; [] without a file. Raises OSError."""
         try:
             lines = read_regular(self._path).splitlines()
         except FileNotFoundError:
@@ -82,10 +82,9 @@ class History:
 
 
 def told_apart(entries: Sequence[Entry], undelivered: Sequence[Mapping[str, Any]]) -> list[Entry]:
-    """Say of which successes the gateway does not know yet: `undelivered` (in its shape).
+    """Mark successes that are not delivered yet, by the `undelivered` events (in the gateway's format).
 
-    A completion is noted before the gateway is asked. One that was taken back, because the gateway refused the new
-    certificate, is left out: it never was one.
+    A completion is recorded before the gateway is asked; it is omitted if the gateway then refused the certificate.
     """
     waiting = [_entry(event) for event in undelivered]
     ended: dict[str, bool] = {}
@@ -96,7 +95,7 @@ def told_apart(entries: Sequence[Entry], undelivered: Sequence[Mapping[str, Any]
             if entry.success and ended.get(entry.rotation_id) is False:
                 continue
             ended[entry.rotation_id] = entry.success
-        elif entry.event == STARTED:  # an end after this one is that of another attempt
+        elif entry.event == STARTED:  # a later end belongs to another attempt
             ended.pop(entry.rotation_id, None)
         told.append(replace(entry, details=details))
     return told[::-1]

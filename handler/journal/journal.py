@@ -1,12 +1,12 @@
-"""The journal on disk: what is pending is written down before anything follows from it.
+"""The journal on disk: every fact is written before anything follows from it.
 
-`STORAGE_DIR/renew-client-cert/journal` exists exactly while something is pending: a rotation, a request for one, or
-events that the gateway has not taken. Each change is one record, appended and flushed (records.py), so that a step and
-its event are never out of step. No private key and no PIN is ever in it.
+`STORAGE_DIR/renew-client-cert/journal` exists while something is pending: a rotation, a request for one, a kept
+identity, or undelivered events. Each change is one record, appended and flushed (records.py), so that a step and its
+event stay together. It never holds a private key or a PIN.
 
-Beside it, `pending` (empty) exists while the daemon has something to do: not for a rotation that was refused, which
-stays in the journal until somebody asks for it. `rotation.json` holds a version that 0.1.0, put back, refuses.
-`history.jsonl` keeps what happened, for people.
+Three files lie beside it. `pending` (empty) exists while the daemon has something to do, which does not include a
+refused rotation. `rotation.json` holds a version that 0.1.0 refuses, in case of a downgrade. `history.jsonl` is for
+people.
 """
 
 import contextlib
@@ -50,19 +50,19 @@ from .waits import kind_of
 log = logging.getLogger(__name__)
 
 MAX_GROWTH = 512 * 1024
-"""Bytes after which the records are replaced by one that says the same."""
+"""Bytes after which one record with the same content replaces all records."""
 
 
 class Journal:
-    """The journal in STORAGE_DIR. Thread-safe: events are delivered beside the rotation."""
+    """The journal in STORAGE_DIR. Thread-safe, because events are delivered beside the rotation."""
 
     def __init__(self, storage: Path) -> None:
         self.folder = self._folder = storage / FOLDER
         self.aside = self._folder / "config.encrypted"
-        """Where config.encrypted waits, encrypted to the new key, until the switch."""
+        """The copy of config.encrypted for the new key, until the switch."""
         self.broken, self.refused, self.mended = (self._folder / each for each in (BROKEN, LEFT, MENDED))
-        """Where a journal is set aside that cannot be read; while making readable what its rotation left was refused,
-        which nobody tries unasked; and once all of that can be read with the key in use."""
+        """Where an unreadable journal is set aside (lost_journal.py): first as `broken`; as `refused` if the repair was
+        refused, so that only a person retries it; as `mended` when the key in use can read everything."""
         self._path = self._folder / JOURNAL
         self._earlier = self._folder / EARLIER
         self._marker = self._folder / MARKER
@@ -77,7 +77,7 @@ class Journal:
         self._written: dict[str, Any] = {}
         self._event_ids: set[str] = set()
         self.device = ""
-        """The device's id, for the daemon's jitter; kept with the next change."""
+        """The device's id, for the daemon's jitter; stored with the next change."""
 
     def exists(self) -> bool:
         """Whether anything is pending."""
@@ -85,27 +85,27 @@ class Journal:
 
     @property
     def rotation(self) -> RotationState | None:
-        """The rotation that is pending, if any."""
+        """The pending rotation, if any."""
         return self._rotation
 
     @property
     def requested(self) -> RotationRequest | None:
-        """The rotation that is to begin once nothing else is pending, if any."""
+        """The rotation to start when nothing else is pending, if any."""
         return self._requested
 
     @property
     def kept(self) -> Kept | None:
-        """The rotation that was rolled back and is kept, if any."""
+        """The rotation that was rolled back and whose identity is kept, if any."""
         return self._kept
 
     @property
     def waiting(self) -> Waiting | None:
-        """Why the last call could not go on, if it could not."""
+        """Why the last call could not continue, if it could not."""
         return self._waiting
 
     @property
     def due(self) -> bool:
-        """Whether there is something that can be done without being asked."""
+        """Whether the daemon has something to do."""
         return self._is_due(self._rotation, self._requested, self._kept, self._events)
 
     def _is_due(
@@ -121,7 +121,7 @@ class Journal:
         return due or (rotation is None and self.broken.exists())
 
     def load(self) -> None:
-        """Read the journal. One that is damaged is set aside: sota.toml still names a whole identity.
+        """Read the journal. A damaged one is set aside: sota.toml still names a whole identity.
 
         Raises LaterJournalError, OSError.
         """
@@ -130,7 +130,7 @@ class Journal:
             self._length = whole_length(self._path)
         except MalformedError as error:
             damaged = self._path if self._path.exists() else self._earlier
-            log.warning("%s cannot be read (%s): set aside as %s", damaged, error, self.broken.name)
+            log.warning("%s is damaged (%s): setting it aside as %s", damaged, error, self.broken.name)
             remove_whatever(self.broken)
             damaged.replace(self.broken)
             return
@@ -154,11 +154,10 @@ class Journal:
         keep: Kept | EllipsisType | None = ...,
         kind: str = "",
     ) -> None:
-        """Write the rotation as it is now (None: none is pending) and append events, in one record.
+        """Write the state of the rotation (None: none is pending) and new events, in one record.
 
-        `without` names an event type of which an undelivered success of this rotation is withdrawn; `taken`: it is the
-        rotation that was requested; `keep`: what is kept of one that was rolled back, if that changes; `kind`: of the
-        events, for the history. Raises OSError.
+        `without`: withdraw an undelivered success of this event type. `taken`: the rotation is the requested one.
+        `keep`: the new kept identity, if that changes. `kind`: `Entry.kind` of the events. Raises OSError.
         """
         with self._lock:
             before = self._kept
@@ -176,7 +175,7 @@ class Journal:
         self.history.append(events, kind)
 
     def leave(self, rotation: RotationState) -> None:
-        """Leave a rotation that ends as one whose journal was lost: its key may be needed still. Raises OSError."""
+        """Treat a rotation that ends like one whose journal was lost: its key may still be needed. Raises OSError."""
         make_folder(self._folder)
         remove_whatever(self.broken)
         atomic_write(self.broken, json.dumps(asdict(rotation), indent=1).encode(), mode=0o600)
@@ -186,26 +185,26 @@ class Journal:
         return mine and event["eventType"]["id"] == without and event["event"]["success"]
 
     def request(self, requested: RotationRequest | None) -> None:
-        """Remember the rotation that is to begin once nothing else is pending. Raises OSError."""
+        """Store the rotation to start when nothing else is pending. Raises OSError."""
         with self._lock:
             if requested != self._requested:
                 self._replace(self._rotation, requested, self._events)
 
     def wait(self, error: Exception) -> None:
-        """Remember why this call could not go on, if there is something to go on with. Raises OSError."""
+        """Store why this call could not continue, if something is pending. Raises OSError."""
         with self._lock:
             if self.due or self._events:
                 attempts = 1 + (self._waiting.attempts if self._waiting else 0)
                 reason = describe(error)[:MAX_REASON]
                 label = error.label if isinstance(error, TokenError) else None
-                # Only the first step asks the EST server, and nobody else.
+                # Only the first step contacts the EST server, and only that.
                 enrols = self._rotation is not None and (self._rotation.step == 0 or self._rotation.certificate is None)
                 kind = kind_of(error, enrols=enrols)
                 self._waiting = Waiting(reason, until(error), min(attempts, MAX_ATTEMPTS), kind, label)
                 self._replace(self._rotation, self._requested, self._events)
 
     def settle_marker(self) -> None:
-        """Make the marker for the daemon say what is true. A cut can have left it behind. Raises OSError."""
+        """Create or remove the daemon's marker; a power cut can have left it wrong. Raises OSError."""
         if not self.due:
             remove(self._marker)
         elif not self._marker.exists():
@@ -213,14 +212,14 @@ class Journal:
             self._marker.touch(0o600)
 
     def undelivered(self) -> list[Event]:
-        """Give the events that the gateway has not taken yet, oldest first."""
+        """Return the undelivered events, oldest first."""
         with self._lock:
             return list(self._events)
 
     def delivered(self, events: Sequence[Event]) -> None:
-        """Forget events that the gateway has taken. Raises OSError.
+        """Forget delivered events. Raises OSError.
 
-        Not durable before the next record is: after a power loss they go out again, under the same id.
+        Durable only with the next record: after a power loss they are sent again, with the same id.
         """
         gone = {event["id"] for event in events}
         with self._lock:
@@ -236,12 +235,12 @@ class Journal:
         durable: bool = True,
     ) -> None:
         due = self._is_due(rotation, requested, self._kept, events)
-        if due and not self._marker.exists():  # first: a marker too many wakes the daemon in vain, one too few never
+        if due and not self._marker.exists():  # first: an extra marker does no harm, a missing one does
             make_folder(self._folder)
             self._marker.touch(0o600)
         if rotation is None and requested is None and self._kept is None and not events:
             self._waiting = None
-            # First: where this fails half way, the next record is a whole new file.
+            # First, so that after a failure the next record makes a new file.
             self._length, self._written, self._event_ids = 0, {}, set()
             remove(self._path)
             self._remove_guard()
@@ -258,14 +257,14 @@ class Journal:
             remove(self._marker)
 
     def _remove_guard(self) -> None:
-        """Remove what keeps 0.1.0 away. Raises OSError."""
+        """Remove the file that keeps 0.1.0 away. Raises OSError."""
         try:
             self._earlier.unlink(missing_ok=True)
         except IsADirectoryError:
             remove_whatever(self._earlier)
 
     def _append(self, *, durable: bool) -> None:
-        """Append what has changed as one record. Raises OSError: then the last good record still stands."""
+        """Append the changes as one record. After an OSError the last good record still counts."""
         content, ids = self._content(), {event["id"] for event in self._events}
         record: dict[str, Any] = {key: value for key, value in content.items() if self._written.get(key) != value}
         if added := [event for event in self._events if event["id"] not in self._event_ids]:
@@ -277,7 +276,7 @@ class Journal:
         if self._length == 0:
             make_folder(self._folder)
             self._length = replace_all(self._path, {"version": VERSION, **record})
-            with contextlib.suppress(OSError):  # only a program of 0.1.0 that is put back reads it
+            with contextlib.suppress(OSError):  # only a downgraded program reads it
                 self._earlier.touch(0o600)
                 self._earlier.write_bytes(GUARD)
         elif self._length > MAX_GROWTH:

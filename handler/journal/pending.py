@@ -1,17 +1,14 @@
-"""What is pending, as far as the daemon and `status` have to know it: read from the journal without loading much.
+"""A summary of the journal for the daemon and `status`.
 
-The daemon waits for weeks in little memory, so nothing here may load cryptography, requests or a PKCS#11 module.
+The daemon waits in little memory, so nothing here may import cryptography, requests or a PKCS#11 module.
 
-What can be found in the journal's place, and what becomes of it:
-
-| found | |
+| found in place of the journal | consequence |
 | --- | --- |
 | nothing | nothing is pending |
-| a journal of a later version | refused by every call, and left as it is: that version goes on with it |
-| no file, 4 MB or more, no JSON, not of the journal's shape | broken: the next call that may write sets it aside |
-| nothing, but one that was set aside before | its rotation may have left values to its key (lost_journal.py) |
-| fields that nobody here knows | left out |
-| a `waiting` that is not understood | left out: it is a hint |
+| a journal of a later version | every call refuses it and leaves it to that version |
+| no file, 4 MB or more, no JSON, or another structure | broken: the next call that may write sets it aside |
+| nothing, but a journal that was set aside | values may be encrypted to its key (lost_journal.py) |
+| unknown fields, or a `waiting` that cannot be read | ignored |
 """
 
 import contextlib
@@ -31,51 +28,51 @@ from .records import parse, state_of
 
 JOURNAL = "journal"
 EARLIER = "rotation.json"
-"""The journal of 0.1.0; beside a journal of today, a version that 0.1.0 refuses."""
+"""The journal of 0.1.0; now a version that 0.1.0 refuses."""
 COMPLETED = "CertRotationCompleted"
 """The event that ends a rotation, well or not."""
 BROKEN, LEFT, MENDED = "rotation.broken", "rotation.refused", "rotation.mended"
-"""What a rotation left that nobody goes on with; what was refused to make readable; what is readable again."""
+"""A journal that was set aside; the same after a refused repair; the same after a successful one."""
 LOST = (
-    "a rotation was given up, or its journal could not be read and was set aside: what it has left is looked at by the "
-    "next `renew-client-cert resume`"
+    "a rotation was given up, or its journal was unreadable and was set aside: "
+    "run `renew-client-cert resume` to clean up"
 )
 MARKER = "pending"
-"""Exists while the daemon has something to do: the path unit looks for it."""
+"""Exists while the daemon has something to do: the path unit watches it."""
 VERSION = 2
 GUARD = json.dumps({"version": VERSION}).encode()
-"""What EARLIER holds today: only 0.1.0 reads it, so it is not flushed, and a part of it says as much as the whole."""
+"""The content of EARLIER now. Only 0.1.0 reads it, so it is not flushed, and a part of it serves as well."""
 MAX_BYTES = 4 * 1024 * 1024
-"""Bytes: 200 events of the greatest length beside the longest chain that an EST server may send."""
+"""Bytes: room for 200 events of the greatest length and the longest certificate chain."""
 LOCKED, LAST = 2, 7
-"""The step by which the gateway knows the next key, and the last one there is (state.py)."""
+"""The step after which the gateway knows the next key, and the last step (rotation_state.py)."""
 TOKEN, EST, GATEWAY, CLOCK, NETWORK = "token", "est", "gateway", "clock", "network"
 BUSY, UNREACHABLE, UNTRUSTED = "busy", "unreachable", "untrusted"
-"""What can be waited for (`Waiting.kind`): EST and GATEWAY only if that server asked for it; then what is wrong with
-the server that the reason names."""
+"""Values of `Waiting.kind`. EST and GATEWAY: that server asked for a delay; BUSY, UNREACHABLE and UNTRUSTED: what is
+wrong with the server that the reason names."""
 EVENTS = "events"
-"""The `Waiting.kind` of events that the gateway refuses for good: no daemon offers them, but every other call."""
+"""The `Waiting.kind` of events that the gateway permanently refuses: all calls but the daemon post them again."""
 MAX_REASON = 1000
 MAX_ATTEMPTS = 1_000_000
 
 
 class LaterJournalError(RefusedError):
-    """A later version of this program wrote the journal: only that one knows what it means."""
+    """A later version of this program wrote the journal."""
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """Why the last call could not go on."""
+    """Why the last call could not continue."""
 
     reason: str
     until: str | None = None
-    """A time (RFC 3339) before which a server asks not to come back, or the clock cannot be right."""
+    """A time (RFC 3339) before which a retry makes no sense: a server asked for it, or the clock is wrong."""
     attempts: int = 1
-    """Calls in a row that came no further."""
+    """Consecutive attempts without progress."""
     kind: str | None = None
-    """TOKEN, EST, GATEWAY, CLOCK, NETWORK, BUSY, UNREACHABLE or UNTRUSTED; None if it is only tried again."""
+    """TOKEN, EST, GATEWAY, CLOCK, NETWORK, BUSY, UNREACHABLE, UNTRUSTED or EVENTS; None if it is simply retried."""
     label: str | None = None
-    """The token's, where that is waited for."""
+    """The label of the token, for TOKEN."""
 
     @property
     def moment(self) -> float | None:
@@ -84,7 +81,7 @@ class Waiting:
 
     @property
     def what(self) -> str | None:
-        """What is waited for, in words; None where there is nothing to name."""
+        """What the rotation waits for, in words; None if there is nothing to name."""
         token = f"token {self.label}" if self.label else "the token"
         names = {TOKEN: token, EST: "the EST server", GATEWAY: "the device gateway"}
         return (names | {CLOCK: "network time", NETWORK: "the network"}).get(self.kind or "")
@@ -98,34 +95,34 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Pending:
-    """The journal in short."""
+    """The summary."""
 
     device: str = ""
     rotation_id: str | None = None
-    """The rotation that is under way, else the one that is requested."""
+    """The pending rotation, or else the requested one."""
     step: int = 0
-    """The last step that is done; 0 for one that is only requested."""
+    """The last completed step; 0 for a requested rotation."""
     refused: str | None = None
     waiting: Waiting | None = None
     undelivered: int = 0
     kept: str | None = None
-    """The rotation that was rolled back, and whose key is kept as the gateway may have taken it after all."""
+    """The rotation that was rolled back, and whose identity is kept because the gateway may have accepted it."""
     due: bool = True
-    """Whether there is something that can be done without being asked."""
+    """Whether the daemon has something to do."""
     problem: str | None = None
-    """Why the journal is broken, or LOST; then nothing else is known, and the next call sets it aside, or looks."""
+    """Why the journal is broken, or LOST; then nothing else is known."""
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """The part of a request that is needed here."""
+    """The required part of a request."""
 
     rotation_id: str
 
 
 @dataclass(frozen=True)
 class _Rotation:
-    """The part of a rotation that is needed here."""
+    """The required part of a rotation."""
 
     request: _Asked
     step: int
@@ -139,22 +136,19 @@ class _Rotation:
 
 @dataclass(frozen=True)
 class _Kept:
-    """The part of a kept rotation that is needed here."""
+    """The required part of a kept rotation."""
 
     rotation: _Rotation
     since: str
 
 
 def marker(storage: Path) -> Path:
-    """Give the file that exists while the daemon has something to do."""
+    """Return the path of the marker."""
     return storage / FOLDER / MARKER
 
 
 def read_pending(storage: Path) -> Pending | None:
-    """Read the journal below the storage folder; None where nothing is pending.
-
-    Raises LaterJournalError, OSError.
-    """
+    """Read the journal in the storage folder; None if nothing is pending. Raises LaterJournalError, OSError."""
     try:
         data = load(storage)
         if data is None:
@@ -166,12 +160,12 @@ def read_pending(storage: Path) -> Pending | None:
 
 
 def is_there(storage: Path) -> bool:
-    """Tell whether there is a journal, of whatever version and in whatever state."""
+    """Tell whether there is a journal, of any version and in any state."""
     return any((storage / FOLDER / name).exists() for name in (JOURNAL, EARLIER))
 
 
 def load(storage: Path) -> Mapping[str, Any] | None:
-    """Read what the journal says, that of this version or an earlier one; None where nothing is pending.
+    """Read the content of the journal, of this version or an earlier one; None if nothing is pending.
 
     Raises MalformedError, LaterJournalError, OSError.
     """
@@ -179,7 +173,7 @@ def load(storage: Path) -> Mapping[str, Any] | None:
     records = parse(_content(path) or b"")[0]
     if records:
         data: dict[str, Any] = state_of(records)
-    else:  # none, or its first record was cut off
+    else:  # none, or its first record is torn
         path = storage / FOLDER / EARLIER
         content = _content(path)
         if content is None:
@@ -190,8 +184,8 @@ def load(storage: Path) -> Mapping[str, Any] | None:
         raise MalformedError(f"version: expected 1 to {VERSION}, found {str(version)[:20]!r}")
     if version > VERSION:
         raise LaterJournalError(
-            f"{path} was written by a later version of this program (journal version {str(version)[:20]}, this one "
-            f"knows {VERSION}), so nothing is touched: install that version again"
+            f"a later version of the program wrote {path} (journal version {str(version)[:20]}, supported: {VERSION}): "
+            "install that version again; nothing was changed"
         )
     return None if version == VERSION and not records else data
 
@@ -207,13 +201,13 @@ def _earlier(content: bytes) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise MalformedError(f"expected a JSON object, found {type(data).__name__}")
     rotation = data.get("rotation")
-    if isinstance(rotation, dict):  # it may have announced the key without having written that down
+    if isinstance(rotation, dict):  # it may have announced the key without recording that
         rotation.setdefault("announced", rotation.get("step") != 0)
     return data
 
 
 def summary(data: Mapping[str, Any]) -> Pending:
-    """Give the journal in short. Raises MalformedError."""
+    """Summarize the journal. Raises MalformedError."""
     rotation = None if data.get("rotation") is None else read(_Rotation, data["rotation"], "rotation")
     requested = None if data.get("requested") is None else read(_Asked, data["requested"], "requested")
     if rotation is not None and not 0 <= rotation.step <= LAST:
@@ -249,13 +243,13 @@ def _check_time(text: str, where: str) -> None:
 
 
 def device_of(data: Mapping[str, Any]) -> str:
-    """Give the device's id, "" where it is not known: it only serves the jitter."""
+    """Return the device's id, or "": it only serves the jitter."""
     device = data.get("device")
     return device if isinstance(device, str) else ""
 
 
 def waiting_of(data: Mapping[str, Any]) -> Waiting | None:
-    """Give why the last call could not go on; None where that is not understood."""
+    """Return why the last call could not continue; None if that cannot be read."""
     if data.get("waiting") is None:
         return None
     try:
@@ -268,7 +262,7 @@ def waiting_of(data: Mapping[str, Any]) -> Waiting | None:
 
 
 def events_of(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Give the events as they were written. Raises MalformedError where one is none that this program made."""
+    """Return the events as they were written. Raises MalformedError if one is not an event of this program."""
     events = data.get("events")
     if not isinstance(events, list):
         raise MalformedError(f"events: expected a list, found {type(events).__name__}")
@@ -284,7 +278,7 @@ def events_of(data: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _content(path: Path) -> bytes | None:
-    """Read the file, None where there is none. Raises MalformedError, OSError."""
+    """Read the file; None if it does not exist. Raises MalformedError, OSError."""
     try:
         data = read_regular(path, MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,10 +1,10 @@
-"""The journal's file: records, one a line, that are only ever appended.
+"""The format of the journal: one record per line, only appended.
 
     3f2a0c41 {"rotation": {...}, "add": [{...}]}
 
-A line is the CRC-32 of what follows (8 hexadecimal digits), a blank, a JSON object in ASCII, and a line feed. What a
-record does not name is as before; `add` are new events, `gone` the ids of those that left. What a cut tore is at the
-end: it is no record, and the next one is written in its place. A bad line with a good one behind it is damage.
+A line holds the CRC-32 of the rest (8 hexadecimal digits), a blank, a JSON object in ASCII, and a line feed. A record
+contains only changed fields; `add` lists new events, `gone` the ids of removed ones. A power cut can tear the last
+line: it does not count, and the next record overwrites it. A bad line before a good one is damage.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ FIELDS = ("version", "device", "rotation", "requested", "waiting", "kept")
 
 
 def parse(content: bytes) -> tuple[list[dict[str, Any]], int]:
-    """Give the records of a file's content, and how many bytes they take. Raises MalformedError for damage."""
+    """Return the records in a file's content, and their length in bytes. Raises MalformedError if it is damaged."""
     records: list[dict[str, Any]] = []
     length = 0
     bad = None
@@ -43,7 +43,7 @@ def parse(content: bytes) -> tuple[list[dict[str, Any]], int]:
 
 
 def state_of(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Give what the records say together: the fields, and the events that are left. Raises MalformedError."""
+    """Combine the records: return the fields and the remaining events. Raises MalformedError."""
     state: dict[str, Any] = dict.fromkeys(FIELDS)
     events: dict[str, Any] = {}
     for number, record in enumerate(records, start=1):
@@ -58,7 +58,7 @@ def state_of(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def whole_length(path: Path) -> int:
-    """Give how many bytes of the file hold whole records. Raises MalformedError, OSError."""
+    """Return how many bytes of the file hold complete records. Raises MalformedError, OSError."""
     try:
         return parse(read_regular(path))[1]
     except FileNotFoundError:
@@ -66,16 +66,16 @@ def whole_length(path: Path) -> int:
 
 
 def replace_all(path: Path, record: Mapping[str, Any]) -> int:
-    """Have the file hold just that record, durably and whole or not at all; give its length. Raises OSError."""
+    """Replace the content of the file by one record, atomically and durably; return its length. Raises OSError."""
     data = _line(record)
     atomic_write(path, data, mode=0o600)
     return len(data)
 
 
 def append(path: Path, record: Mapping[str, Any], *, at: int, durable: bool) -> int:
-    """Write a record behind the first `at` bytes, in the place of whatever is there; give the length after it.
+    """Write a record after the first `at` bytes, replacing any rest; return the new length.
 
-    `durable`: flush it. On failure OSError is raised, which names the file, and those bytes are all that it holds.
+    `durable`: flush it. Raises OSError, naming the file; then the file holds only the first `at` bytes.
     """
     data = _line(record)
     try:
@@ -87,7 +87,7 @@ def append(path: Path, record: Mapping[str, Any], *, at: int, durable: bool) -> 
                 os.ftruncate(descriptor, at)
             try:
                 written = os.write(descriptor, data)
-                if written != len(data):  # the disk is full, and says so to the rest
+                if written != len(data):  # a full disk raises for the rest
                     os.write(descriptor, data[written:])
                 if durable:
                     os.fsync(descriptor)
@@ -108,7 +108,7 @@ def _line(record: Mapping[str, Any]) -> bytes:
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
-    """Give the record of a line; None where it is none, or not whole."""
+    """Return the record in a line; None if it is torn or invalid."""
     checksum, blank, text = line[:8], line[8:9], line[9:-1]
     if blank != b" " or not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text):
         return None

@@ -1,4 +1,4 @@
-"""What is known of a rotation, and all that a journal says."""
+"""The state of a rotation, and the content of a journal."""
 
 import base64
 from dataclasses import dataclass
@@ -14,43 +14,43 @@ from .events import Event
 from .pending import LOCKED, Pending, events_of, load, summary
 
 SWITCHED, PROVED, ANNOUNCED = 5, 6, 7
-"""Values of `RotationState.step` (and LOCKED): sota.toml names the new key; the gateway has taken it; its users were
-told, and only tidying up is left."""
+"""Values of `RotationState.step`: sota.toml names the new key; the gateway has accepted it; its users have restarted,
+and only cleaning up is left."""
 
 
 @dataclass(frozen=True)
 class RotationState:
-    """One rotation: what was asked, what was chosen, and how far it came (evidence decides where it can)."""
+    """One rotation: the request, the chosen names, and its progress."""
 
     request: RotationRequest
     old: IdentityNames
     new: IdentityNames
     step: int = 0
-    """The last step that is done: 0 to 5, PROVED or ANNOUNCED."""
+    """The last completed step: 0 to 5, PROVED or ANNOUNCED."""
     public_key: str | None = None
     """The new key's SPKI, PEM."""
     csr: str | None = None
-    """The CSR, base64 of DER: a retry sends the same one."""
+    """The CSR, base64 of DER; a retry sends the same one."""
     certificate: str | None = None
-    """The issued certificate, PEM, once it passed the checks."""
+    """The issued certificate, PEM, after it passed the checks."""
     chain: tuple[str, ...] = ()
-    """The other certificates of the EST answer, PEM: the issuer may be among them."""
+    """The other certificates of the EST answer, PEM; one may be the issuer."""
     unreadable: int = 0
-    """Answers of the EST server to the CSR that could not be read."""
+    """The number of unreadable answers to the CSR."""
     announced: bool = False
-    """The gateway was asked to expect the new key, and may know it though its answer was lost."""
+    """Whether the gateway was told of the new key; it may know it even if its answer was lost."""
     config_digest: str | None = None
-    """SHA-256 (hex) of the config.encrypted that the copy kept aside was made from."""
+    """SHA-256 (hexadecimal) of the config.encrypted that the prepared copy was made from."""
     fioconfig_stopped: bool = False
-    """fioconfig.service was running and we stopped it: the call that continues starts it again."""
+    """Whether this program stopped fioconfig.service and has to start it again."""
     reported: bool = False
-    """Its successful completion was journalled as an event: once that has left the journal, the gateway took it."""
+    """Whether the event of its success was journalled: the gateway may have seen the new certificate."""
     files_left: str | None = None
-    """The device's files on the server may be for the old key, for this reason: they are moved after the proof."""
+    """Why the device's files on the server may still be encrypted to the old key; they are moved after the proof."""
     rollback: str | None = None
-    """The gateway refused the new certificate, for this reason: everything goes back."""
+    """Why the rotation goes back, if it does."""
     refused: str | None = None
-    """Ended in a refusal that somebody has to look at: not retried without being asked."""
+    """Why it was refused, if it was; then the daemon does not retry it."""
 
     @property
     def rotation_id(self) -> str:
@@ -59,12 +59,12 @@ class RotationState:
 
     @property
     def locked(self) -> bool:
-        """Whether the gateway may be locked until it sees the new key, so that this one must not be lost."""
+        """Whether the gateway may expect the new key, so that this must not be lost."""
         return self.step >= LOCKED or self.announced
 
 
 def came_further(now: RotationState | None, before: RotationState | None) -> bool:
-    """Tell whether a rotation came further, or another server than the one that asked to come back later is asked."""
+    """Tell whether a rotation made progress, or asks another EST server than the one that asked for a delay."""
     if now is None or before is None:
         return True
     return (now.step, now.request.est_server) != (before.step, before.request.est_server)
@@ -72,18 +72,18 @@ def came_further(now: RotationState | None, before: RotationState | None) -> boo
 
 @dataclass(frozen=True)
 class Kept:
-    """A rotation that was rolled back after the gateway may have seen its certificate: a replica may have taken it."""
+    """A rotation that was rolled back after the gateway, or a replica of it, may have accepted its certificate."""
 
     rotation: RotationState
     since: str
-    """When it was rolled back (RFC 3339)."""
+    """Time of the roll-back (RFC 3339)."""
     refused: str | None = None
-    """Since when the gateway refuses the old certificate for good (RFC 3339), if it does."""
+    """When the gateway first refused the old certificate (RFC 3339), if it does."""
 
 
 @dataclass(frozen=True)
 class Content:
-    """All that a journal says; `pending` is the same in short."""
+    """The content of a journal; `pending` is its summary."""
 
     pending: Pending
     rotation: RotationState | None
@@ -93,9 +93,9 @@ class Content:
 
     @classmethod
     def load(cls, storage: Path) -> "Content | None":
-        """Read the journal below the storage folder; None where nothing is pending.
+        """Read the journal in the storage folder; None if nothing is pending.
 
-        Raises typed.MalformedError, LaterJournalError, OSError.
+        Raises MalformedError, LaterJournalError, OSError.
         """
         data = load(storage)
         if data is None:
@@ -111,7 +111,7 @@ class Content:
 
 
 def _check_encoded(rotation: RotationState) -> None:
-    """Raise MalformedError where what is kept in base64 or PEM is none."""
+    """Raise MalformedError if a CSR or a certificate cannot be decoded."""
     try:
         if rotation.csr is not None:
             der.one(base64.b64decode(rotation.csr, validate=True), der.SEQUENCE)
@@ -119,4 +119,4 @@ def _check_encoded(rotation: RotationState) -> None:
             if pem is not None:
                 Certificate.of_pem(pem.encode())
     except ValueError as error:
-        raise MalformedError(f"rotation: a CSR or certificate that is none: {error}") from error
+        raise MalformedError(f"rotation: invalid CSR or certificate: {error}") from error

@@ -1,4 +1,4 @@
-"""The journal as somebody sees it who only looks: nothing is set aside, whatever state it is in."""
+"""The journal, read by commands that change nothing: it stays in place in any state."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,39 +11,41 @@ from .pending import BROKEN, JOURNAL, LEFT, LOST, LaterJournalError, Pending
 from .rotation_state import PROVED, Content, Kept, RotationState
 
 TAKEN_OVER = "cert-rotation.state"
-"""A rotation that fioconfig itself left (takeover.py)."""
+"""An unfinished rotation of fioconfig itself (takeover.py)."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What the journal says."""
+    """The content of the journal."""
 
     pending: Pending | None = None
-    """None where nothing is pending, or the journal cannot be read."""
+    """None if nothing is pending or the journal cannot be read."""
     rotation: RotationState | None = None
     problem: str | None = None
     """Why the journal cannot be read."""
     kept: Kept | None = None
     """The rotation that was rolled back and is kept."""
     left_by_fioconfig: bool = False
-    """Whether a rotation of fioconfig's own code lies there, for the next call to take over."""
+    """Whether fioconfig left a rotation that the next call takes over."""
 
     @classmethod
     def of(cls, storage: Path | None) -> "Snapshot":
-        """Read the journal below a storage folder. Raises nothing that is foreseeable."""
+        """Read the journal in a storage folder. Raises nothing foreseeable."""
         if storage is None:
-            return cls(problem="the storage folder is not known")
+            return cls(problem="the storage folder is unknown")
         path = storage / FOLDER / JOURNAL
         left = False
         try:
             if not storage.is_dir():
-                return cls(problem=f"the storage folder {storage} is not there")
+                return cls(problem=f"the storage folder {storage} does not exist")
             left = (storage / TAKEN_OVER).exists()
             content = Content.load(storage)
         except OSError as error:
             return cls(problem=f"{path} cannot be read: {error.strerror}; run this as root", left_by_fioconfig=left)
         except (LaterJournalError, MalformedError) as error:
-            broken = f"{path} is broken ({error}): the next call sets it aside and goes by sota.toml"
+            broken = (
+                f"{path} is damaged ({error}): the next call sets it aside and continues with the identity in sota.toml"
+            )
             problem = broken if isinstance(error, MalformedError) else str(error)
             return cls(problem=problem, left_by_fioconfig=left)
         if content is None:
@@ -58,18 +60,18 @@ class Snapshot:
         return (*pending, self.kept.rotation.new) if self.kept else pending
 
     def why_unseen(self, names: IdentityNames) -> str | None:
-        """Say why the gateway must not see the certificate of these names; None where it has seen it already.
+        """Say why the gateway must not see the certificate of these names; None if it has already seen it.
 
-        Its first sight of a rotation's new certificate is the point of no return, which only the rotation itself takes.
+        Showing a new certificate is the point of no return, which is left to the rotation itself.
         """
         if self.problem is not None:
-            return f"it is not known whether a rotation is pending ({self.problem})"
+            return f"it is unknown whether a rotation is pending ({self.problem})"
         if self.left_by_fioconfig:
-            return "a rotation that fioconfig left is pending, and its certificate may be new to the gateway"
+            return "a rotation that fioconfig left is pending, and the device gateway may not have seen its certificate"
         rotation = self.rotation
         if rotation is None or rotation.step >= PROVED or names == rotation.old:
             return None
         return (
-            f"rotation {rotation.rotation_id} has switched to this certificate, and the gateway has not taken it yet: "
-            "its first sight is the point of no return, left to `renew-client-cert resume`"
+            f"rotation {rotation.rotation_id} has switched to this certificate, and the device gateway has not "
+            "accepted it yet; showing it is the point of no return, so run `renew-client-cert resume`"
         )
