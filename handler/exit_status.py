@@ -13,9 +13,9 @@ PENDING = 75
 REFUSED = 78
 """The request, the configuration or a server's answer has to be changed first."""
 SWITCHED = 123
-"""Called by fioconfig, and this call switched the key: fioconfig must exit and start anew."""
+"""Called by fioconfig, and this call switched the key: fioconfig must exit and restart."""
 UNREAD = 141
-"""Whoever read the output of a command that shows something has gone."""
+"""The reader of the output has gone."""
 
 ALL_OK, WARNINGS, PROBLEMS = 0, 1, 2
 """Of `check`."""

@@ -87,7 +87,7 @@ def draw(requests, path):
         colour = QUIET if name == "/events" else NEW if new else OLD
         arrow("renew-client-cert", lane, f"{method} {shown}  {status}", colour, ":" if name == "/events" else "-")
     note("the gateway's first sight of the new certificate: proved")
-    arrow("renew-client-cert", "fioconfig", "exit status 123: start anew", "#222222")
+    arrow("renew-client-cert", "fioconfig", "exit status 123: restart", "#222222")
     step()
     for lane, place in LANES.items():
         axes.plot([place, place], [0.3, row[0]], color="#bbbbbb", lw=1, zorder=0)

@@ -146,7 +146,7 @@ def make_token(label: str = "aktualizr", pin: str = "87654321", *, exact: bool =
     )
     (directory,) = set(tokens.iterdir()) - before
     if exact:
-        start_modules_anew()
+        restart_modules()
     return TokenFixture(MODULE, full_label, pin, directory, softhsm_environment())
 
 
@@ -155,7 +155,7 @@ def remove_token(token: TokenFixture) -> None:
     shutil.rmtree(token.directory, ignore_errors=True)
 
 
-def start_modules_anew() -> None:
+def restart_modules() -> None:
     """End every session and login of this process's modules, and what they keep of objects and tokens that are gone."""
     with module.LOCK:
         for each in module._loaded.values():

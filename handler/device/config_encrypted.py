@@ -21,7 +21,7 @@ from .storage import atomic_write, is_mount_point, put_in_place, read_regular, r
 
 log = logging.getLogger(__name__)
 
-FETCHED_ANEW = 0
+FETCHED_AGAIN = 0
 """The modification time (ns) that makes fioconfig fetch the whole file with its next check-in."""
 KeyLoader = Callable[[], ec.EllipticCurvePrivateKey]
 
@@ -85,7 +85,7 @@ class LocalConfig:
         if data is None:
             remove(self._aside)
             return False
-        mtime_ns = FETCHED_ANEW if _refuses(lambda: self._parse(data)) else self._path.stat().st_mtime_ns
+        mtime_ns = FETCHED_AGAIN if _refuses(lambda: self._parse(data)) else self._path.stat().st_mtime_ns
         if prepared_from == hashlib.sha256(data).hexdigest() and self._has_copy():
             put_in_place(self._path, self._aside, mtime_ns=mtime_ns)
             return True
@@ -93,7 +93,7 @@ class LocalConfig:
             config, changed = self._content(data)
         except RefusedError as error:
             log.warning("%s; fioconfig fetches it again", error)
-            os.utime(self._path, ns=(FETCHED_ANEW, FETCHED_ANEW))
+            os.utime(self._path, ns=(FETCHED_AGAIN, FETCHED_AGAIN))
             remove(self._aside)
             return False
         new_key = new() if encrypted_config.has_encrypted_values(config) else None

@@ -14,7 +14,7 @@ What is left out, and counted:
 
 * `equal`: a cut that leaves the same files, at the same requests answered, as one before it. SoftHSM opens a lock,
   truncates and writes an object's file once per attribute, so most of its states are one.
-* `token.object`: SoftHSM rewrites this file in its place at every start: cut off there its token is gone, whoever uses
+* `token.object`: SoftHSM rewrites this file in its place at every start: cut off there its token is gone, whatever uses
   it. Neither cut off nor failed.
 * `errors in turn`: in the module's own files a call fails with ENOSPC or EIO, in turn, instead of with each.
 """

@@ -25,7 +25,7 @@ class Inode:
     appended: bool = False
 
     def torn(self):
-        """Give the content with half of what is not durable: of what was appended, or of all that was written anew."""
+        """Give the content with half of what is not durable: of what was appended, or of all that was rewritten."""
         kept = len(self.durable) if self.data.startswith(self.durable) else 0
         return self.data[: kept + (len(self.data) - kept) // 2]
 

@@ -52,7 +52,7 @@ class Servers:
             server.respond = self._watched(name, server.respond)
 
     def begin(self):
-        """Begin to count anew: a run begins."""
+        """Reset the counts: a run begins."""
         self.quiet()
         self._counts.clear()
         self.exchanges.clear()

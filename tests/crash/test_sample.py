@@ -1,4 +1,4 @@
-"""A sample of what `make test-crash` explores as a whole: points of every kind, chosen anew for every kind of device.
+"""A sample of what `make test-crash` explores as a whole: points of every kind, other ones for every kind of device.
 
 Some 40 s of processor time in all: what a rotation that was cut off left serves several points, and recoveries run in
 warm processes.

@@ -52,7 +52,7 @@ def new_certificate_is_refused(factory, how=403):
 
 
 def rotates_again(factory):
-    """Let the gateway take new certificates, and ask anew."""
+    """Let the gateway take new certificates, and ask again."""
     factory.gateway.refuse_new_certificate = None
     factory.device.write_request("certs-after")
     assert call(factory.device).status == SWITCHED

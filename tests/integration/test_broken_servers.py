@@ -251,7 +251,7 @@ def test_an_absurd_time_to_wait_is_no_reason_to_stop_for_ever(files, value):
 
 @pytest.mark.parametrize("request_name", ["fetch files", "store files"])
 @pytest.mark.parametrize("status", [400, 403])
-def test_a_final_answer_in_the_middle_keeps_the_new_key_for_whoever_is_asked_to_look(factory, request_name, status):
+def test_a_final_answer_in_the_middle_keeps_the_new_key_until_a_person_looks(factory, request_name, status):
     spoil(factory, request_name, times=None, status=status, body="ask the operator\x07")
     identity = factory.device.current_identity()
     outcome = call(factory.device)

@@ -1,4 +1,4 @@
-"""The handler, `resume` and a person at once: whoever comes in the middle waits, and there is one rotation.
+"""The handler, `resume` and a person at once: a call in the middle waits, and there is one rotation.
 
 ROUNDS in the environment: how many rotations are tried so, half of them with each kind of key.
 """

@@ -50,7 +50,7 @@ def test_a_corrected_est_server_is_not_left_alone_because_the_wrong_one_asked_fo
     assert ends(files, FIRST) == [True]
 
 
-def test_a_corrected_est_server_is_used_by_whoever_resumes(files):
+def test_a_corrected_est_server_is_used_by_a_resume(files):
     files.device.write_request(FIRST, estserver="https://127.0.0.1:1/.well-known/est")
     refused = call(files.device)
     assert refused.status == PENDING

@@ -346,6 +346,6 @@ def test_a_daemon_that_is_started_looks_for_the_token_at_once(token, systemd):
     with token.device.token.away():
         assert token.device.run().returncode == PENDING
     change_waiting(token, attempts=8)
-    with running(token, systemd, *SLOW) as daemon:  # as the udev rule starts it anew
+    with running(token, systemd, *SLOW) as daemon:  # as the udev rule restarts it
         ended(daemon)
     assert broken_invariants(token, ID, completed=True) == []

@@ -198,7 +198,7 @@ def test_what_a_lost_rotation_has_moved_to_its_key_is_readable_after_the_next_on
     assert broken == []
 
 
-def test_whoever_resumes_mends_what_a_lost_rotation_has_moved(factory):
+def test_a_resume_mends_what_a_lost_rotation_has_moved(factory):
     lost_after(factory, "the files on the server moved")
     assert broken_files(factory) != []
     assert call(factory.device, "unattended").worked

@@ -160,7 +160,7 @@ def test_csrattrs_that_can_be_had_are_heeded(factory, tmp_path):
         assert issued.get_extension_for_class(x509.KeyUsage).value.key_agreement
 
 
-def test_a_csr_refused_for_its_attributes_is_made_anew_where_they_can_be_had(files, tmp_path):
+def test_a_csr_refused_for_its_attributes_is_made_again_with_those_that_can_be_had(files, tmp_path):
     """--enforce-csr: what /csrattrs name has to be in the CSR, else 400."""
     wanted = base64.b64encode(seq(attribute(EXTENSION_REQUEST, seq(extension(KEY_USAGE, USAGE))))).decode()
     with running_libest(tmp_path / "est", files.pki, "-n", "--enforce-csr", csrattrs=wanted) as server:

@@ -17,7 +17,7 @@ from .left_behind import ID, left_after
 @pytest.mark.parametrize("rolled_back", [False, True])
 @pytest.mark.parametrize("command", ["abort", "resume"])
 def test_an_identity_that_somebody_else_put_there_is_not_touched(files, command, rolled_back):
-    """Registered anew while a rotation was pending: the old identity of that rotation is nothing to return to."""
+    """Registered again while a rotation was pending: the old identity of that rotation is nothing to return to."""
     left_after(files, "PATCH", "/config")
     device = files.device
     if rolled_back:
@@ -91,7 +91,7 @@ def test_an_identity_that_is_named_wrong_ends_no_rotation(files):
 
 @pytest.mark.parametrize("command", ["resume", "abort"])
 def test_the_new_key_is_kept_where_the_gateway_does_not_take_who_is_named_now(files, command):
-    """Whoever has the right identity in use later gets the files with it; no later rotation is held up meanwhile."""
+    """A device with the right identity in use later gets the files with it; no later rotation is held up meanwhile."""
     files.gateway.faults.add("PATCH", "/config", times=None, drop="after")
     files.device.write_request(ID)
     assert call(files.device).status == PENDING

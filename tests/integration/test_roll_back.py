@@ -116,7 +116,7 @@ def goes_on_after(factory, place, fault):
     added = factory.gateway.faults.add(method, path, skip=skip, times=None, **fault)
     outcome = call(factory.device)
     assert added.used
-    assert outcome.status == SWITCHED  # fioconfig has to start anew: sota.toml was changed at least once
+    assert outcome.status == SWITCHED  # fioconfig has to restart: sota.toml was changed at least once
     assert journal(factory.device)["rotation"]["rollback"]
     assert secrets_in_journal(factory.device) == []
     assert factory.device.current_identity().whole

@@ -204,7 +204,7 @@ def test_a_gateway_that_takes_no_events_delays_nothing_and_gets_them_later(files
     device.write_request("certs-1")
     first = device.current_identity().key
     with device.start() as process:
-        # Whoever waited for the events to be taken would take 51 s to give up.
+        # A call that waited until the events are taken would take 51 s to give up.
         until(lambda: device.sota()["import"]["tls_pkey_path"] != first)
         assert refusing.used
         assert gateway.events == []
@@ -221,7 +221,7 @@ def test_a_gateway_that_is_slow_with_events_does_not_hold_the_steps_up(files, un
     gateway.faults.add("POST", "/events", hang=free)
     device.write_request("certs-1")
     with device.start() as process:
-        # Whoever waited for an answer would wait 30 s.
+        # A call that waited for an answer would wait 30 s.
         until(lambda: ("PATCH", "/config") in gateway.calls())
         assert gateway.events == []
         free.set()

@@ -95,7 +95,7 @@ def test_a_rotation_that_is_taken_over_ends_as_one_of_our_own(stock, steps):
 
 
 @pytest.mark.parametrize("steps", range(1, 6))
-def test_whoever_resumes_takes_it_over_too(in_files, steps):
+def test_a_resume_takes_it_over_too(in_files, steps):
     in_files.run(steps)
     in_files.device.request_file.unlink()
     assert call(in_files.device, "resume").status == DONE

@@ -133,7 +133,7 @@ def test_another_device_wakes_nothing(wanted, device):
 
 
 @pytest.mark.parametrize(("device", "restarts"), [("tee0", True), ("tpmrm0", True), ("1-1:1.0", False), ("1-2", False)])
-def test_a_driver_that_is_loaded_late_has_a_service_that_waits_for_it_start_anew(wanted, device, restarts):
+def test_a_driver_that_is_loaded_late_restarts_a_service_that_waits_for_it(wanted, device, restarts):
     ran_then = [line for line in wanted[device] if line.startswith("run:")]
     assert ran_then == ["run: '/bin/systemctl --no-block try-restart renew-client-cert.service'"] * restarts
 

@@ -127,7 +127,7 @@ class Explorer:
         elif not memory.by_fioconfig:
             yield "  ends", _released(world)
         elif is_switched(world, memory):
-            yield "  ends with 123: fioconfig starts anew", _released(world)._replace(fioconfig=world.named)
+            yield "  ends with 123: fioconfig restarts", _released(world)._replace(fioconfig=world.named)
         else:
             after = _released(world)
             yield "  ends", after

@@ -1,4 +1,4 @@
-"""The abstract world: what lasts when a call is cut off, and what one call knows beside that.
+"""The abstract world: what lasts when a call is cut off, and what one call knows as well.
 
 Identities are named from the pending rotation's point of view: OLD and NEW are its two, OTHER is one that somebody
 else put into the configuration, GONE a key that nobody has any more. When a rotation ends, the one in use becomes OLD.

@@ -218,7 +218,7 @@ class Gateway(HttpsServer):
         return self.state.faults.for_request(request.method, request.path, announced=announced)
 
     def respond(self, request: RecordedRequest) -> Answer:
-        """Find the operation, for whoever may ask."""
+        """Find the operation, for a client that may ask."""
         refusal = self.state.refusal(request)
         if refusal is not None:
             return refusal

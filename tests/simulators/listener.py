@@ -76,7 +76,7 @@ class Listener:
             raise self._failures.pop()
 
     def serve_connection(self, connection: socket.socket, number: int) -> None:
-        """Serve one connection (numbered from 1). Whoever wraps or adds a socket calls `watch`."""
+        """Serve one connection (numbered from 1). Code that wraps or adds a socket calls `watch`."""
         raise NotImplementedError
 
     def watch(self, key: int, connection: socket.socket) -> None:

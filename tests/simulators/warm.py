@@ -46,7 +46,7 @@ _AT_THE_START = ("PYTHON", "LD_", "LC_", "LANG", "JOURNAL_STREAM")
 
 
 class WarmProgram:
-    """The process that forks, from the side of whoever gives it orders."""
+    """The process that forks, from the side that gives it orders."""
 
     def __init__(self, within: Sequence[str] = ()) -> None:
         # In a C locale, as a service has it: the interpreter sets up its streams once, for all children.

@@ -19,7 +19,7 @@ from statistics import median
 
 from handler.journal import history
 from hsm import module
-from tests.softhsm import start_modules_anew
+from tests.softhsm import restart_modules
 
 RESIDENT, IN_USE, BLOCKS = "resident memory", "memory in use", "Python objects"
 LIMITS = {
@@ -46,7 +46,7 @@ class Sample:
     objects: Counter[str]
     """In the token, by class."""
     files: Counter[str]
-    """Below the device's folder and the token's, by name without the numbers that are chosen anew each time."""
+    """Below the device's folder and the token's, by name without the numbers that are new each time."""
     sizes: Counter[str]
     descriptors: Counter[str]
     """Open in the process, by target."""
@@ -54,9 +54,9 @@ class Sample:
     memory: dict[str, float]
     """RESIDENT, IN_USE, BLOCKS."""
     kept: int = 0
-    """What the PKCS#11 module held of keys and objects that are gone, and gave back when it was started anew."""
+    """What the PKCS#11 module held of keys and objects that are gone, and gave back when it was restarted."""
     starts: int = 0
-    """How often the module was started anew so far."""
+    """How often the module was restarted so far."""
 
     def __str__(self) -> str:
         counts = (
@@ -92,7 +92,7 @@ _libc.mallinfo2.restype = _MallocInfo
 def settle() -> None:
     """Have CPython's table of interned strings at its final size.
 
-    Names of files that come and go (pathlib interns them) fill it until it is made anew for what is alive, 530 KB
+    Names of files that come and go (pathlib interns them) fill it until it is rebuilt for what is alive, 530 KB
     larger, once, some time in the first hundred rotations.
     """
     for number in range(200_000):
@@ -108,7 +108,7 @@ def take(factory, rotations: int) -> Sample:
     objects = Counter(each.object_class for each in device.token_objects())
     gc.collect()
     with_module = _in_use()
-    start_modules_anew()
+    restart_modules()
     gc.collect()
     found = _files(device.folder) + (_files(device.token.directory) if device.token else [])
     return Sample(
@@ -131,11 +131,11 @@ def _starts() -> int:
 def lost_by_starts(number: int) -> dict[str, float]:
     """Start the module alone so often; give by how much memory grew, of which nothing is the program's.
 
-    tpm2-pkcs11 with tpm2-abrmd loses 2 KB at each start, and it has to be started anew in a rotation.
+    tpm2-pkcs11 with tpm2-abrmd loses 2 KB at each start, and it has to be restarted in a rotation.
     """
     before = {RESIDENT: _resident(), IN_USE: _in_use()}
     for _ in range(number):
-        start_modules_anew()
+        restart_modules()
     return {RESIDENT: max(0, _resident() - before[RESIDENT]), IN_USE: max(0, _in_use() - before[IN_USE])}
 
 
@@ -205,7 +205,7 @@ def story(samples: Sequence[Sample], lost: Mapping[str, float]) -> str:
     parts.append(f"trend of {IN_USE} {trends[IN_USE] / 2**10:+.0f} KB, of {BLOCKS} {trends[BLOCKS]:+.0f}")
     kept = sum(each.kept for each in samples[1:])
     if last.objects:
-        parts.append(f"the module kept {kept / 2**20:.1f} MB until it was started anew")
+        parts.append(f"the module kept {kept / 2**20:.1f} MB until it was restarted")
         starts = trend([each.starts for each in samples])
         parts.append(f"{starts:.0f} starts of it alone lost {lost[IN_USE] / 2**10:.0f} KB")
     return ", ".join(parts)

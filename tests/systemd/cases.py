@@ -154,7 +154,7 @@ def test_a_token_that_appears_late_is_noticed_and_the_rotation_finished(token, m
         assert "a device appeared" in machine.journal(DAEMON)
 
 
-def test_a_token_that_was_away_for_long_is_looked_for_at_once_when_its_device_has_the_daemon_started_anew(
+def test_a_token_that_was_away_for_long_is_looked_for_at_once_when_its_device_restarts_the_daemon(
     token, machine, tmp_path
 ):
     away = token.device.token.directory.rename(tmp_path / "away")

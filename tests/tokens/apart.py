@@ -1,7 +1,7 @@
 """A process that calls functions for a test: `python -m tests.tokens.apart`, pickles in and out.
 
 Which TPM its module talks to stands in the environment and is read when the module starts, so such a token can only be
-questioned by a process of its own. Before each call it starts its modules anew: it holds nothing, and sees everything.
+questioned by a process of its own. Before each call it restarts its modules: it holds nothing, and sees everything.
 """
 
 import os
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from tests.softhsm import start_modules_anew
+from tests.softhsm import restart_modules
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ def _serve() -> None:
             function, arguments = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
-        start_modules_anew()
+        restart_modules()
         try:
             answer = (True, function(*arguments))
         except Exception:

@@ -77,7 +77,7 @@ def _run(path: Path, environment: Mapping[str, str], seconds: float) -> str | No
 
 
 def _output(pid: int, pipe: int, end: float) -> tuple[bytes, bool]:
-    """Read the end of what it says until it ends, whoever else holds the pipe; tell whether it did so in time."""
+    """Read the end of its output until it ends, even if others hold the pipe; tell whether it ended in time."""
     output, pipes = b"", [pipe]
     while not (ended := os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None):
         left = end - time.monotonic()

@@ -223,7 +223,7 @@ def test_settling_is_done_once_however_often_it_is_run(stored):
     assert stored.path.read_bytes() == settled
 
 
-def test_file_that_changed_since_the_copy_was_made_is_encrypted_anew_and_the_copy_thrown_away(stored):
+def test_file_that_changed_since_the_copy_was_made_is_encrypted_again_and_the_copy_thrown_away(stored):
     digest = stored.config.prepare(OLD, NEW)
     stored.store(secret=encrypted(OLD, b"newer"))
     assert stored.settle(digest)
@@ -259,7 +259,7 @@ def test_file_without_encrypted_values_is_left_alone_without_any_key(files):
     assert files.path.read_bytes() == before
 
 
-def test_value_that_no_key_reads_is_warned_of_and_the_others_are_encrypted_anew(files, caplog):
+def test_value_that_no_key_reads_is_warned_of_and_the_others_are_encrypted_again(files, caplog):
     lost = encrypted(FOREIGN, b"2")
     files.store(good=encrypted(OLD, b"1"), lost=lost)
     files.aside.write_text("{}")

@@ -233,7 +233,7 @@ def test_a_login_that_is_gone_is_made_again(fixture, token):
         assert len(list(session.get_objects())) == 2
 
 
-def test_a_start_anew_under_other_tokens_is_noticed_by_them(fixture, token):
+def test_a_restart_under_other_tokens_is_noticed_by_them(fixture, token):
     other = make_token()
     second = Token(other.module, other.label, other.pin)
     second.open()
@@ -265,7 +265,7 @@ def test_an_error_keeps_nothing_alive(token):
         gc.enable()
 
 
-def test_objects_that_are_mixed_up_have_the_module_started_anew(token):
+def test_objects_that_are_mixed_up_restart_the_module(token):
     token.open()
     before = modules.load(MODULE).generation
     with pytest.raises(MixedHandlesError), token.session():

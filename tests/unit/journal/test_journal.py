@@ -90,7 +90,7 @@ def loaded(storage):
 
 
 def is_broken(storage):
-    """Tell whether the journal is broken for whoever reads all of it, and for `status`; then it is set aside."""
+    """Tell whether the journal is broken for a call that reads all of it, and for `status`; then it is set aside."""
     with pytest.raises(MalformedError) as failure:
         Content.load(storage)
     assert str(failure.value) in Snapshot.of(storage).problem

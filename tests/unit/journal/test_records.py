@@ -108,7 +108,7 @@ def test_a_symbolic_link_is_not_followed(path, written, tmp_path):
     assert other.read_bytes() == written
 
 
-def test_a_journal_that_grows_is_written_anew(tmp_path):
+def test_a_journal_that_grows_is_rewritten(tmp_path):
     journal = Journal(tmp_path)
     journal.record(ROTATION, EVENTS.make("one"))
     for attempt in range(2000):

@@ -184,7 +184,7 @@ def test_update_of_another_shape_is_refused(gateway, client, changes):
     assert gateway.state.config_device is None
 
 
-def test_unknown_field_of_a_file_is_accepted_from_whoever_was_given_it(gateway, client):
+def test_unknown_field_of_a_file_is_accepted_from_the_device_that_was_given_it(gateway, client):
     gateway.state.config_device = {"a": {"Value": "b", "Unencrypted": True, "Revision": 3}}
     update = _update(client, files=[_FILE | {"Revision": 3}])
     assert client.send_json(gateway, "PATCH", "/config", update).status == 200

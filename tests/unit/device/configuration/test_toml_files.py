@@ -254,7 +254,7 @@ def test_linked_sota_toml_stays_a_link(tree):
     assert real.read_text() == identity(*NEW.values())
 
 
-def test_file_is_read_anew_before_its_update(tree):
+def test_file_is_read_again_before_its_update(tree):
     file = tree.write("sota.toml", identity())
     sota = tree.load()
     file.write_text("# meanwhile\n" + identity())
@@ -262,7 +262,7 @@ def test_file_is_read_anew_before_its_update(tree):
     assert file.read_text() == "# meanwhile\n" + identity(*NEW.values())
 
 
-def test_file_is_parsed_once_and_anew_when_its_text_changes(tree):
+def test_file_is_parsed_once_and_again_when_its_text_changes(tree):
     path = tree.write("sota.toml", '[tls]\nserver = "one"\n')
     first, second = (SotaConfig.load([path]).files[0] for _ in range(2))
     assert first is second
