@@ -1,7 +1,6 @@
 """One method per action of the rules. Each does one thing and journals it; none decides what comes next."""
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,6 +8,8 @@ from functools import partial
 
 from handler.crypto.names import common_name
 from handler.device import completed_rotations
+from handler.device.keystore import IdentityNames
+from handler.device.request import RotationRequest
 from handler.errors import (
     FORESEEABLE,
     PendingError,
@@ -16,10 +17,8 @@ from handler.errors import (
     ServerRefusedError,
     describe,
     is_final,
-    kind_of_refusal,
 )
 from handler.journal.events import STARTED
-from handler.journal.pending import COMPLETED
 from handler.journal.rotation_state import PROVED, SWITCHED, RotationState
 from handler.servers.connections import Connections
 from handler.servers.http import Limits
@@ -32,7 +31,7 @@ from .look import BY_HAND, SUPERSEDED, WITHDRAWN, mark_of, named_by_configuratio
 from .memory import Memory
 from .phases import completion, endings, proof
 from .phases.lost_journal import LostJournal
-from .phases.preflight import check_before_anything_changes, check_storage
+from .phases.preflight import check_before_anything_changes, report_refusal
 from .phases.steps import STEPS, run_step, settle, settle_back, switch
 from .phases.takeover import take_over
 from .rules import Action
@@ -81,7 +80,7 @@ class Actions:
             Action.TIDY: lambda: completion.tidy(self._opened(), lost_journal),
             Action.BEGIN: self._begin,
             Action.DELIVER: self._deliver,
-            Action.REPORT: self._report,
+            Action.REPORT: lambda: report_refusal(context, memory),
         }
 
     def act(self, action: Action) -> None:
@@ -126,8 +125,16 @@ class Actions:
         """Check everything that can be refused before anything changes, then start the rotation in the journal."""
         request = wanted(self._context, self._memory)
         assert request is not None  # noqa: S101 - the rule asks for one
+        old, new = self._checked(request)
+        self._memory.request = None
+        self._journal.device = common_name(self._device.store.certificate(old.certificate).subject)
+        state = proof.with_kept_key(self._context, RotationState(request, old, new))
+        self._journal.record(state, self._context.events(request.rotation_id).make(STARTED), taken=True)
+
+    def _checked(self, request: RotationRequest) -> tuple[IdentityNames, IdentityNames]:
+        """Check a request before anything changes, note a refusal, and return the names of both identities."""
         try:
-            unmended = self._lost_journal.refusal()
+            unmended = self._lost_journal.refusal() if self._journal.rotation is None else None
             self._device.open_store(request.key_ids, request.certificate_ids)
             old = self._device.names_in_use()
             new = check_before_anything_changes(self._device, self._context.local_config, self._context.connections)
@@ -143,21 +150,7 @@ class Actions:
                     self._journal.request(None)
                 self._memory.refused = request.rotation_id, error
             raise
-        self._memory.request = None
-        self._journal.device = common_name(self._device.store.certificate(old.certificate).subject)
-        state = proof.with_kept_key(self._context, RotationState(request, old, new))
-        self._journal.record(state, self._context.events(request.rotation_id).make(STARTED), taken=True)
-
-    def _report(self) -> None:
-        """Journal that a request was refused, if the storage folder can be used."""
-        assert self._memory.refused is not None  # noqa: S101 - the rule asks for one
-        (rotation_id, error), events = self._memory.refused, self._context.events
-        check_storage(self._device)
-        if os.geteuid():  # the journal would belong to a user who cannot rotate, and root would refuse it
-            self._device.sota.check_writable(self._device.store.sota_keys)
-        reason = describe(error)
-        said = [events(rotation_id).make(name, failure=reason) for name in (STARTED, COMPLETED)]
-        self._journal.record(self._journal.rotation, *said, kind=kind_of_refusal(error))
+        return old, new
 
     # Forward
 
@@ -211,6 +204,8 @@ class Actions:
         memory, state, other = self._memory, self._context.rotation, wanted(self._context, self._memory)
         reason = BY_HAND if memory.wish is Wish.ABORT else WITHDRAWN
         if other is not None:
+            if memory.failure is None:
+                self._checked(other)  # a refused request touches no pending rotation
             reason = f"{SUPERSEDED}{other.rotation_id}{f': {memory.failure}' if memory.failure else ''}"
             memory.refused_before, memory.failure, memory.call = memory.failure, None, Call.GOES_ON
         memory.way = Way.UNKNOWN

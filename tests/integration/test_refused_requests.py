@@ -155,6 +155,18 @@ def test_a_rotation_that_is_pending_is_not_touched_nor_the_request_behind_it(fil
     assert files.gateway.event_names("certs-9") == REPORTED
 
 
+def test_a_rotation_that_is_pending_is_not_dropped_for_one_that_the_checks_refuse(token):
+    device = token.device
+    left_after(token, "POST", "/simplereenroll")
+    before = journals.read(device.storage)["rotation"]
+    softhsm.add_secret(device.token, 5, label="disk")
+    device.write_request("certs-9", pkeyids="01,05")
+    refused_again(token, device.request_file.read_bytes(), times=2)
+    assert journals.read(device.storage)["rotation"] == before
+    assert device.run("resume").returncode == DONE
+    assert token.gateway.event_names("certs-9") == REPORTED
+
+
 def test_a_rotation_that_goes_on_or_is_complete_is_not_reported_as_failed(files):
     device = files.device
     left_after(files, "PATCH", "/device")

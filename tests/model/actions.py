@@ -139,6 +139,14 @@ def check_and_begin(world, memory):
     yield Outcome(refused, memory._replace(refusal=True), (is_refused,), "the checks refuse it")
 
 
+def check_superseding(world, memory):
+    """Check what another rotation needs before it supersedes the pending one."""
+    if _wanted(world, memory) and not memory.failed:
+        yield from check_and_begin(world, memory)
+    else:
+        yield Outcome(world, memory)
+
+
 def open_journal(world, memory):
     wanted = _wanted(world, memory)
     world = without_rotation(world)._replace(rotation=wanted, requested=0, events_wait=True)
@@ -334,7 +342,7 @@ ACTIONS = {
     Action.GIVE_UP: (hand_over, partial(write, new_key=False), start_fioconfig, end_given_up),
     Action.REFUSE: (is_refused,),
     Action.DROP: (partial(write, new_key=False), start_fioconfig, end_dropped),
-    Action.MARK: (mark,),
+    Action.MARK: (check_superseding, mark),
     Action.ASK: (ask_for_way_back,),
     Action.UNMARK: (forward_or_whole, unmark),
     Action.GO_BACK: (

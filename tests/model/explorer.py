@@ -151,7 +151,7 @@ class Explorer:
         other = {TAKES: REFUSES, REFUSES: TAKES}.get(world.gateway)
         if other and not world.seen:
             yield f"the gateway from now on {other} the new certificate", changed._replace(gateway=other)
-        for early in {world.asked_to_wait, False}:
+        for early in {world.asked_to_wait, False} if _may_call(world) else ():
             memory = Memory(Wish.REFUSED, by_fioconfig=True, early=early, refusal=True, loaded=world.named, failed=True)
             yield "call: a request that is refused", (changed, memory, (), 0)
         if world.rotation or (world.kept and world.gateway != REPLICAS):  # by hand, that may be the only one taken
@@ -222,9 +222,14 @@ def _released(world):
     return world._replace(stopped=False, fioconfig=world.named) if world.stopped else world
 
 
+def _may_call(world):
+    """Tell whether fioconfig may call: the gateway takes the certificate that it has loaded, or it has just started."""
+    return world.takes(world.fioconfig) or world.fioconfig == world.named
+
+
 def _calls(world):
-    """Give what may call: fioconfig only where the gateway takes the certificate that it has loaded."""
-    if world.takes(world.fioconfig) or world.fioconfig == world.named:
+    """Give what may call."""
+    if _may_call(world):
         yield (Wish.ROTATE if world.request else Wish.WITHDRAWN), True
     yield Wish.RESUME, False
     yield Wish.UNATTENDED, False

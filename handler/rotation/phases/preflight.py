@@ -13,7 +13,11 @@ from handler.device.device import Device
 from handler.device.key_files import REGISTER, refusal_by_openssl
 from handler.device.keystore import IdentityNames
 from handler.device.storage import FOLDER, check_durable, exposure, intrusion
-from handler.errors import PendingError, RequestRefusedError, refusals
+from handler.errors import PendingError, RequestRefusedError, describe, kind_of_refusal, refusals
+from handler.journal.events import STARTED
+from handler.journal.pending import COMPLETED
+from handler.rotation.context import Context
+from handler.rotation.memory import Memory
 from handler.servers.connections import Connections
 from hsm.errors import UnsupportedError
 
@@ -55,6 +59,18 @@ def check_before_anything_changes(device: Device, local_config: LocalConfig, con
     for odd in (*device.sota.problems, *device.sota.odd, *exposure(device.storage)):
         log.warning("%s", odd)
     return new
+
+
+def report_refusal(context: Context, memory: Memory) -> None:
+    """Journal the events of a refused request. Raises RefusedError, OSError if the storage folder cannot be used."""
+    assert memory.refused is not None  # noqa: S101 - the rules make sure of it
+    rotation_id, error = memory.refused
+    check_storage(context.device)
+    if os.geteuid():  # the journal would belong to a user who cannot rotate, and root would refuse it
+        context.device.sota.check_writable(context.device.store.sota_keys)
+    factory, reason = context.events(rotation_id), describe(error)
+    events = [factory.make(name, failure=reason) for name in (STARTED, COMPLETED)]
+    context.journal.record(context.journal.rotation, *events, kind=kind_of_refusal(error))
 
 
 def _check_values(
