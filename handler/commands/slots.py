@@ -19,6 +19,7 @@ from handler.console.table import columns, hanging
 from handler.console.terminal import Console
 from handler.device.configuration.configuration import TOKEN, Configuration, TokenConfig
 from handler.device.keystore import IdentityNames
+from handler.device.storage import read_regular
 from handler.errors import FORESEEABLE, RequestRefusedError, describe, is_final
 from handler.exit_status import DONE, REFUSED
 from handler.exit_status import PENDING as STATUS_PENDING
@@ -160,7 +161,7 @@ class _File:
     @classmethod
     def read(cls, path: Path) -> "_File":
         try:
-            data, mode = path.read_bytes(), f"{path.stat().st_mode & 0o7777:04o}"
+            data, mode = read_regular(path, follow=True), f"{path.stat().st_mode & 0o7777:04o}"
         except FileNotFoundError:
             return cls(path, "missing", "-", "-", None)
         except OSError:

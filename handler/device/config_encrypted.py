@@ -129,7 +129,7 @@ class LocalConfig:
             if not self._aside.exists():
                 raise
             log.warning("%s; the copy that was kept aside replaces it", error)
-            return self._parse(self._aside.read_bytes()), True
+            return self._parse(read_regular(self._aside)), True
 
     def _parse(self, data: bytes) -> encrypted_config.ConfigEntries:
         return encrypted_config.parse_config(data, str(self._path))

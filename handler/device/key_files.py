@@ -23,7 +23,7 @@ from hsm.certificate import Certificate
 from hsm.errors import TlsBindingError
 from hsm.names import IdentityNames
 
-from .storage import atomic_write, remove, why_not
+from .storage import atomic_write, read_regular, remove, why_not
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ def _absolute(name: str) -> str:
 
 def _read(name: str, what: str) -> bytes:
     try:
-        return Path(name).read_bytes()
+        return read_regular(Path(name), follow=True)
     except OSError as error:
         raise RequestRefusedError(
             f"{name} cannot be read: {error.strerror}; expected {what}, look at what the configuration names"

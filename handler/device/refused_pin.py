@@ -15,7 +15,7 @@ from pathlib import Path
 from handler.device.storage import FOLDER
 from hsm.errors import PinError, TokenError
 
-from .storage import atomic_write, make_folder, remove
+from .storage import atomic_write, make_folder, read_regular, remove
 
 ROOM = 32 * 1024
 """Bytes for the note and the file system's overhead."""
@@ -45,7 +45,7 @@ class RefusedPin:
     def _was(self, label: str, pin: str) -> bool | None:
         """Return whether the noted refusal was of that PIN; None if none is noted for that token."""
         try:
-            noted = json.loads(self._path.read_text("ascii"))
+            noted = json.loads(read_regular(self._path))
             if hmac.compare_digest(noted["hash"], _hash(noted["salt"], label, pin)):
                 return True
             return False if noted["label"] == label else None

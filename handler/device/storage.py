@@ -247,9 +247,10 @@ def _file_system(folder: Path) -> str:
 def read_regular(path: Path, most: int = -1, *, follow: bool = False) -> bytes:
     """Read at most so many bytes of a regular file, never waiting for a FIFO. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
         return file.read(most)
 
 

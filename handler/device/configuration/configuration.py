@@ -12,6 +12,7 @@ from pathlib import Path
 from handler.crypto.bag import certificates_in_pem
 from handler.device.key_files import FileKeyStore
 from handler.device.keystore import IdentityNames
+from handler.device.storage import read_regular
 from handler.device.url import https_url, shown
 from handler.errors import RequestRefusedError
 from hsm.certificate import Certificate
@@ -157,7 +158,7 @@ class Configuration:
         where = f"{path} ({CA_FILE} in {self.sota.origin(CA_FILE)})"
         mend = f"put the factory's CA certificates there, or correct {CA_FILE}"
         try:
-            found, notes = _certificates(path.read_bytes())
+            found, notes = _certificates(read_regular(path, follow=True))
         except OSError as error:
             raise RequestRefusedError(f"{where} cannot be read: {error.strerror}; {mend}") from error
         if not found:
