@@ -6,7 +6,7 @@ from typing import Any
 
 from handler.crypto import bounded_json
 from handler.crypto.encrypted_values import ConfigEntries, device_files, parse_config
-from handler.errors import RefusedError, ServerRefusedError
+from handler.errors import AnswerError, RefusedError, ServerRefusedError
 
 from .http import HttpClient
 from .response import Answer
@@ -65,22 +65,27 @@ class GatewayClient:
         except RefusedError as error:
             raise ServerRefusedError(str(error), answer.status) from error
 
-    def update_device_config(self, config: ConfigEntries, public_key: str) -> None:
-        """Replace the device's own files, now for that key (SPKI, PEM). Raises ServerRefusedError, PendingError."""
+    def update_device_config(self, config: ConfigEntries, public_key: str) -> bool:
+        """Replace the device's own files, now for that key (SPKI, PEM); return whether the answer is a gateway's.
+
+        Raises ServerRefusedError, PendingError.
+        """
         body = {"reason": REASON, "files": device_files(config), "public-key": public_key}
         answer = self._send("PATCH", self._config_url, body)
         if not OK <= answer.status <= NO_CONTENT:
             raise answer.refusal("this device's files were not taken")
+        return _is_own(answer)
 
-    def post_events(self, events: Sequence[Mapping[str, Any]], *, once: bool = False) -> bool:
-        """Report events, oldest first; return whether the answer is a gateway's: empty, or JSON. `once`: do not retry.
+    def post_events(self, events: Sequence[Mapping[str, Any]], *, once: bool = False) -> None:
+        """Report events, oldest first. `once`: do not retry, and take no answer but a gateway's.
 
-        Raises ServerRefusedError, PendingError.
+        Raises ServerRefusedError, PendingError (AnswerError if something else answered).
         """
         answer = self._send("POST", f"{self._server}/events", list(events), once=once)
         if not OK <= answer.status <= NO_CONTENT:
             raise answer.refusal("the events were not taken")
-        return not answer.body.strip() or _is_json(answer.body)
+        if once and not _is_own(answer):
+            raise AnswerError(f"{answer.asked}: its answer ({len(answer.body)} bytes) is neither empty nor JSON")
 
     def close(self) -> None:
         """Close the connection."""
@@ -91,9 +96,10 @@ class GatewayClient:
         return self._http.request(method, url, content_type=JSON, body=data, once=once)
 
 
-def _is_json(body: bytes) -> bool:
+def _is_own(answer: Answer) -> bool:
+    """Return whether an answer of success is empty or JSON, as the gateway's are; something in front may say "OK"."""
     try:
-        bounded_json.loads(body)
+        bounded_json.loads(answer.body.strip() or b"null")
     except (ValueError, RecursionError):
         return False
     return True

@@ -12,6 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Sequence
+from email.errors import MissingHeaderBodySeparatorDefect
 from pathlib import Path
 from typing import Any
 
@@ -158,9 +159,18 @@ def _best(failures: list[OSError]) -> PendingError:
 
 
 class _Response(http.client.HTTPResponse):
-    """Skips interim answers; http.client takes them, except 100, for the final one."""
+    """Skips interim answers, which http.client takes for the final one (except 100), and knows where an answer ends."""
 
     _interim = 0
+
+    def begin(self) -> None:
+        """Read the head. Raises HTTPException for a lost or wrong length: http.client would wait for the end."""
+        super().begin()
+        if self.length is None and not self.chunked:
+            if "Content-Length" in self.headers:
+                raise http.client.HTTPException(f"Content-Length: {self.headers['Content-Length']:.40}")
+            if any(isinstance(each, MissingHeaderBodySeparatorDefect) for each in self.headers.defects):
+                raise http.client.HTTPException("a line of its head is no header")
 
     def _read_status(self) -> tuple[str, int, str]:
         while True:

@@ -435,3 +435,18 @@ def test_a_final_answer_is_said_in_the_servers_words_without_a_traceback(files):
     assert "\x1b" not in done.stderr
     assert "this device is [31mnot [0m enrolled here" in done.stderr
     assert len(done.stderr) < 2000
+
+
+@pytest.mark.parametrize("works", [False, True])
+def test_files_that_something_in_front_of_the_gateway_took_are_looked_for(files, works):
+    """It says neither nothing nor JSON, as the gateway would."""
+    fault = spoil(files, "store files", status=200, body="stored", work=works)
+    outcome = call(files.device)
+    assert fault.used
+    if not works:
+        assert outcome.status == PENDING
+        assert "does not have the files that it took" in outcome.said
+        outcome = call(files.device)
+    assert outcome.status == SWITCHED
+    assert call(files.device).status == DONE
+    assert broken_invariants(files, ID, completed=True) == []

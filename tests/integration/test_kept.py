@@ -179,6 +179,7 @@ def test_what_stands_before_the_events_alone_does_not_keep_the_files_from_provin
     files.gateway.faults.clear()
     assert call(files.device, "resume").status == DONE
     assert len(files.est.csrs) == 1
+    assert broken_invariants(files, ID, completed=True) == []  # and what it has swallowed is reported
 
 
 @pytest.mark.parametrize("how", [{"drop": "before"}, {"reset": True}], ids=str)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -117,6 +118,18 @@ def test_a_key_that_does_not_fit_its_certificate_is_refused(files, refused):
     files.device.write_request("certs-1")
     (files.device.storage / "pkey.pem").write_bytes(key_pem(ec.generate_private_key(ec.SECP256R1())))
     assert "do not belong together" in refused(files)
+
+
+@pytest.mark.parametrize("key", ["tls_pkey_path", "tls_clientcert_path", "tls_cacert_path"])
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: Path(path).symlink_to("/dev/zero"), os.mkdir])
+def test_what_is_no_file_in_place_of_one_is_refused_and_not_waited_for(files, refused, key, make):
+    path = files.device.sota()["import"][key]
+    Path(path).unlink()
+    make(path)
+    files.device.run("status")
+    files.device.run("slots")
+    files.device.write_request("certs-refused")
+    assert f"{path} " in refused(files)
 
 
 def test_a_configuration_that_the_key_does_not_decrypt_is_refused(files, refused):

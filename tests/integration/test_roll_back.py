@@ -79,6 +79,17 @@ def test_a_gateway_that_cannot_be_reached_after_the_switch_is_no_refusal(files, 
     assert broken_invariants(files, ID, completed=True) == []
 
 
+def test_something_that_says_ok_to_everything_is_no_gateway_and_gets_no_event(files):
+    files.gateway.faults.add("*", "*", times=None, announced=True, status=200, body="OK")
+    outcome = call(files.device)
+    assert outcome.status == SWITCHED
+    assert "what answers to the new certificate is not the device gateway: " in outcome.said
+    assert journal(files.device)["events"]
+    files.gateway.faults.clear()
+    assert call(files.device, "resume").status == DONE
+    assert broken_invariants(files, ID, completed=True) == []
+
+
 @pytest.mark.parametrize(
     "answer", [*({"status": each} for each in (400, 404, 405, 413)), {"huge": 64_000_000}], ids=str
 )

@@ -87,8 +87,11 @@ def again(context: Context, memory: Memory) -> None:
     """Wait for another round. Raises PendingError if the time of this call is over."""
     said = memory.said
     if not isinstance(said, PendingError):
-        both = "the device gateway accepts neither the new certificate nor the old one"
-        said = PendingError(f"{both}: {said}; {memory.old_said}")
+        if memory.old_said is None:
+            said = PendingError(f"what answers to the new certificate is not the device gateway: {said}")
+        else:
+            both = "the device gateway accepts neither the new certificate nor the old one"
+            said = PendingError(f"{both}: {said}; {memory.old_said}")
     context.connections.wait(memory.rounds, said)
     memory.rounds += 1
     memory.new, memory.old = Sight.UNKNOWN, Taken.UNKNOWN
@@ -195,13 +198,13 @@ def with_kept_key(context: Context, state: RotationState) -> RotationState:
 
 
 def _report(context: Context) -> bool:
-    """Post the oldest events; tell whether the answer is the gateway's own."""
+    """Post the oldest events; tell whether there were any."""
     gateway, batch = context.connections.gateway(context.rotation.new), next_batch(context.journal.undelivered())
     if not batch:
         return False
-    own = gateway.post_events(batch, once=True)
+    gateway.post_events(batch, once=True)
     context.journal.delivered(batch)
-    return own
+    return True
 
 
 def _files(context: Context, names: IdentityNames) -> bool:

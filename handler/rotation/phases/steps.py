@@ -12,8 +12,9 @@ from functools import partial
 
 from handler.crypto import encrypted_values
 from handler.crypto.csr import spki_pem
+from handler.crypto.encrypted_values import ConfigEntries
 from handler.device.keystore import IdentityNames
-from handler.errors import FORESEEABLE, OfflineError, ServerRefusedError, describe, is_final, until
+from handler.errors import FORESEEABLE, OfflineError, PendingError, ServerRefusedError, describe, is_final, until
 from handler.journal.pending import COMPLETED
 from handler.journal.rotation_state import RotationState
 from handler.rotation.context import Context
@@ -117,10 +118,14 @@ def move_device_config(
     Raises ServerRefusedError, RefusedError (no key can read them), PendingError.
     """
     gateway = context.connections.gateway(via or old)
-    config = gateway.device_config()
-    moved, changed = encrypted_values.reencrypt(config, context.key(old), context.key(new), lenient=True)
-    if changed:
-        gateway.update_device_config(moved, spki_pem(context.key(new).public_key()))
+
+    def moved() -> tuple[ConfigEntries, bool]:
+        return encrypted_values.reencrypt(gateway.device_config(), context.key(old), context.key(new), lenient=True)
+
+    config, changed = moved()
+    stored = changed and gateway.update_device_config(config, spki_pem(context.key(new).public_key()))
+    if changed and not stored and moved()[1]:  # evidence over an answer that something in front may have given
+        raise PendingError("the device gateway does not have the files that it took: something in front of it answers")
     return changed
 
 
