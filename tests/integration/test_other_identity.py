@@ -104,7 +104,7 @@ def test_the_new_key_is_kept_where_the_gateway_does_not_take_who_is_named_now(fi
     assert (done.returncode, "because files on the server" in done.stderr) in ((REFUSED, True), (DONE, True))
     assert set(keys) < set(files.device.private_key_files())
     files.gateway.faults.clear()
-    assert "what it has left is looked at" in files.device.run("status").stdout
+    assert "run `renew-client-cert resume` to clean up" in files.device.run("status").stdout
     files.device.sota_toml.write_text(right)
     for number in range(2):
         (files.device.storage / f"copy-{number}.pem").unlink()
