@@ -16,13 +16,13 @@ from .terminal import Console
 def _share(text: str) -> float:
     share = _number(text)
     if not 0 < share < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a share of a certificate's life, such as 0.33")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a share of a certificate's lifetime, such as 0.33")
     return share
 
 
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected how many rotations, such as 3")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of rotations, such as 3")
     return int(text)
 
 
@@ -34,7 +34,7 @@ def _delay(text: str) -> float:
 
 
 def _number(text: str) -> float:
-    """Read a number; one that no comparison holds for where it is none."""
+    """Read a number; return NaN, which fails each comparison, if the text is not one."""
     try:
         return float(text)
     except ValueError:
@@ -66,15 +66,15 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _common_options(default: str | None = argparse.SUPPRESS) -> _Parser:
-    """Options that stand before a command or behind it: there, only what is given counts."""
+    """Return the options that may precede or follow a command; after it, only given ones count."""
     common = _Parser(add_help=False, argument_default=default)
-    group = common.add_argument_group("where things are (each overrides the environment)")
+    group = common.add_argument_group("locations (each overrides the environment)")
     group.add_argument("--storage-dir", metavar="DIR", help="storage folder [STORAGE_DIR, storage.path]")
     group.add_argument("--sota", metavar="PATH[,PATH]", help="TOML files and folders of the configuration [SOTA_DIR]")
     common.add_argument(
         "-v", "--verbose", action="store_const", const=True, help="show more: versions, files, each request to a server"
     )
-    quiet = "say nothing but warnings and errors; of check: only what is not ok"
+    quiet = "print only warnings and errors; check: only what is not ok"
     common.add_argument("-q", "--quiet", action="store_const", const=True, help=quiet)
     return common
 
@@ -84,10 +84,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="renew-client-cert",
         parents=[_common_options(None)],
-        description="Rotates the TLS client certificate of this device: new key, EST enrolment, switch, report. "
-        "Without a command it is the handler that fioconfig calls: it reads the file CONFIG_FILE.",
-        epilog="exit status: 0 done or nothing to do, 64 usage, 75 pending (will be resumed), 78 refused, "
-        "123 switched (called by fioconfig), 1 a bug; of check and status --exit-status: 1 warnings, 2 problems",
+        description="Rotate the TLS client certificate of this device: new key, EST enrolment, switch, report. "
+        "Without a command, this is the handler that fioconfig calls with the request in CONFIG_FILE.",
+        epilog="exit status: 0 done or nothing to do, 64 wrong usage, 75 pending (will be resumed), 78 refused, "
+        "123 switched (called by fioconfig), 1 a bug; check and status --exit-status: 1 warnings, 2 problems",
     )
     parser.example = "renew-client-cert status"
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -103,28 +103,28 @@ def make_parser() -> argparse.ArgumentParser:
 
 _COMMANDS = {
     "rotate": (
-        "Rotate the certificate now, by hand. Options override the request file. A rotation that is pending goes on.",
+        "Rotate the certificate now, by hand. Options override the request file. Continues a pending rotation.",
         "rotate --est-server https://est.example:8443/.well-known/est",
     ),
-    "resume": ("Go on with a rotation that stopped, now. The daemon does the same by itself.", "resume -v"),
+    "resume": ("Continue a pending rotation now. The daemon does the same by itself.", "resume -v"),
     "abort": ("Give up a pending rotation, if that is still possible. The old certificate stays in use.", "abort"),
     "status": (
-        "Show which certificate is in use, and what is pending. Needs no network and takes no lock.",
+        "Show which certificate is in use, and what is pending. Needs neither the network nor the lock.",
         "status --json",
     ),
     "check": (
-        "Try everything that a rotation needs. Changes nothing; asks each server once.",
+        "Check everything that a rotation needs. Changes nothing; contacts each server once.",
         "check -q --est-server https://est.example:8443/.well-known/est",
     ),
     "slots": ("List the keys and certificates, and whose they are.", "slots"),
-    "log": ("Show what happened in the last rotations, the newest last.", "log -n 1"),
+    "log": ("Show what happened in the last rotations, newest last.", "log -n 1"),
     "daemon": ("Finish what is pending, then end. systemd starts it.", "daemon"),
 }
-"""What each command does, the first sentence in the list of commands too, and an example."""
+"""What each command does and an example. The list of commands has only the first sentence."""
 
 
 def check_together(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """End the program with a usage error if options are given that mean nothing without another one."""
+    """Exit with a usage error if an option is given without the one that it needs."""
     given = vars(options)
     if given.get("output") and not (given["json"] or given["prometheus"]):
         parser.error("--output needs --json or --prometheus")
@@ -137,11 +137,11 @@ def _nothing(_command: argparse.ArgumentParser) -> None:
 
 
 def _add_json(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--json", action="store_true", help="give one JSON object (docs/json.md)")
+    command.add_argument("--json", action="store_true", help="print one JSON object (docs/json.md)")
 
 
 def _add_request(command: argparse.ArgumentParser) -> None:
-    asked = command.add_argument_group("what is asked (each overrides the request file)")
+    asked = command.add_argument_group("request (each overrides the request file)")
     asked.add_argument("--config-file", metavar="FILE", help=f"request file [CONFIG_FILE, {DEFAULT_REQUEST}]")
     asked.add_argument("--est-server", metavar="URL", help="base URL of the EST server [ESTSERVER]")
     asked.add_argument("--pkey-ids", metavar="ID,ID", help="key ids of the token [PKEYIDS]")
@@ -151,29 +151,32 @@ def _add_request(command: argparse.ArgumentParser) -> None:
 def _add_rotate(command: argparse.ArgumentParser) -> None:
     _add_request(command)
     command.add_argument(
-        "--rotation-id", metavar="ID", help="tag of its events [ROTATIONID, else certs-<unix time>-<random>]"
+        "--rotation-id", metavar="ID", help="tag of the rotation's events [ROTATIONID, else certs-<unix time>-<random>]"
     )
-    command.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
-    command.add_argument("--json", action="store_true", help="with --dry-run: give one JSON object (docs/json.md)")
+    command.add_argument("--dry-run", action="store_true", help="show what would be done; change nothing")
+    command.add_argument("--json", action="store_true", help="with --dry-run: print one JSON object (docs/json.md)")
     command.add_argument(
-        "--if-due", metavar="SHARE", type=_share, help="only if less of the certificate's life is left, such as 0.33"
+        "--if-due",
+        metavar="SHARE",
+        type=_share,
+        help="only if less than this share of the certificate's lifetime is left, such as 0.33",
     )
 
 
 def _add_resume(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--offline", action="store_true", help="only make a half-switched device whole, without any network"
+        "--offline", action="store_true", help="without network: only complete a switch that was cut off"
     )
-    command.add_argument("--unattended", action="store_true", help="leave a rotation that was refused alone")
+    command.add_argument("--unattended", action="store_true", help="do not retry a refused rotation")
 
 
 def _add_status(command: argparse.ArgumentParser) -> None:
     form = command.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="give one JSON object (docs/json.md)")
-    form.add_argument("--prometheus", action="store_true", help="give metrics as Prometheus reads them")
-    command.add_argument("--output", metavar="FILE", help="write the JSON or the metrics to FILE, whole or not at all")
+    form.add_argument("--json", action="store_true", help="print one JSON object (docs/json.md)")
+    form.add_argument("--prometheus", action="store_true", help="print metrics for Prometheus")
+    command.add_argument("--output", metavar="FILE", help="write the JSON or the metrics to FILE, atomically")
     command.add_argument(
-        "--exit-status", action="store_true", help="end with 0 all well, 1 something to watch, 2 something to mend"
+        "--exit-status", action="store_true", help="exit with 0 (all well), 1 (watch it) or 2 (fix it)"
     )
 
 
@@ -190,7 +193,11 @@ def _add_log(command: argparse.ArgumentParser) -> None:
 def _add_daemon(command: argparse.ArgumentParser) -> None:
     for name, seconds, what in (("first", 30, "shortest"), ("longest", 3600, "longest")):
         command.add_argument(
-            f"--{name}-delay", metavar="SECONDS", type=_delay, default=seconds, help=f"{what} back-off [%(default)s]"
+            f"--{name}-delay",
+            metavar="SECONDS",
+            type=_delay,
+            default=seconds,
+            help=f"{what} time between two attempts [%(default)s]",
         )
 
 

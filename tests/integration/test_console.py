@@ -303,4 +303,4 @@ def test_the_log_folds_the_name_of_a_long_event_below_its_beginning(files):
 def test_wrong_usage_fits_the_terminal(files):
     shown = on_terminal(files.device, "rotate", "--if-due", "abc", columns=80)
     assert too_wide(shown) == []
-    assert "'abc': expected a share of a certificate's life, such as 0.33" in " ".join(shown.text.split())
+    assert "'abc': expected a share of a certificate's lifetime, such as 0.33" in " ".join(shown.text.split())

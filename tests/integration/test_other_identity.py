@@ -31,7 +31,7 @@ def test_an_identity_that_somebody_else_put_there_is_not_touched(files, command,
     before = device.sota_toml.read_bytes()
     done = device.run(command)
     assert done.returncode == (DONE if command == "abort" else REFUSED), done.stderr
-    assert "somebody else changed it" in done.stderr
+    assert "it was changed during the rotation" in done.stderr
     assert device.sota_toml.read_bytes() == before
     assert read_pending(device.storage) is None
     assert (device.storage / "pkey.pem").exists()
@@ -62,7 +62,7 @@ def test_what_only_the_new_key_reads_is_moved_to_the_key_that_somebody_else_put_
     identity = files.device.current_identity()
     moved(files)
     done = files.device.run("resume")
-    assert (done.returncode, "somebody else changed it" in done.stderr) == (REFUSED, True)
+    assert (done.returncode, "it was changed during the rotation" in done.stderr) == (REFUSED, True)
     assert files.device.current_identity().public_key == identity.public_key
     assert broken_files(files) == []
     assert read_pending(files.device.storage) is None
@@ -127,7 +127,7 @@ def test_a_device_that_moved_into_a_token_meanwhile_keeps_its_files_readable(fil
         text = text.replace('ca_source = "pkcs11"', 'ca_source = "file"')
         files.device.sota_toml.write_text(text + '\n[p11]\ntls_pkey_id = "01"\ntls_clientcert_id = "03"\n')
         done = files.device.run("resume", environment=other.device.token.environment)
-        assert (done.returncode, "somebody else changed it" in done.stderr) == (REFUSED, True)
+        assert (done.returncode, "it was changed during the rotation" in done.stderr) == (REFUSED, True)
         # The gateway does not know this identity yet, so the key of the rotation is kept for what it may read.
         assert "because files on the server" in done.stderr
         assert files.device.private_key_files() == old

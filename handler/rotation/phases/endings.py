@@ -100,7 +100,7 @@ def give_up(context: Context, names: IdentityNames) -> str:
     device.identity(names)
     reason = (
         f"the configuration names {names.key} and {names.certificate}, neither the old identity of rotation "
-        f"{state.rotation_id} nor the new one: somebody else changed it, so the rotation is given up"
+        f"{state.rotation_id} nor the new one: it was changed during the rotation, which is now given up"
     )
     try:
         if state.step >= LOCKED:
