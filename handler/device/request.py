@@ -145,8 +145,7 @@ def _options(overrides: Overrides) -> dict[str, Entry]:
 def _read(path: Path) -> str | None:
     """Read the file as text; None if there is none. Raises RequestRefusedError."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        data = read_regular(path, MAX_BYTES + 1, follow=True)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
