@@ -7,6 +7,8 @@ from datetime import datetime
 
 from hsm.errors import ModuleError, ObjectConflictError, ObjectMissingError, PinError, TokenError, UnsupportedError
 
+MAX_TEXT = 4000
+"""Characters of a message; a server may send a name of 2 MB."""
 _DISK = "look for its disk's errors in the kernel's log"
 _ADVICE = {
     errno.EACCES: "run this as root",
@@ -151,4 +153,5 @@ def harmless(text: str) -> str:
     Servers, certificates, files and tokens choose part of each message, so every message passes here on its way to a
     console, the log, an event or systemd.
     """
+    text = text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)

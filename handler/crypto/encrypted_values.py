@@ -34,7 +34,9 @@ def parse_config(data: bytes, name: str) -> ConfigEntries:
     try:
         config = bounded_json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise RefusedError(f"{name} ({len(data)} bytes) is not JSON: expected a map of configuration files") from error
+        raise RefusedError(
+            f"{name} ({len(data)} bytes) is not JSON: expected a map of configuration files ({error})"
+        ) from error
     if config is None:
         return {}
     if not isinstance(config, dict):

@@ -272,6 +272,7 @@ REFUSED_ISSUED = {
     "notBefore of the issued certificate is '00000101000000Z'": ODD_CURRENT["year 0"],
     "notBefore of the issued certificate is '00010101000000Z'": ODD_CURRENT["year 1"],
     "signed with ECDSA with sha1": {"algorithm": SHA1},
+    "as RFC 5280 has it": {"serial": tlv(2, b"\0\0\5")},
 }
 
 

@@ -155,3 +155,7 @@ def test_a_text_that_only_prints_is_left_alone(text):
 
 def test_an_escape_sequence_is_shown_as_what_it_is():
     assert harmless("\x1b[31mred\r\n\u202e\ud800") == "\\x1b[31mred\\r\\n\\u202e\\ud800"
+
+
+def test_a_text_that_somebody_made_endless_is_cut():
+    assert len(harmless("n" * 2_000_000)) < 5000

@@ -239,3 +239,11 @@ def test_unknown_fields_go_to_the_gateway_too():
     assert device_files({"f": {"Value": "v", "OnChanged": [], "Extra": 1, "name": "not me"}}) == [
         {"Extra": 1, "name": "f", "value": "v", "unencrypted": False}
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "limit"), [(b"[" * 65 + b"]" * 65, "nests more than 64"), (b"1e999", "larger than a number can be")]
+)
+def test_a_limit_that_a_configuration_exceeds_is_named(value, limit):
+    with pytest.raises(RefusedError, match=limit):
+        parse_config(b'{"f": {"Value": "x", "Since": ' + value + b"}}", "config.encrypted")

@@ -1,6 +1,7 @@
 """The request file and the options over it."""
 
 import logging
+import os
 import string
 from pathlib import Path
 
@@ -292,3 +293,9 @@ def test_any_bytes_give_a_checked_request_or_a_refusal(shared_file: Path, conten
         assert request is not None
         assert request.est_server.lower().startswith("https://")
         assert request.rotation_id.replace("-", "").replace("_", "").isalnum()
+
+
+def test_a_request_that_is_a_fifo_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "request")
+    with pytest.raises(RequestRefusedError, match="not a regular file; expected a request file"):
+        read_request(tmp_path / "request", Overrides(), token=False, default_rotation_id=None)
