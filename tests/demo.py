@@ -30,7 +30,7 @@ FIOCONFIG_EXITS = 123
 CONNECTIONS_AT_MOST = 5
 MINUTES = "%Y-%m-%d %H:%M UTC"
 WIDTH = 80
-WITHOUT_SYSTEMD = "warning: systemd does not run here: "
+WITHOUT_SYSTEMD = "warning: systemd does not run: "
 """What the handler says of a demo's device: no failure, as no service there has to be restarted."""
 SLOW_TOKEN = "waiting for it each time."
 """What it says of a token on a busy machine: no failure either."""

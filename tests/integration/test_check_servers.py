@@ -145,7 +145,7 @@ def test_an_est_server_that_is_the_gateway_is_not_asked_either_then(files):
 def test_a_gateway_is_not_asked_where_it_cannot_be_known_what_it_has_seen(files):
     journals.write_earlier(files.device.storage, "{]")
     done = checked(files)
-    assert "not asked: it is not known whether a rotation is pending" in done.stdout
+    assert "not asked: it is unknown whether a rotation is pending" in done.stdout
     assert ("warning", "rotation") in not_ok(done)[0]
     journals.path(files.device.storage).with_name("rotation.json").unlink()
     (files.device.storage / "cert-rotation.state").write_text("{}")

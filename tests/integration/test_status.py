@@ -233,7 +233,7 @@ def test_a_journal_that_is_broken_is_said_to_be_and_left_as_it_is(files, content
     journal = journals.path(files.device.storage)
     done = look(files, "status")
     assert done.returncode == DONE
-    assert f"{journal} is broken" in facts(done)["pending"]
+    assert f"{journal} is damaged" in facts(done)["pending"]
     assert facts(done)["events"] == "unknown"
     assert as_json(files)["journal_problem"]
 

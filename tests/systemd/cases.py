@@ -115,7 +115,7 @@ def test_a_hook_runs_in_the_daemons_sandbox_and_has_systemd_do_the_rest(files, m
         """
     )
     hook.chmod(0o755)
-    assert handle(files, until=lambda: marker(files.device.storage).exists()) < 0
+    assert handle(files, until=lambda: read_pending(files.device.storage) is not None) < 0
     with machine.running():
         machine.until(lambda: finished(machine, files))
         shutil.rmtree(folder.parent)
