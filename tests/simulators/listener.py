@@ -104,8 +104,8 @@ class Listener:
             self.watch(self._number, connection)
             self._threads = [each for each in self._threads if each.is_alive()]
             thread = threading.Thread(target=self._serve, args=(connection, self._number), name=f"{self}: connection")
+            thread.start()  # first: who waits for all threads may join only those that have started
             self._threads.append(thread)
-            thread.start()
 
     def _serve(self, connection: socket.socket, number: int) -> None:
         try:

@@ -73,7 +73,7 @@ def _run(path: Path, environment: Mapping[str, str], seconds: float) -> str | No
         log.info("hook %s is done%s", path, said and f": {harmless(said)}")
         return None
     how = f"ended with status {status}" if status > 0 else f"was ended by signal {-status}"
-    return (how if ended else f"was killed after {seconds:.3g} s") + (said and f": {said}")
+    return (how if ended else f"was killed after {seconds:.2g} s") + (said and f": {said}")
 
 
 def _output(pid: int, pipe: int, end: float) -> tuple[bytes, bool]:
