@@ -3,6 +3,7 @@
 A request is recorded in the state first, then spoilt if a fault says so, then answered by `respond`, one at a time.
 """
 
+import abc
 import contextlib
 import json
 import os
@@ -137,9 +138,9 @@ class HttpsServer(Listener):
     def url(self) -> str:
         return f"https://{self.netloc}"
 
+    @abc.abstractmethod
     def respond(self, request: RecordedRequest) -> Answer:
         """Decide the answer, and do what the request asks."""
-        raise NotImplementedError
 
     def serve_connection(self, connection: socket.socket, number: int) -> None:
         """Do the handshake, within its time limit, then answer requests until either side leaves."""

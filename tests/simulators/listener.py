@@ -1,5 +1,6 @@
 """A TCP server in threads of the test process that leaves nothing behind: no thread, no socket, no hidden failure."""
 
+import abc
 import contextlib
 import socket
 import threading
@@ -9,7 +10,7 @@ from typing import Self
 JOIN_SECONDS = 10.0
 
 
-class Listener:
+class Listener(abc.ABC):
     """Accepts connections on loopback, each served in a thread of its own by `serve_connection`.
 
     `with Listener(): ...` starts and stops it. After `stop`, `start` listens on the same port again; in between,
@@ -75,9 +76,9 @@ class Listener:
         if self._failures:
             raise self._failures.pop()
 
+    @abc.abstractmethod
     def serve_connection(self, connection: socket.socket, number: int) -> None:
         """Serve one connection (numbered from 1). Code that wraps or adds a socket calls `watch`."""
-        raise NotImplementedError
 
     def watch(self, key: int, connection: socket.socket) -> None:
         """Have that socket closed by `stop`; it takes the place of the one watched under the same key."""

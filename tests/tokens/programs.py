@@ -1,5 +1,6 @@
 """Programs that run in the background of a test."""
 
+import abc
 import contextlib
 import os
 import subprocess
@@ -8,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 
 
-class Programs:
+class Programs(abc.ABC):
     """Programs in the background, with whatever they start; they can be stopped and started again."""
 
     def __init__(self) -> None:
@@ -33,8 +34,8 @@ class Programs:
         finally:
             self.start()
 
-    def start(self) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def start(self) -> None: ...
 
     def stop(self) -> None:
         while self._running:
