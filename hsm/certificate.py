@@ -1,7 +1,7 @@
 """A certificate (X.509, RFC 5280 §4.1) as it was written: only the fields that are needed, each read by itself.
 
-An oddity in any other field does not matter. A field whose content Python cannot hold is None, or a ValueError for the
-caller who asks for it. Fields are found by position. Only this module and der.py read certificates; they are in hsm
+An oddity in any other field does not matter. A field whose content Python cannot hold is None, or raises
+ValueError when it is read. Fields are found by position. Only this module and der.py read certificates; they are in hsm
 because the key store in a token needs them too.
 """
 

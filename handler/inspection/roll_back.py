@@ -32,7 +32,7 @@ class RollBack:
 
 
 def read_roll_back(storage: Path, view: Snapshot) -> RollBack | None:
-    """Look in journal and history. A success is none while its rotation is not proved."""
+    """Look in journal and history. A success counts only if its rotation is proved."""
     pending = view.rotation.rotation_id if view.rotation and view.rotation.step < PROVED else None
     found = None
     with contextlib.suppress(OSError, ValueError):

@@ -59,7 +59,7 @@ class Answer:
 
 
 def _moment(text: str) -> datetime | None:
-    """Read an HTTP date, in UTC if it has no zone (RFC 9110 §5.6.7); None if it is none."""
+    """Read an HTTP date, in UTC if it has no zone (RFC 9110 §5.6.7); None if it is invalid."""
     try:
         found = parsedate_to_datetime(text)
         return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
