@@ -26,6 +26,11 @@ for action in cert-status cert-check cert-log cert-dry-run cert-abort; do
 done
 install -d "$doc/docs"
 install -m 644 README.md CHANGELOG.md SECURITY.md LICENSE "$doc/"
-install -m 644 docs/*.md "$doc/docs/"
+for page in docs/*.md; do
+    case $page in
+        */architecture.md | */benchmark.md | */decisions.md | */testing.md) ;; # for who changes the program
+        *) install -m 644 "$page" "$doc/docs/" ;;
+    esac
+done
 install -d "$doc/docs/schemas"
 install -m 644 docs/schemas/*.json "$doc/docs/schemas/"
