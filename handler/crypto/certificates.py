@@ -14,7 +14,7 @@ An issued certificate is refused if it … (no other field is read)
 """
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -43,10 +43,10 @@ _FIELDS = {
 }
 
 
-def pick_issued(
-    candidates: Sequence[Certificate], public_key: ec.EllipticCurvePublicKey, *times: datetime
-) -> Certificate:
-    """Return the certificate for that public key; of several, the latest that is valid at these times.
+def issued_for(
+    public_key: ec.EllipticCurvePublicKey, candidates: Sequence[Certificate], *times: datetime
+) -> list[Certificate]:
+    """Return the certificates for that public key, first the latest of those that are valid at these times.
 
     The times are by our clock, then the server's: the first decides, if it can. Raises CertificateRefusedError if none
     is for the key.
@@ -56,7 +56,8 @@ def pick_issued(
         raise CertificateRefusedError(
             f"none of the {len(candidates)} certificates that the EST server sent is for the new key: {_PROFILE}"
         )
-    return max(ours, key=lambda each: (*(_usable(each, time) for time in times), each.begin is not None, each.begin))
+    never = datetime.min.replace(tzinfo=UTC)
+    return sorted(ours, key=lambda each: (*(_usable(each, time) for time in times), each.begin or never), reverse=True)
 
 
 def _usable(certificate: Certificate, now: datetime) -> int:

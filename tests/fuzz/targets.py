@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from handler.crypto import ecies
-from handler.crypto.certificates import check_clock, check_issued, pick_issued
+from handler.crypto.certificates import check_clock, check_issued, issued_for
 from handler.crypto.csr import build_csr
 from handler.crypto.encrypted_values import check_readable, device_files, dump_config, parse_config, reencrypt
 from handler.device.completed_rotations import rotation_ids
@@ -103,7 +103,8 @@ def _certificates(first: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> d
 
     def bag(data: bytes) -> None:
         found = certificates_of(Answer("https://est.example/", 200, {}, base64.b64encode(data)))
-        check(pick_issued(found, key.public_key()))
+        for issued in issued_for(key.public_key(), found):
+            check(issued)
 
     def bag_as_text(data: bytes) -> None:
         certificates_of(Answer("https://est.example/", 200, {}, data))

@@ -298,6 +298,24 @@ def test_of_two_certificates_the_one_that_is_valid_now_is_used(factory):
     assert Certificate.of_pem(certificate_file(factory.device).read_bytes()).begin == now - day
 
 
+WRONG = {
+    "for another device": {"subject": ODD_SUBJECT},
+    "of a CA": {"extensions": (*CLIENT, extension("2.5.29.19", seq(tlv(1, b"\xff"))))},
+    "that OpenSSL refuses": {"algorithm": SHA1},
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_later_certificate_that_is_wrong_is_passed_over(factory, kind):
+    now, day = AUTHORITY.now, dt.timedelta(days=1)
+    good = {"subject": subject_of(factory), "validity": seq(utc(now - 2 * day), utc(now + 60 * day))}
+    wrong = good | {"validity": seq(utc(now - day), utc(now + 90 * day))} | WRONG[kind]
+    authority = of_the_factory(factory)
+    factory.est.odd = lambda key: [authority.issue(key, **each) for each in (wrong, good)]
+    rotates(factory)
+    assert Certificate.of_pem(certificate_file(factory.device).read_bytes()).begin == now - 2 * day
+
+
 @pytest.mark.parametrize("kind", ["year 0", "year 1", "a serial number of 300 bytes"])
 @pytest.mark.parametrize("command", ["resume", "unattended", None])
 def test_a_call_that_goes_on_with_an_odd_certificate_of_the_journal_says_so_in_words(factory, kind, command):

@@ -105,19 +105,33 @@ def _issued(
             except ServerRefusedError as unable:
                 raise ServerRefusedError(f"{error}; also, {unable}", error.status) from error
             answer = _reenroll(context, state, est)
-    now = datetime.now(UTC)
-    issued = certificates.pick_issued(answer, key.public_key(), now, est.server_time or now)
-    certificates.check_clock(issued, now=now, server_time=est.server_time)
-    if problem := refusal_by_openssl(issued):
-        raise CertificateRefusedError(
-            f"the issued certificate cannot be used: {problem}; have the EST server's CA write it as RFC 5280 has it, "
-            "signed with SHA-256 or better"
-        )
-    # The CA file is searched for the issuer later, together with /cacerts: a CA may have a new key.
-    certificates.check_issued(issued, current, key.public_key(), issuers=answer, now=now, tried=True)
+    issued = _picked(answer, current, key.public_key(), est.server_time)
     state = replace(state, certificate=issued.pem, chain=tuple(each.pem for each in answer if each != issued))
     context.journal.record(state)
     return state
+
+
+def _picked(
+    answer: list[Certificate], current: Certificate, public_key: ec.EllipticCurvePublicKey, server_time: datetime | None
+) -> Certificate:
+    """Return the best certificate for the key that passes the checks. Raises what the best one fails with."""
+    now = datetime.now(UTC)
+    refused: list[CertificateRefusedError] = []
+    for issued in certificates.issued_for(public_key, answer, now, server_time or now):
+        try:
+            certificates.check_clock(issued, now=now, server_time=server_time)
+            if problem := refusal_by_openssl(issued):
+                raise CertificateRefusedError(
+                    f"the issued certificate cannot be used: {problem}; have the EST server's CA write it as RFC 5280 "
+                    "has it, signed with SHA-256 or better"
+                )
+            # The CA file is searched for the issuer later, together with /cacerts: a CA may have a new key.
+            certificates.check_issued(issued, current, public_key, issuers=answer, now=now, tried=True)
+        except CertificateRefusedError as error:
+            refused.append(error)
+        else:
+            return issued
+    raise refused[0]
 
 
 def _reenroll(context: Context, state: RotationState, est: EstClient) -> list[Certificate]:

@@ -41,7 +41,7 @@ def build_csr(current, key):
 
 
 def pick(bag, now=NOW):
-    return certificates.pick_issued([read(each) for each in bag], KEY.public_key(), now)
+    return certificates.issued_for(KEY.public_key(), [read(each) for each in bag], now)[0]
 
 
 def issue(**arguments):
@@ -177,7 +177,7 @@ def test_of_several_for_the_same_key_the_one_that_is_valid_now_is_picked(start, 
 
 def test_of_several_the_one_with_times_that_can_be_held_is_picked():
     good, other = issue(), with_times(b"0\x22\x18\x0f00000101000000Z\x18\x0f20991231235959Z")
-    assert certificates.pick_issued([other, read(good)], KEY.public_key(), NOW) == read(good)
+    assert certificates.issued_for(KEY.public_key(), [other, read(good)], NOW) == [read(good), other]
 
 
 @pytest.mark.parametrize("bag", [[], [CA.certificate, CURRENT]])
@@ -202,7 +202,7 @@ def test_answer_of_the_reference_server_passes():
     )
     key = load_pem_private_key(EST["new_key_pem"].encode(), None).public_key()
     answer, notes = certificates_in(base64.b64decode(EST["simplereenroll"]["body"]))
-    issued = certificates.pick_issued(answer, key, NOW)
+    (issued,) = certificates.issued_for(key, answer, NOW)
     now = issued.begin + MINUTE
     assert certificates.check_issued(issued, current, key, issuers=[root, authority], now=now) == notes == []
     (warning,) = certificates.check_issued(issued, current, key, issuers=[root], now=now)

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handler.crypto.certificates import check_issued, pick_issued
+from handler.crypto.certificates import check_issued, issued_for
 from handler.errors import AnswerError, CertificateRefusedError, PendingError
 from handler.servers.est import certificates_of
 from handler.servers.response import Answer
@@ -75,7 +75,7 @@ def test_a_spoilt_certificate_is_refused_or_as_it_was(place, byte):
     bag = bytearray(certs_only([ISSUED]))
     bag[place % len(bag)] = byte
     with contextlib.suppress(AnswerError, CertificateRefusedError, PendingError):
-        issued = pick_issued(certificates_of(answer(base64.b64encode(bytes(bag)))), KEY)
+        issued = issued_for(KEY, certificates_of(answer(base64.b64encode(bytes(bag)))))[0]
         # A name of another issuer is only warned of: nobody's key is at hand to check it.
         warned = check_issued(issued, read(ISSUED), KEY, issuers=[read(CA.certificate)], now=CA.now)
         assert warned or issued.tbs == ISSUED.tbs_certificate_bytes
