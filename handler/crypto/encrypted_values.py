@@ -112,7 +112,7 @@ def device_files(config: ConfigEntries) -> list[dict[str, Any]]:
     for name, entry in config.items():
         file = {"name": name, "value": entry.get("Value") or "", "unencrypted": bool(entry.get("Unencrypted"))}
         if entry.get("OnChanged"):
-            file["on-changed"] = entry["OnChanged"]
+            file["on-changed"] = [item or "" for item in entry["OnChanged"]]
         unknown = {field: value for field, value in entry.items() if field not in _WIRE_NAMES}
         files.append({**unknown, **file})
     return files
@@ -141,7 +141,7 @@ def _entry(found: object, where: str) -> ConfigEntry:
     if not isinstance(entry.get("Unencrypted"), bool | None):
         raise RefusedError(f"{where}: expected true or false as Unencrypted, found {_kind(entry['Unencrypted'])}")
     commands = entry.get("OnChanged")
-    if commands is not None and not (isinstance(commands, list) and all(isinstance(item, str) for item in commands)):
+    if not isinstance(commands, list | None) or not all(isinstance(item, str | None) for item in commands or ()):
         raise RefusedError(f"{where}: expected a list of texts as OnChanged, found {_kind(commands)}")
     return entry
 

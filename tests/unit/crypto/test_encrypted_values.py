@@ -235,6 +235,12 @@ def test_files_for_the_gateway_look_as_the_reference_sends_them():
     assert json.dumps(device_files(config)) == json.dumps(body["files"])
 
 
+def test_a_command_that_is_null_is_an_empty_one_as_in_go():
+    config = parse_config(b'{"f": {"Value": "v", "OnChanged": [null, "x"]}}', "config.encrypted")
+    assert dump_config(config) == b'{"f":{"Value":"v","OnChanged":[null,"x"]}}'
+    assert device_files(config)[0]["on-changed"] == ["", "x"]
+
+
 def test_unknown_fields_go_to_the_gateway_too():
     assert device_files({"f": {"Value": "v", "OnChanged": [], "Extra": 1, "name": "not me"}}) == [
         {"Extra": 1, "name": "f", "value": "v", "unencrypted": False}
