@@ -216,14 +216,17 @@ class HttpClient:
         encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding not in {"", "identity"}:
             raise AnswerError(f"its answer is encoded as {encoding}, though that was not asked for")
+        too_long = ServerRefusedError(
+            f"{asked}: its answer has more than {self._limits.answer} bytes: check that server",
+            response.status_code,  # none would mean that it refused the certificate
+        )
+        if (response.raw.length_remaining or 0) > self._limits.answer:
+            raise too_long
         content = bytearray()
         for chunk in response.raw.stream(65536, decode_content=False):
             content += chunk
             if len(content) > self._limits.answer:
-                raise ServerRefusedError(
-                    f"{asked}: its answer has more than {self._limits.answer} bytes: check that server",
-                    response.status_code,  # none would mean that it refused the certificate
-                )
+                raise too_long
             if not self._deadline.remaining:
                 raise PendingError(f"{asked}: it takes too long to send its answer")
         return bytes(content)

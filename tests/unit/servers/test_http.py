@@ -230,6 +230,16 @@ def test_answer_of_one_byte_more_is_refused_with_its_status(world, server):
     assert caught.value.status == 201
 
 
+def test_answer_that_only_promises_more_is_refused_at_once(world):
+    class Promise(Server):
+        def serve(self, request, conversation):
+            conversation.connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1001\r\n\r\n")
+            self.stopping.wait()
+
+    with running(world, Promise) as server, pytest.raises(ServerRefusedError, match="more than 1000 bytes"):
+        ask(world, server, answer=1000)
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "gzip, gzip", "br", "nonsense"])
 def test_answer_that_is_encoded_is_none_and_is_not_unpacked(world, encoding):
     packer = zlib.compressobj(wbits=31)
