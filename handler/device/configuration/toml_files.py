@@ -8,6 +8,7 @@
   keys change in one atomic replacement; every other byte stays.
 """
 
+import errno
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -215,8 +216,11 @@ def _is_there(path: Path) -> bool:
     """Return whether the path leads to anything. Raises OSError (which Path.exists does in some versions of Python)."""
     try:
         path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ENOTDIR}:
+            return False
+        if error.errno != errno.ELOOP:
+            raise
     return True
 
 

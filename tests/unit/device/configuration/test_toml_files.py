@@ -48,6 +48,14 @@ def test_only_toml_files_of_a_folder_count(tree):
     assert tree.load().files == ()
 
 
+def test_a_file_that_is_none_is_named_and_not_its_folder(tree):
+    tree.write("etc/a.toml", "a.b = 'x'")
+    (tree.root / "etc" / "loop.toml").symlink_to("loop.toml")
+    os.mkfifo(tree.root / "etc" / "pipe.toml")
+    files = [tree.root / "etc" / name for name in ("pipe.toml", "loop.toml")]
+    assert tree.load().problems == [f"{file} is not a file; remove it" for file in files]
+
+
 def test_missing_paths_are_fine(tmp_path):
     sota = SotaConfig.load([tmp_path / "none", tmp_path / "none.toml"])
     assert sota.get("a.b") is None
