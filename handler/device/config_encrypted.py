@@ -17,12 +17,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from handler.crypto import encrypted_values as encrypted_config
 from handler.errors import RefusedError, RequestRefusedError
 
-from .storage import atomic_write, is_mount_point, put_in_place, read_regular, remove
+from .storage import NotRegularError, atomic_write, is_mount_point, put_in_place, read_regular, remove
 
 log = logging.getLogger(__name__)
 
 FETCHED_AGAIN = 0
 """The modification time (ns) that makes fioconfig fetch the whole file with its next check-in."""
+MAX_BYTES = 4_000_000
+"""Twice the largest answer of the gateway, from which fioconfig made the file."""
 KeyLoader = Callable[[], ec.EllipticCurvePrivateKey]
 
 
@@ -117,9 +119,11 @@ class LocalConfig:
 
     def _read(self) -> bytes | None:
         try:
-            return read_regular(self._path, follow=True)
+            return read_regular(self._path, MAX_BYTES + 1, follow=True)
         except FileNotFoundError:
             return None
+        except NotRegularError:  # `_parse` refuses it
+            return b""
 
     def _has_copy(self) -> bool:
         return self._aside.is_file() and not self._aside.is_symlink()
@@ -132,9 +136,12 @@ class LocalConfig:
             if not self._has_copy():
                 raise
             log.warning("%s; the copy that was kept aside replaces it", error)
-            return self._parse(read_regular(self._aside)), True
+            return encrypted_config.parse_config(read_regular(self._aside), str(self._aside)), True
 
     def _parse(self, data: bytes) -> encrypted_config.ConfigEntries:
+        if not self._path.is_file() or len(data) > MAX_BYTES:
+            wrong = f"has more than {MAX_BYTES} bytes" if data else "is not a regular file"
+            raise RefusedError(f"{self._path} {wrong}: remove it; fioconfig fetches it again")
         return encrypted_config.parse_config(data, str(self._path))
 
 

@@ -138,6 +138,49 @@ def test_file_that_is_no_configuration_is_refused_by_name_and_left_as_it_is(file
     assert files.names() == ["config.encrypted"]
 
 
+def fifo(path):
+    os.mkfifo(path)
+
+
+def device(path):
+    path.symlink_to("/dev/zero")
+
+
+def loop(path):
+    path.symlink_to(path)
+
+
+def huge(path):
+    path.touch()
+    os.truncate(path, 10**12)
+
+
+NO_FILE = [(fifo, "not a regular file"), (device, "not a regular file"), (loop, "not a regular file"), (huge, "more")]
+
+
+@pytest.mark.parametrize(("make", "said"), NO_FILE)
+def test_what_cannot_be_the_file_is_refused_before_the_switch(files, make, said):
+    make(files.path)
+    for check in (files.config.has_encrypted_values, lambda: files.config.check_readable(OLD)):
+        with pytest.raises(RefusedError, match=f"config.encrypted .*{said}.* remove it"):
+            check()
+    assert not files.config.is_readable(OLD)
+    assert files.config.digest()
+
+
+@pytest.mark.parametrize("make", [fifo, huge])
+def test_what_cannot_be_the_file_is_replaced_by_the_copy_after_the_switch(stored, make):
+    prepared_from = stored.config.prepare(OLD, NEW)
+    stored.path.unlink()
+    make(stored.path)
+    assert stored.settle(prepared_from)
+    assert readable(stored.path, NEW) == {"secret": b"top", "open": b"shown"}
+    stored.path.unlink()
+    make(stored.path)
+    assert not stored.settle()
+    assert stored.path.stat().st_mtime_ns == 0
+
+
 def test_file_that_must_not_be_read_is_an_error_and_not_a_missing_one():
     with reachable_folder() as folder:
         files = Files(folder)
