@@ -50,7 +50,7 @@ class Explorer:
         self.result = Result()
         self._decided = {}
         self._parents = {}
-        self._settles = {}
+        self._at_rest = set()
 
     def run(self, worlds):
         """Explore from these worlds."""
@@ -180,16 +180,15 @@ class Explorer:
 
     def _not_settled(self, world):
         """Have a world that behaves come to rest, by calls of fioconfig and `resume` in turn; tell what is left."""
-        world = world._replace(faults=0, changes=0, asked_to_wait=False)
+        first = world = world._replace(faults=0, changes=0, asked_to_wait=False)
+        if first in self._at_rest:
+            return []
         for number in range(CALLS):
-            if world in self._settles:
-                return self._settles[world]
             by_fioconfig = number % 2 == 0
             wish = (Wish.ROTATE if world.request else Wish.WITHDRAWN) if by_fioconfig else Wish.RESUME
-            before = world
             world = self._run_well(world, Memory(wish, by_fioconfig, loaded=world.named))
             if not unsettled(world) and not broken(world):
-                self._settles[before] = []
+                self._at_rest.add(first)
                 return []
         return [f"not at rest: {each}" for each in [*broken(world), *unsettled(world)]]
 

@@ -150,3 +150,11 @@ FAULTS = {
     ),
 }
 """What is wrong, by name: a table and the effects of its actions."""
+DEEP = {
+    "the kept identity is not tried": (1, 6),
+    "dropped without a word in the journal before": (2, 3),
+    "the new key goes while fioconfig waits with it": (2, 0),
+    "the files that were left are forgotten": (1, 6),
+    "the gateway is told before the journal is": (1, 3),
+}
+"""Where to begin looking for what is found late: how many faults on a path, and which start."""

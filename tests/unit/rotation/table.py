@@ -98,20 +98,20 @@ def possible():
     """Give every combination that is not named as impossible."""
     kinds = get_type_hints(Found)
     values = {name: list(kinds[name]) if issubclass(kinds[name], Enum) else [False, True] for name in FIELDS}
+    order = sorted(FIELDS, key=list(_ORDER).index)
+    last = {why: max(order.index(name) for name in needed) for why, needed in _NEEDED.items()}
+    rules = [[(IMPOSSIBLE[why], _NEEDED[why]) for why in last if last[why] == at] for at in range(len(order))]
 
-    def extended(chosen, names):
-        if not names:
+    def extended(chosen, at):
+        if at == len(order):
             yield Found(**chosen)
             return
-        name, *others = names
-        known = {*chosen, name}
-        rules = [(IMPOSSIBLE[why], needed) for why, needed in _NEEDED.items() if name in needed and needed <= known]
-        for value in values[name]:
-            more = {**chosen, name: value}
-            if not any(rule(**{each: more[each] for each in needed}) for rule, needed in rules):
-                yield from extended(more, others)
+        for value in values[order[at]]:
+            chosen[order[at]] = value
+            if not any(rule(**{each: chosen[each] for each in needed}) for rule, needed in rules[at]):
+                yield from extended(chosen, at + 1)
 
-    yield from extended({}, sorted(FIELDS, key=list(_ORDER).index))
+    yield from extended({}, 0)
 
 
 _ORDER = dict.fromkeys(("stage", "mark", "named", "known", "shown", "wish", "before", "way", "new", "old", *FIELDS))
