@@ -16,12 +16,10 @@ import _ssl
 import ctypes
 import functools
 import itertools
-import logging
 import ssl
 import sys
 import threading
 import weakref
-from collections.abc import Callable
 from ctypes import CFUNCTYPE, c_char_p, c_int, c_long, c_size_t, c_uint64, c_ulong, c_void_p
 from typing import Any
 
@@ -38,10 +36,8 @@ _SSL_CTRL_SESS_CONNECT_RENEGOTIATE = 23
 _SSL_CB_HANDSHAKE_START = 0x10
 _OPENSSL_3 = 0x30000000
 
-MAX_RENEGOTIATIONS = 3
-"""Times for each connection of a context, on average, that a server may renegotiate (TLS 1.2)."""
-
-_log = logging.getLogger(__name__)
+MAX_REPEATED = 3
+"""Handshakes after the first, for each connection of a context on average."""
 
 _CertificateCallback = CFUNCTYPE(c_int, c_void_p, c_void_p)
 _InfoCallback = CFUNCTYPE(None, c_void_p, c_int, c_int)
@@ -97,7 +93,7 @@ class _OpenSsl:
         if self.c.OpenSSL_version_num() != version:
             raise TlsBindingError(f"expected the functions of {ssl.OPENSSL_VERSION}, found those of another OpenSSL")
         self.installed: dict[int, InstalledKey] = {}
-        self.requested: dict[int, Callable[[], None]] = {}
+        self.watches: dict[int, Watch] = {}
         self.numbers = itertools.count(1)
         self.on_request = kept(_CertificateCallback(self._on_request))
         self.on_state = kept(_InfoCallback(self._on_state))
@@ -142,15 +138,22 @@ class _OpenSsl:
             context = self.c.SSL_get_SSL_CTX(connection)
             made = self.c.SSL_CTX_ctrl(context, _SSL_CTRL_SESS_CONNECT, 0, None)
             renegotiated = self.c.SSL_CTX_ctrl(context, _SSL_CTRL_SESS_CONNECT_RENEGOTIATE, 0, None)
-            if renegotiated >= MAX_RENEGOTIATIONS * made > 0:
+            if renegotiated >= MAX_REPEATED * made > 0:
                 self.c.SSL_set_options(connection, int(ssl.OP_NO_RENEGOTIATION))
 
-    def _on_request(self, _connection: int, number: int) -> int:
-        try:
-            self.requested.get(number, lambda: None)()
-        except Exception:  # noqa: BLE001 - C cannot take it
-            _log.exception("A certificate request could not be noted")
-        return 1
+    def _on_request(self, connection: int, number: int) -> int:
+        """Count a request for the certificate; end the connection, once there were too many."""
+        if (watch := self.watches.get(number)) is None:
+            return 1
+        watch.requests += 1
+        made = self.c.SSL_CTX_ctrl(self.c.SSL_get_SSL_CTX(connection), _SSL_CTRL_SESS_CONNECT, 0, None)
+        return int(watch.requests <= (1 + MAX_REPEATED) * made)
+
+
+class Watch:
+    """How often servers have asked a context for its certificate."""
+
+    requests = 0
 
 
 _lock = threading.Lock()
@@ -222,32 +225,27 @@ def present_leaf_only(context: ssl.SSLContext) -> None:
         raise TlsBindingError("OpenSSL does not take SSL_MODE_NO_AUTO_CHAIN: it would send a chain")
 
 
-def on_certificate_request(context: ssl.SSLContext, callback: Callable[[], None]) -> None:
-    """Call `callback` in every handshake in which the server asks for a client certificate. Raises TlsBindingError.
+def watch_requests(context: ssl.SSLContext) -> Watch:
+    """Count the requests for the client certificate, and limit them. Raises TlsBindingError.
 
-    It is kept as long as the context, so it must not refer to the context. What it raises is only logged.
+    A server that renegotiates (TLS 1.2, RFC 5246 §7.2.2) or asks for the certificate (TLS 1.3, RFC 8446 §4.6.2) without
+    end is refused with an alert. A few times are granted: Apache asks in these ways once it has seen the path.
     """
     openssl = _openssl()
     address = openssl.context(context)
     number = next(openssl.numbers)
-    openssl.requested[number] = callback
-    weakref.finalize(context, openssl.requested.pop, number, None).atexit = False
+    openssl.watches[number] = watch = Watch()
+    weakref.finalize(context, openssl.watches.pop, number, None).atexit = False
     openssl.c.SSL_CTX_set_cert_cb(address, openssl.on_request, number)
+    openssl.c.SSL_CTX_set_info_callback(address, openssl.on_state)
+    return watch
 
 
-def limit_renegotiations(context: ssl.SSLContext) -> None:
-    """Have a server that renegotiates without end be refused, with an alert (RFC 5246 §7.2.2). Raises TlsBindingError.
-
-    A few times are granted: Apache asks for the certificate this way once it has seen the path (TLS 1.2).
-    """
-    openssl = _openssl()
-    openssl.c.SSL_CTX_set_info_callback(openssl.context(context), openssl.on_state)
-
-
-def renegotiates_without_end(context: ssl.SSLContext) -> bool:
-    """Tell whether a connection of the context was refused another renegotiation: its server may then say anything."""
+def asks_without_end(context: ssl.SSLContext, watch: Watch) -> bool:
+    """Tell whether a connection of the context was refused another handshake: its server may then say anything."""
     stats = context.session_stats()
-    return stats["connect_renegotiate"] >= MAX_RENEGOTIATIONS * stats["connect"] > 0
+    made = stats["connect"]
+    return stats["connect_renegotiate"] >= MAX_REPEATED * made > 0 or watch.requests > (1 + MAX_REPEATED) * made
 
 
 def signing_error(context: ssl.SSLContext) -> BaseException | None:

@@ -91,16 +91,13 @@ class HttpClient:
         self._limits = limits or Limits()
         self._deadline = deadline
         self._stop = stop or threading.Event()
-        self._certificate_requested = threading.Event()
         self._context = client_context(ca_file)
         authenticate(self._context)
+        self._watch: tls.Watch | None = None
         try:
-            tls.on_certificate_request(self._context, self._certificate_requested.set)
-            tls.limit_renegotiations(self._context)
-            self._watching = True
+            self._watch = tls.watch_requests(self._context)
         except TlsBindingError as error:
             log.debug("cannot see whether a server asks for the client certificate: %s", error)
-            self._watching = False
         self.repeated = False
         """Whether the last request was sent more than once: an earlier answer may have been lost."""
         self._token_before = TOKENS.seconds
@@ -110,7 +107,7 @@ class HttpClient:
     @property
     def certificate_requested(self) -> bool | None:
         """Whether a server has asked for the client certificate so far; None if that cannot be seen."""
-        return self._certificate_requested.is_set() if self._watching else None
+        return None if self._watch is None else self._watch.requests > 0
 
     def close(self) -> None:
         """Close the connections; the next request opens a new one."""
@@ -259,8 +256,8 @@ class HttpClient:
             if isinstance(signing, (TokenError, KeyboardInterrupt)):
                 raise signing from error
             raise RuntimeError("the private key failed inside a TLS handshake") from signing
-        if tls.renegotiates_without_end(self._context):
-            error = AnswerError("it renegotiates TLS without end")
+        if self._watch is not None and tls.asks_without_end(self._context, self._watch):
+            error = AnswerError("it asks for TLS handshakes without end")
         return judge(self._who(url), _asked(method, url), error, ended=self._allowance.ended)
 
 

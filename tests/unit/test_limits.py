@@ -16,7 +16,7 @@ BODY = http.Limits().answer
 LIMITS = (
     (BODY, http.FRAMING * BODY + http.HEAD),
     (transport.MAX_INTERIM,),
-    (tls.MAX_RENEGOTIATIONS,),
+    (tls.MAX_REPEATED,),
     (response.MAX_RETRY_AFTER,),
     (bounded_json.MAX_DEPTH,),
     (encrypted_values.MAX_VALUES,),

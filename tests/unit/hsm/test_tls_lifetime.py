@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from handler.device.keystore import IdentityNames
 from hsm import tls
-from hsm.tls import on_certificate_request, present_leaf_only, use_private_key
+from hsm.tls import present_leaf_only, use_private_key, watch_requests
 
 from .handshakes import client_context, connect
 
@@ -44,17 +44,11 @@ def held(key):
 
 
 def test_the_key_goes_with_its_context(authority, key, certificate):
-    class Callback:
-        def __call__(self):
-            raise NotImplementedError
-
-    callback = Callback()
     context = client_context(authority)
     use_private_key(context, certificate, key)
-    on_certificate_request(context, callback)
+    gone = weakref.ref(context), weakref.ref(watch_requests(context))
     assert held(key) == 1
-    gone = weakref.ref(context), weakref.ref(callback)
-    del context, callback
+    del context
     gc.collect()
     assert [reference() for reference in gone] == [None, None]
     assert held(key) == 0
@@ -91,15 +85,15 @@ def test_a_thousand_contexts_leave_nothing_behind(authority, key, certificate):
             context.load_verify_locations(pem)
             use_private_key(context, certificate, key)
             present_leaf_only(context)
-            on_certificate_request(context, list)
+            watch_requests(context)
         gc.collect()
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
     before = fill(300)
-    requested = len(openssl.requested)
+    watched = len(openssl.watches)
     assert fill(1000) - before < 512 * 1024
     assert held(key) == 0
-    assert len(openssl.requested) <= requested
+    assert len(openssl.watches) <= watched
 
 
 def test_an_interpreter_ends_cleanly_with_keys_in_contexts(authority, key, certificate):
@@ -116,7 +110,7 @@ def test_an_interpreter_ends_cleanly_with_keys_in_contexts(authority, key, certi
         "def make():\n"
         "    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)\n"
         "    hsm.tls.use_private_key(context, (folder / 'leaf.der').read_bytes(), key)\n"
-        "    hsm.tls.on_certificate_request(context, list)\n"
+        "    hsm.tls.watch_requests(context)\n"
         "    return context\n"
         "kept = make()\n"
         "sys.kept = make()\n"
