@@ -105,7 +105,6 @@ def test_a_module_that_is_none_is_refused_and_named(factory, tmp_path, what):
 @pytest.mark.parametrize(
     ("server", "method", "path"),
     [
-        ("est", "POST", "/simplereenroll"),
         ("gateway", "PATCH", "/device"),
         ("gateway", "GET", "/config-device"),  # looked at beside the enrolment
         ("gateway", "PATCH", "/config"),
