@@ -148,7 +148,7 @@ class TokenKeyStore:
             except TokenError as error:
                 if error.final or (isinstance(error, TokenAbsentError) and not while_absent):
                     raise
-                _log.warning("%s; tried again in %g s.", error, delay)
+                _log.warning("%s; retrying in %g s.", error, delay)
             self._wait(delay)
             # tpm2-pkcs11 keeps a transient object of every generation until it is restarted.
             self._token.reinitialize()

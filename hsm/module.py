@@ -212,4 +212,4 @@ def _check_pin_flags(token: pkcs11.Token) -> None:
             "log in by hand with the right PIN (pkcs11-tool --login), which gives all attempts back, and check p11.pass"
         )
     if token.flags & TokenFlag.USER_PIN_COUNT_LOW:
-        _log.warning("Token %r has refused a PIN since the last login.", token.label)
+        _log.warning("token %r has refused a PIN since the last login", token.label)

@@ -17,7 +17,7 @@ from handler.exit_status import DONE, PENDING, REFUSED
 from handler.inspection.pin_safety import why_no_login
 from handler.journal.journal import Journal
 from handler.journal.pending import read_pending
-from handler.journal.rotation_state import PROVED
+from handler.journal.rotation_state import PROVED, Kept
 from handler.journal.snapshot import Snapshot
 from handler.rotation.phases.enrolment import curve_of
 from handler.rotation.phases.preflight import check_before_anything_changes
@@ -43,7 +43,7 @@ def plan(device: Device, request: RotationRequest) -> Iterator[Line]:
     view = Snapshot.of(device.storage)
     going_back = view.rotation is not None and view.rotation.rollback is not None
     if pending is not None and pending.rotation_id == request.rotation_id and not going_back:
-        yield "", f"rotation {request.rotation_id} is pending after step {pending.step}: it would continue there"
+        yield "", f"rotation {request.rotation_id} is pending after step {pending.step}: this call would continue it"
         return
     if request.rotation_id in completed.rotation_ids(device.storage):
         yield "", f"nothing to do: rotation {request.rotation_id} is already complete"
@@ -65,7 +65,7 @@ def plan(device: Device, request: RotationRequest) -> Iterator[Line]:
             yield "", _ended_first(view, pending.rotation_id)
         local_config = LocalConfig(device.config_encrypted, Journal(device.storage).aside)
         new = check_before_anything_changes(device, local_config, connections)
-        yield from _steps(device, request, names, new)
+        yield from _steps(device, request, names, new, view.kept)
     finally:
         connections.close()
         device.close()
@@ -122,22 +122,25 @@ def _ended_first(view: Snapshot, rotation_id: str) -> str:
     return f"rotation {rotation_id} is pending after step {rotation.step}: it would be dropped first, with its new key"
 
 
-def _steps(device: Device, request: RotationRequest, old: IdentityNames, new: IdentityNames) -> Iterator[Line]:
+def _steps(
+    device: Device, request: RotationRequest, old: IdentityNames, new: IdentityNames, kept: Kept | None
+) -> Iterator[Line]:
     certificate = device.store.certificate(old.certificate)
     token = device.config.token
     place = f"token {token.label}" if token else "files"
     server, config = device.config.server, device.config.config_url
     key, name = device.store.sota_keys
-    if token is None:  # a number is drawn then
+    if kept is not None:
+        new = kept.rotation.new
+    elif token is None:  # a number is drawn then
         new = IdentityNames(f"{device.storage}/pkey.NUMBER.pem", f"{device.storage}/client.NUMBER.pem")
     yield "", f"Nothing was changed. Rotation {request.rotation_id} would do this:"
     if certificate.has_ended(datetime.now(UTC)):
         ended = f"the certificate in use ended {certificate.shown_end}"
         yield "warning: ", f"{ended}: servers usually refuse it; if so, register the device again"
-    yield (
-        "  [1/5] ",
-        f"make a {shown_curve(curve_of(certificate))} key as {new.key} ({place}; leftovers there are replaced)",
-    )
+    key_made = f"make a {shown_curve(curve_of(certificate))} key as {new.key} ({place}; leftovers there are replaced)"
+    key_kept = f"use key {new.key} again, which was kept when the last rotation was rolled back"
+    yield "  [1/5] ", key_made if kept is None else key_kept
     if request.csrattrs:
         yield "        ", f"GET {request.est_server}/csrattrs: what the CSR has to contain"
     yield "        ", f"POST {request.est_server}/simplereenroll as {shown(certificate.subject)},"
@@ -152,5 +155,5 @@ def _steps(device: Device, request: RotationRequest, old: IdentityNames, new: Id
     yield "        ", f"{key}: {old.key} -> {new.key}"
     yield "        ", f"{name}: {old.certificate} -> {new.certificate}"
     yield "        ", f"POST {server}/events after each step, with the old certificate"
-    yield "        ", f"POST {server}/events with the new certificate: the gateway's first sight of it"
+    yield "        ", f"POST {server}/events with the new certificate, which the device gateway sees for the first time"
     yield "        ", f"restart {AKTUALIZR} if it runs, and {FIOCONFIG}"

@@ -88,16 +88,18 @@ def timeline(entries: Sequence[Entry], width: int | None = None) -> Iterator[str
     name_width = max((len(entry.event) for entry in entries), default=0)
     if width is not None:
         name_width = max(MIN_NAME, min(name_width, width - len(_line("", "", "failed"))))
-    rotation_id = None
+    rotation_id = before = None
     for entry in entries:
         if entry.rotation_id != rotation_id:
-            rotation_id = entry.rotation_id
+            rotation_id, before = entry.rotation_id, None
             yield from hanging("rotation ", rotation_id, width)
         first, *rest = folded(harmless(entry.event), name_width)
         yield _line(harmless(entry.time.replace("T", " ").removesuffix("Z")), f"{first:{name_width}}", _end(entry))
         yield from (_line("", part).rstrip() for part in rest)
         if entry.details:
-            yield from hanging(_line(""), entry.details, width)
+            again = entry.details == before and not entry.success
+            yield from hanging(_line(""), "for the same reason" if again else entry.details, width)
+        before = entry.details
 
 
 def _line(time: str, *rest: str) -> str:

@@ -23,11 +23,11 @@ from handler.journal.rotation_state import ANNOUNCED, PROVED, SWITCHED
 from handler.journal.snapshot import Snapshot
 from hsm.certificate import Certificate
 
-from .formats.envelope import moment
 from .formats.metrics import metrics
 from .formats.status_json import status_json
 
 _NAME_WIDTH = 15
+_SECONDS = "%Y-%m-%d %H:%M:%S UTC"
 _SLOTS = {"key": "key slots", "certificate": "cert slots"}
 
 
@@ -100,7 +100,9 @@ def _waiting_facts(status: Status) -> Iterator[tuple[str, str]]:
     if waiting is not None:
         yield "waits for", waiting.words
         if waiting.moment is not None:
-            yield "not before", moment(datetime.fromtimestamp(waiting.moment, UTC))
+            yield "not before", f"{datetime.fromtimestamp(waiting.moment, UTC):{_SECONDS}}"
+    elif status.due and status.view.kept and status.pending is None:
+        yield "waits for", "a day to pass: until then, the device gateway may accept the new certificate after all"
     if status.due:
         yield "next attempt", _next_words(status)
 
@@ -111,7 +113,7 @@ def _next_words(status: Status) -> str:
         return "none, because systemd does not run: run `renew-client-cert resume`"
     when = "soon"
     if status.next_attempt is not None and status.next_attempt > status.now:
-        when = moment(status.next_attempt)
+        when = f"{status.next_attempt:{_SECONDS}}"
     if status.units[DAEMON_UNIT].active:
         return f"{when}, by the daemon (running)"
     if status.units[PATH_UNIT].active:

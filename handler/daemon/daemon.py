@@ -24,7 +24,7 @@ from types import FrameType
 from handler.backoff import Backoff
 from handler.device.lock import DeviceLock
 from handler.device.storage import FOLDER, remove
-from handler.errors import BusyError
+from handler.errors import BusyError, describe
 from handler.journal.pending import (
     JOURNAL,
     LaterJournalError,
@@ -85,7 +85,8 @@ class Daemon:
                 due = self._wait(pending, self._schedule(pending, news=news))
                 news = due and self._work(pending)
                 pending = self._look()
-            self._tell(STOPPING=1, STATUS="stopped" if self._stopping else "nothing is pending")
+            self._say("stopped" if self._stopping else "nothing is pending")
+            self._tell(STOPPING=1)
 
     # What is pending
 
@@ -219,8 +220,10 @@ class Daemon:
             descriptor = os.open(self._storage / FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             changes = fcntl.DN_CREATE | fcntl.DN_DELETE | fcntl.DN_RENAME | fcntl.DN_MODIFY | fcntl.DN_MULTISHOT
             fcntl.fcntl(descriptor, fcntl.F_NOTIFY, changes)
+        except FileNotFoundError:
+            pass  # nothing was ever pending
         except OSError as error:
-            log.info("cannot watch the journal's folder, checking it every few seconds: %s", error)
+            log.info("cannot watch the journal's folder, checking it every few seconds: %s", describe(error))
         try:
             yield
         finally:

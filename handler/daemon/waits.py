@@ -52,6 +52,6 @@ def clock() -> float:
 
 
 def time_of_day(moment: float) -> str:
-    """Format a moment (seconds since 1970) as a time of day, with the date unless it is today."""
-    then, now = time.localtime(moment), time.localtime()
-    return time.strftime("%H:%M" if then[:3] == now[:3] else "%Y-%m-%d %H:%M", then)
+    """Format a moment (seconds since 1970) as a time of day in UTC, with the date unless it is today."""
+    then, now = time.gmtime(moment), time.gmtime()
+    return time.strftime("%H:%M UTC" if then[:3] == now[:3] else "%Y-%m-%d %H:%M UTC", then)

@@ -186,13 +186,13 @@ def _required(entries: Mapping[str, Entry], key: str, name: str, expected: str) 
 
 
 def _est_server(entries: Mapping[str, Entry], name: str) -> str:
-    expected = "an https URL with a host and without credentials, such as https://est.example:8443/.well-known/est"
+    expected = "an https URL such as https://est.example:8443/.well-known/est"
     entry = _required(entries, "ESTSERVER", name, expected)
     try:
         return https_url(entry.value)
     except ValueError as error:
         raise RequestRefusedError(
-            f"{entry.where}: ESTSERVER {shown(entry.value)} is refused, {error}: expected {expected}"
+            f"{entry.where}: ESTSERVER {shown(entry.value)} is refused: {error}; expected {expected}"
         ) from None
 
 

@@ -88,9 +88,10 @@ class Waiting:
 
     @property
     def words(self) -> str:
-        """What is waited for, and why; a server is named once."""
-        what = self.what
-        return f"{what}: {self.reason.removeprefix(what.removeprefix('the ') + ' ')}" if what else self.reason
+        """Why it waits; what it waits for comes first, unless the reason names that too."""
+        what = self.what or ""
+        named = what.removeprefix("the ").lower() in self.reason.replace("'", "").lower()
+        return self.reason if named else f"{what}: {self.reason}"
 
 
 @dataclass(frozen=True)

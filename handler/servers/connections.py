@@ -112,7 +112,7 @@ class Connections:
         if turn.wait is None:
             raise reason
         self.close()
-        log.info("%s; tried again in %.0f s", reason, turn.wait)
+        log.info("%s; retrying in %.0f s", reason, turn.wait)
         threading.Event().wait(turn.wait)
 
     def close(self) -> None:

@@ -145,7 +145,7 @@ class HttpClient:
             if turn.delay is None:
                 raise failure
             if turn.wait is not None:
-                log.info("%s; tried again in %.0f s", failure, turn.wait)
+                log.info("%s; retrying in %.0f s", failure, turn.wait)
             self._wait(turn, failure, asked=bool(asked))
             retry += 1
 

@@ -4,7 +4,7 @@ import os
 import re
 import signal
 import subprocess
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -47,6 +47,13 @@ def test_a_rotation_that_was_cut_off_is_finished_at_once_and_the_daemon_ends(fac
     assert broken_invariants(factory, ID, completed=True) == []
     assert read_pending(factory.device.storage) is None
     assert not marker(factory.device.storage).exists()
+
+
+def test_with_nothing_to_do_it_says_so_and_ends(files):
+    done = files.device.run("daemon", "-v")
+    assert (done.returncode, done.stdout) == (DONE, "")
+    assert done.stderr.splitlines()[-1] == "info: nothing is pending"
+    assert "cannot watch" not in done.stderr
 
 
 def test_what_fioconfig_left_to_be_tidied_up_is_tidied_up(files, systemd):
@@ -118,8 +125,8 @@ def test_a_server_that_asks_to_come_back_is_not_asked_before(files, systemd, unt
 def asked_until(factory):
     """Give the time that a server asked for, as the daemon is to show it."""
     text = read_pending(factory.device.storage).waiting.until
-    then, now = datetime.fromisoformat(text).astimezone(), datetime.now().astimezone()
-    return f"{then:%H:%M}" if then.date() == now.date() else f"{then:%Y-%m-%d %H:%M}"
+    then, now = datetime.fromisoformat(text).astimezone(UTC), datetime.now(UTC)
+    return f"{then:%H:%M} UTC" if then.date() == now.date() else f"{then:%Y-%m-%d %H:%M} UTC"
 
 
 @pytest.mark.parametrize(
@@ -154,7 +161,7 @@ def test_it_says_that_it_waits_for_the_token_and_when_it_looks_next(token, syste
         assert token.device.run().returncode == PENDING
         with running(token, systemd, *SLOW):
             until(lambda: waits(systemd))
-    assert waits_for(systemd) == [f"waiting for token {token.device.token.label}, next check at 12:34"]
+    assert waits_for(systemd) == [f"waiting for token {token.device.token.label}, next check at 12:34 UTC"]
 
 
 def test_it_says_that_it_waits_for_the_network(files, systemd, until):
@@ -162,7 +169,7 @@ def test_it_says_that_it_waits_for_the_network(files, systemd, until):
     assert files.device.run().returncode == PENDING
     with running(files, systemd, *SLOW):
         until(lambda: waits(systemd))
-    assert waits_for(systemd) == ["waiting for the network, next attempt at 12:34"]
+    assert waits_for(systemd) == ["waiting for the network, next attempt at 12:34 UTC"]
 
 
 def test_it_says_why_it_tries_again_where_there_is_nothing_to_wait_for(files, systemd, until):
@@ -171,7 +178,7 @@ def test_it_says_why_it_tries_again_where_there_is_nothing_to_wait_for(files, sy
     change_waiting(files, kind=None, reason="the connection broke off")
     with running(files, systemd, *SLOW):
         until(lambda: waits(systemd))
-    assert waits_for(systemd) == ["next attempt at 12:34: the connection broke off"]
+    assert waits_for(systemd) == ["next attempt at 12:34 UTC: the connection broke off"]
 
 
 def test_while_it_waits_it_holds_neither_lock_nor_connection_nor_token_and_little_memory(factory, systemd, until):

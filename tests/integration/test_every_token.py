@@ -345,7 +345,7 @@ def test_what_is_made_but_reported_as_failed_is_made_again_once(factory, tmp_pat
     done = rotate(device, environment=watched.environment() | busy)
     assert done.returncode == SWITCHED, done.stderr
     assert said in done.stderr
-    assert "tried again in 0.5 s" in done.stderr
+    assert "retrying in 0.5 s" in done.stderr
     check_rotated(factory)
     assert under(device, "07") == [(kind, "tls") for kind in A_PAIR]
     assert under(device, "09") == [("CERTIFICATE", "client")]

@@ -21,6 +21,20 @@ pytestmark = pytest.mark.requested(ID)
 # What is kept
 
 
+def test_a_person_is_told_what_is_kept_and_what_becomes_of_it(factory):
+    new_certificate_is_refused(factory)
+    assert call(factory.device).status == REFUSED
+    kept = journals.kept(factory.device.storage)["new"]["key"]
+    assert f"[1/5] use key {kept} again" in factory.device.run("rotate", "--dry-run").stdout
+    shown = " ".join(factory.device.run("status").stdout.split())
+    assert "waits for a day to pass: until then, the device gateway may accept the new certificate after all" in shown
+    done = factory.device.run("resume")
+    assert (done.returncode, done.stdout) == (
+        DONE,
+        f"nothing to continue: rotation {ID} was rolled back; correct the cause, then rotate again\n",
+    )
+
+
 def test_a_key_that_was_rolled_back_is_used_again_by_the_next_rotation(factory):
     new_certificate_is_refused(factory)
     assert call(factory.device).status == REFUSED

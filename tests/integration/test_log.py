@@ -1,6 +1,6 @@
 """`log` shows rotations as they were; `--quiet` says nothing but warnings."""
 
-from handler.exit_status import DONE, SWITCHED
+from handler.exit_status import DONE, REFUSED, SWITCHED
 
 from .left_behind import ID, left_after
 
@@ -55,6 +55,14 @@ def test_a_line_that_a_power_loss_tore_is_passed_over(files):
     done = files.device.run("log")
     assert done.returncode == DONE
     assert "Finalize aktualizr configuration" in done.stdout
+
+
+def test_a_reason_is_said_once_although_two_events_have_it(files):
+    files.device.write_request(ID, estserver="http://est.example")
+    assert files.device.run().returncode == REFUSED
+    (started,), (completed,) = log_of(files, "CertRotationStarted"), log_of(files, "CertRotationCompleted")
+    assert "does not begin with https://" in started[1]
+    assert completed == ["failed", "for the same reason"]
 
 
 # --quiet

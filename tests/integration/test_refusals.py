@@ -29,7 +29,7 @@ REQUESTS = {
     "empty file": ([], ["is missing: expected"]),
     "plain http": (["ESTSERVER=http://a.example/est", *FOUR_LINES[1:]], ["line 1", "http://a.example/est", "https"]),
     "no host": (["ESTSERVER=https:///est", *FOUR_LINES[1:]], ["line 1", "https:///est", "host"]),
-    "credentials": (["ESTSERVER=https://me:hunter2@a.example", *FOUR_LINES[1:]], ["line 1", "without credentials"]),
+    "credentials": (["ESTSERVER=https://me:hunter2@a.example", *FOUR_LINES[1:]], ["line 1", "it holds credentials"]),
     "id with a dot": ([*FOUR_LINES[:3], "ROTATIONID=certs.1"], ["line 4", "certs.1", "letters"]),
     "id with a blank": ([*FOUR_LINES[:3], "ROTATIONID=certs 1"], ["line 4", "certs 1", "letters"]),
     "long id": ([*FOUR_LINES[:3], "ROTATIONID=" + "x" * 129], ["line 4", "1 to 128"]),

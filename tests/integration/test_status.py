@@ -83,10 +83,10 @@ def test_a_rotation_that_waits_is_shown_with_what_it_waits_for_and_until_when(fa
     assert factory.device.run().returncode == PENDING
     shown = facts(look(factory, "status"))
     assert shown["pending"] == f"rotation {ID}: 1 of 5 steps done"
-    assert shown["waits for"].startswith("the device gateway: 127.0.0.1:")
+    assert shown["waits for"].startswith("device gateway 127.0.0.1:")
     assert "HTTP 503" in shown["waits for"]
     assert as_json(factory)["pending"]["waits_for_kind"] == "gateway"
-    assert datetime.fromisoformat(shown["not before"]) > datetime.now(UTC)
+    assert datetime.strptime(shown["not before"], "%Y-%m-%d %H:%M:%S UTC").replace(tzinfo=UTC) > datetime.now(UTC)
     assert int(shown["events"].split()[0]) > 0
 
 

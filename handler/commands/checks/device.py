@@ -237,7 +237,7 @@ class DeviceChecks:
                 return
             elif encrypted:  # during a rotation it may be encrypted to the other key
                 there = "not checked while a rotation is pending"
-            yield ok("key", f"derives; config.encrypted: {there}")
+            yield ok("key", f"decrypts (ECDH); config.encrypted: {there}")
         except UnsupportedError:
             if encrypted:
                 said = "this token cannot derive keys (ECDH), and config.encrypted holds encrypted values"
@@ -293,6 +293,7 @@ def _ca_finding(configured: Configuration) -> Result:
     if ended:
         said = f"{path}: {len(ended)} of {len(anchors)} certificates have expired; add the current ones of the factory"
         return (problem if len(ended) == len(anchors) else warning)("CA file", said)
+    trusted = f"trusted CA certificates: {len(anchors)}"
     if notes:
-        return warning("CA file", f"{path}: {len(anchors)} trusted; {'; '.join(notes)}; replace these")
-    return ok("CA file", f"{path}: {len(anchors)} trusted")
+        return warning("CA file", f"{path}: {trusted}; {'; '.join(notes)}; replace these")
+    return ok("CA file", f"{path}: {trusted}")

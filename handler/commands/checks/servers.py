@@ -136,7 +136,7 @@ class ServerChecks:
             if found is None:
                 yield _without_authorities(http)
             else:
-                yield ok("EST", f"/cacerts: {len(found)} CA certificates")
+                yield ok("EST", f"/cacerts has CA certificates: {len(found)}")
                 yield from self._unknown_roots(found)
             if http.certificate_requested is False:
                 yield warning("EST", "it does not ask for a client certificate, so it cannot authenticate this device")

@@ -29,7 +29,7 @@ class System:
     def user_findings(self) -> Iterator[Result]:
         """Check which user runs this."""
         if self.user() == 0:
-            yield ok("user", "root, as fioconfig")
+            yield ok("user", "root, like fioconfig")
         else:
             yield warning("user", f"user {self.user()}, but fioconfig runs as root: what only root may do fails here")
 

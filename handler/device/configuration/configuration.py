@@ -272,5 +272,5 @@ def _why_no_address(text: str, where: str) -> str | None:
     try:
         https_url(text)
     except ValueError as error:
-        return f"{where} is {shown(text)}, {error}: expected an https URL with a host and without credentials"
+        return f"{where} is {shown(text)}: {error}; expected an https URL"
     return None

@@ -46,7 +46,7 @@ def enrol(context: Context, state: RotationState) -> RotationState:
     if issued.begins_after(now + certificates.CLOCK_SKEW):  # the clock was set back since
         raise ClockError(
             f"the clock shows {now:%Y-%m-%d %H:%M} UTC, but the issued certificate is valid from {issued.shown_begin}: "
-            "waiting for network time, or set the clock"
+            "set the clock, or wait for network time"
         )
     context.device.store.store_certificate(state.new.certificate, issued)
     _try(context, state, current, issued, key)

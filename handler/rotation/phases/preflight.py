@@ -49,7 +49,7 @@ def check_before_anything_changes(device: Device, local_config: LocalConfig, con
     if certificate.begins_after(now + CLOCK_TOLERANCE):
         raise PendingError(
             f"the clock shows {now:%Y-%m-%d %H:%M} UTC, but the current certificate is valid from "
-            f"{certificate.shown_begin}: waiting for network time, or set the clock",
+            f"{certificate.shown_begin}: set the clock, or wait for network time",
             certificate.begin,
         )
     with refusals("slots"):

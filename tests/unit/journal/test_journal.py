@@ -311,3 +311,20 @@ def test_torn_guard_against_an_earlier_version_is_no_journal(tmp_path, length):
     assert read_pending(tmp_path) is None
     Journal(tmp_path).load()
     assert not any((tmp_path / FOLDER).iterdir())
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "words"),
+    [
+        ("clock", "set the clock, or wait for network time", None),
+        ("est", "EST server a.example: POST /x: HTTP 503", None),
+        ("gateway", "device gateway a.example: GET /x: HTTP 503", None),
+        ("network", "EST server a.example: POST /x: Network is unreachable", None),
+        ("token", "token 'Lmp' has refused this PIN before", None),
+        ("token", "no token with the label 'Lmp' is there", "token Lmp: no token with the label 'Lmp' is there"),
+        ("clock", "the clock of this device is wrong", "network time: the clock of this device is wrong"),
+        (None, "busy", None),
+    ],
+)
+def test_what_is_waited_for_is_named_once(kind, reason, words):
+    assert Waiting(reason, kind=kind, label="Lmp").words == (words or reason)
