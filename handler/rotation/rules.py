@@ -49,33 +49,33 @@ class Action(Enum):
     NOTE = "note in the journal what is wanted"
     WAIT = "leave the server alone, pending"
     MAKE_WHOLE = "make config.encrypted readable with the key in use"
-    MEND = "move what only a lost rotation's key reads to the key in use"
+    MEND = "re-encrypt to the key in use what only a lost rotation's key reads"
     GIVE_UP = "give it up, touch nothing in use"
     REFUSE = "refuse: past the point of no return"
     DROP = "drop it: destroy the new key, report the end"
-    MARK = "mark it: it goes back"
-    ASK = "ask the gateway whether it takes the old certificate"
-    UNMARK = "go forward again, pending"
+    MARK = "mark it for roll-back"
+    ASK = "ask the gateway whether it accepts the old certificate"
+    UNMARK = "cancel the roll-back and go forward, pending"
     GO_BACK = "return to the old identity: sota.toml, config.encrypted, the files on the server"
-    RETRY = "try again what was refused"
+    RETRY = "retry what was refused"
     SWITCH_AGAIN = "switch to the new identity again"
     ENROL = "step 1: new key and certificate"
     ANNOUNCE = "step 2: tell the gateway which key comes next"
     PREPARE = "step 3: encrypt config.encrypted to the new key, aside"
     MOVE = "step 4: encrypt the files on the server to the new key"
     SWITCH = "step 5: sota.toml and config.encrypted"
-    PROVE = "show the gateway the new certificate: report over it, else ask for the files"
-    ASK_OLD = "ask the gateway as the old identity"
+    PROVE = "show the gateway the new certificate: post the events with it, or get the files"
+    ASK_OLD = "ask the gateway with the old certificate"
     RECORD_PROOF = "record the proof"
-    TAKE_BACK = "mark it: the gateway refuses the new certificate"
+    TAKE_BACK = "mark it for roll-back: the gateway refuses the new certificate"
     AGAIN = "ask again later, pending; both keys are kept"
     KEEP = "end it, report the end; keep the new identity"
     FORGET = "destroy the identity that was kept"
-    WATCH = "ask the gateway whether it still takes the old certificate"
-    RESTORE = "go on with the kept identity if the gateway takes it"
-    FOLLOW = "bring the device's files along"
+    WATCH = "ask the gateway whether it still accepts the old certificate"
+    RESTORE = "continue with the kept identity if the gateway accepts it"
+    FOLLOW = "re-encrypt the device's files to the new key"
     HOOKS = "run the hooks"
-    TELL = "restart its users, record the completion"
+    TELL = "restart the services, record the completion"
     TIDY = "remove the old key"
     BEGIN = "check everything, begin"
     DELIVER = "deliver the events"
@@ -108,81 +108,84 @@ TABLE: tuple[Row, ...] = (
          Action.DELIVER, wish=Wish.REFUSED, before=Before.READY, stage=Stage.NONE, events=True),
     _row("called with a refused request", Action.DONE, wish=Wish.REFUSED),
     # Before anything else
-    _row("fioconfig's own rotation lies there", Action.TAKE_OVER, before=Before.FOREIGN, call=Call.GOES_ON),
-    _row("the journal does not know yet what is wanted", Action.NOTE, before=Before.UNNOTED, call=Call.GOES_ON),
+    _row("fioconfig left a rotation of its own", Action.TAKE_OVER, before=Before.FOREIGN, call=Call.GOES_ON),
+    _row("the request is not journalled yet", Action.NOTE, before=Before.UNNOTED, call=Call.GOES_ON),
     # Without a network
     _row("offline; the configuration names the new identity",
          Action.MAKE_WHOLE, wish=Wish.OFFLINE, call=Call.GOES_ON, stage=ROTATION, named=Named.NEW),
-    _row("offline; goes back, and the configuration names the old identity",
+    _row("offline; rolling back, and the configuration names the old identity",
          Action.MAKE_WHOLE, wish=Wish.OFFLINE, call=Call.GOES_ON, stage=ROTATION, named=Named.OLD, mark=GOING_BACK),
-    _row("offline; switched by the journal, or about to be, but the configuration names the old identity",
+    _row("offline; the journal says switched, or about to be, but the configuration names the old identity",
          Action.MAKE_WHOLE, wish=Wish.OFFLINE, call=Call.GOES_ON, stage=SWITCHED | {Stage.SWITCH}, named=Named.OLD),
     _row("offline; a journal was lost", Action.MEND, wish=Wish.OFFLINE, call=Call.GOES_ON, stage=Stage.NONE, lost=True),
     _row("offline; an identity was kept", Action.MAKE_WHOLE, wish=Wish.OFFLINE, call=Call.GOES_ON, kept=Kept.UNWATCHED),
     _row("offline, otherwise", Action.DONE, wish=Wish.OFFLINE),
     # After a failure
-    _row("the call ends", Action.DONE, call=Call.ENDS),
-    _row("a refused rotation with a key that was kept; the gateway was not told again; the old one is in use",
+    _row("the call has failed", Action.DONE, call=Call.ENDS),
+    _row("refused, with a kept key; the gateway was not told again; the old identity is in use",
          Action.KEEP, stage=ROTATION, mark=Mark.REFUSED, known=False, named=Named.OLD, shown=True),
-    _row("a refused rotation; the gateway cannot know the new key; the old one is in use",
+    _row("refused; the gateway cannot know the new key; the old identity is in use",
          Action.DROP, stage=ROTATION, mark=Mark.REFUSED, known=False, named=Named.OLD),
     _row("refused in this call; another rotation is wanted",
          Action.MARK, call=Call.REFUSED, stage=ROTATION, mark=Mark.REFUSED, wanted=True),
     _row("refused in this call, otherwise", Action.DONE, call=Call.REFUSED, stage=ROTATION),
     _row("refused in this call, and no rotation is left; events wait", Action.DELIVER, call=Call.REFUSED, events=True),
     _row("refused in this call, and no rotation is left", Action.DONE, call=Call.REFUSED),
-    # A rotation that somebody else ended
+    # The identity in use was changed from outside
     _row("the configuration names neither identity", Action.GIVE_UP, stage=ROTATION, named=Named.OTHER),
     # A rotation that ends without being finished
-    _row("abort; proved", Action.REFUSE, wish=Wish.ABORT, stage=PROVED),
+    _row("abort; the new certificate is proved", Action.REFUSE, wish=Wish.ABORT, stage=PROVED),
     _row("abort, otherwise", Action.MARK, wish=Wish.ABORT, stage=ROTATION, mark=frozenset(Mark) - {Mark.BY_HAND}),
-    _row("goes back, and is back; there are hooks to run", Action.HOOKS, way=Way.BACK, hooks=True),
-    _row("goes back, and is back; the gateway may have seen the new certificate",
+    _row("rolled back; there are hooks to run", Action.HOOKS, way=Way.BACK, hooks=True),
+    _row("rolled back; the gateway may have seen the new certificate",
          Action.KEEP, stage=ROTATION, mark=GOING_BACK, way=Way.BACK, shown=True),
-    _row("goes back, and is back; fioconfig waits, and knows only the new key", Action.DONE, way=Way.BACK, waits=True),
-    _row("goes back, and is back", Action.DROP, stage=ROTATION, mark=GOING_BACK, way=Way.BACK),
-    _row("withdrawn; the gateway cannot know the new key; the old one is in use",
+    _row("rolled back; fioconfig waits, and knows only the new key", Action.DONE, way=Way.BACK, waits=True),
+    _row("rolled back", Action.DROP, stage=ROTATION, mark=GOING_BACK, way=Way.BACK),
+    _row("withdrawn; the gateway cannot know the new key; the old identity is in use",
          Action.MARK, wish=Wish.WITHDRAWN, stage=ROTATION, known=False, named=Named.OLD),
-    _row("another rotation is wanted; the gateway cannot know the new key; the old one is in use",
+    _row("another rotation is wanted; the gateway cannot know the new key; the old identity is in use",
          Action.MARK, wanted=True, stage=ROTATION, known=False, named=Named.OLD),
-    # What nobody has looked at, and what is not due
+    # Refused and not looked at yet, or not due yet
     _row("refused, and the daemon calls; events wait",
          Action.DELIVER, wish=Wish.UNATTENDED, stage=ROTATION, mark=Mark.REFUSED, events=True),
     _row("refused, and the daemon calls", Action.DONE, wish=Wish.UNATTENDED, stage=ROTATION, mark=Mark.REFUSED),
-    _row("a server asked not to come back yet", Action.WAIT, before=Before.EARLY),
+    _row("a server asked to wait, and that time is not over", Action.WAIT, before=Before.EARLY),
     # The way back
-    _row("goes back; not known whether it can", Action.ASK, stage=ROTATION, mark=GOING_BACK, way=Way.UNKNOWN),
-    _row("goes back; the gateway refuses the old certificate", Action.UNMARK, mark=GOING_BACK, way=Way.CLOSED),
-    _row("goes back; the gateway takes the old certificate", Action.GO_BACK, mark=GOING_BACK, way=Way.OPEN),
+    _row("rolling back; not known whether the gateway accepts the old certificate",
+         Action.ASK, stage=ROTATION, mark=GOING_BACK, way=Way.UNKNOWN),
+    _row("rolling back; the gateway refuses the old certificate", Action.UNMARK, mark=GOING_BACK, way=Way.CLOSED),
+    _row("rolling back; the gateway accepts the old certificate", Action.GO_BACK, mark=GOING_BACK, way=Way.OPEN),
     # The way forward
-    _row("refused, and somebody asks", Action.RETRY, stage=ROTATION, mark=Mark.REFUSED),
-    _row("switched by the journal, but the configuration names the old identity",
+    _row("refused, and a person or fioconfig calls", Action.RETRY, stage=ROTATION, mark=Mark.REFUSED),
+    _row("the journal says switched, but the configuration names the old identity",
          Action.SWITCH_AGAIN, stage=SWITCHED, named=Named.OLD),
-    _row("not switched by the journal, but the configuration names the new identity",
+    _row("the journal says not switched, but the configuration names the new identity",
          Action.SWITCH, stage=STEPS, named=Named.NEW),
     _row("no certificate yet", Action.ENROL, stage=Stage.ENROL),
     _row("enrolled", Action.ANNOUNCE, stage=Stage.ANNOUNCE),
-    _row("the gateway was told", Action.PREPARE, stage=Stage.PREPARE),
+    _row("the gateway knows the next key", Action.PREPARE, stage=Stage.PREPARE),
     _row("config.encrypted is prepared", Action.MOVE, stage=Stage.MOVE),
     _row("the files on the server are moved", Action.SWITCH, stage=Stage.SWITCH),
-    _row("switched; the gateway takes the new certificate", Action.RECORD_PROOF, stage=Stage.PROVE, new=Sight.YES),
+    _row("switched; the gateway accepts the new certificate", Action.RECORD_PROOF, stage=Stage.PROVE, new=Sight.YES),
     _row("switched; the new certificate was not shown in this round",
          Action.PROVE, stage=Stage.PROVE, new=Sight.UNKNOWN),
-    _row("switched; it may be refused, and the old one was not tried",
+    _row("switched; the new certificate may be refused, and the old one was not tried",
          Action.ASK_OLD, stage=Stage.PROVE, new=REFUSALS, old=Taken.UNKNOWN),
-    _row("switched; refused again, and the old one is taken",
+    _row("switched; the new certificate is refused again, and the old one is accepted",
          Action.TAKE_BACK, stage=Stage.PROVE, new=Sight.NO_AGAIN, old=Taken.YES),
-    _row("switched; refused, and the old one is taken", Action.PROVE, stage=Stage.PROVE, new=REFUSALS, old=Taken.YES),
-    _row("switched; nothing that says anything of the certificate", Action.AGAIN, stage=Stage.PROVE),
-    _row("proved; the device's files were left", Action.FOLLOW, stage=Stage.FOLLOW),
+    _row("switched; the new certificate is refused, and the old one is accepted",
+         Action.PROVE, stage=Stage.PROVE, new=REFUSALS, old=Taken.YES),
+    _row("switched; no answer tells whether the new certificate is accepted", Action.AGAIN, stage=Stage.PROVE),
+    _row("proved; the device's files are still encrypted to the old key", Action.FOLLOW, stage=Stage.FOLLOW),
     _row("proved; there are hooks to run", Action.HOOKS, stage=Stage.TELL, hooks=True),
     _row("proved", Action.TELL, stage=Stage.TELL),
-    _row("told; fioconfig waits, and knows only the old key", Action.DONE, stage=Stage.TIDY, waits=True),
-    _row("told", Action.TIDY, stage=Stage.TIDY),
+    _row("completion recorded; fioconfig waits, and knows only the old key", Action.DONE, stage=Stage.TIDY, waits=True),
+    _row("completion recorded", Action.TIDY, stage=Stage.TIDY),
     # No rotation
     _row("a journal was lost", Action.MEND, lost=True),
-    _row("an identity was kept; not known whether the old one is still taken", Action.WATCH, kept=Kept.UNWATCHED),
-    _row("an identity was kept, and the gateway refuses the old one for good", Action.RESTORE, kept=Kept.NEEDED),
+    _row("an identity was kept; not known whether the old one is still accepted", Action.WATCH, kept=Kept.UNWATCHED),
+    _row("an identity was kept, and the gateway has refused the old one for a minute",
+         Action.RESTORE, kept=Kept.NEEDED),
     _row("abort; an identity was kept", Action.FORGET, wish=Wish.ABORT, kept=Kept.LEFT),
     _row("a rotation is wanted", Action.BEGIN, wanted=True, waits=False),
     _row("events wait", Action.DELIVER, events=True),

@@ -61,10 +61,10 @@ def _kept_without_withdrawal(world, memory):
         yield outcome._replace(world=outcome.world._replace(success_waits=waits, false_success=waits))
 
 
-WITHDRAWN = "withdrawn; the gateway cannot know the new key; the old one is in use"
-WANTED = "another rotation is wanted; the gateway cannot know the new key; the old one is in use"
+WITHDRAWN = "withdrawn; the gateway cannot know the new key; the old identity is in use"
+WANTED = "another rotation is wanted; the gateway cannot know the new key; the old identity is in use"
 UNSEEN = "switched; the new certificate was not shown in this round"
-YES = "switched; the gateway takes the new certificate"
+YES = "switched; the gateway accepts the new certificate"
 FAULTS = {
     "a refused request is not reported": (
         _without("a request was refused, and that is not reported yet"),
@@ -78,15 +78,15 @@ FAULTS = {
     "HTTP 400 is proof": (_with(YES, new=(Sight.YES, Sight.NO)), ACTIONS),
     "a broken connection is proof": (_with(YES, new=(Sight.YES, Sight.BROKEN)), ACTIONS),
     "what the gateway may have taken is destroyed": (
-        _instead("goes back, and is back; the gateway may have seen the new certificate", Action.DROP),
+        _instead("rolled back; the gateway may have seen the new certificate", Action.DROP),
         ACTIONS,
     ),
     "what is kept is forgotten unasked": (
-        _instead("an identity was kept; not known whether the old one is still taken", Action.FORGET),
+        _instead("an identity was kept; not known whether the old one is still accepted", Action.FORGET),
         ACTIONS,
     ),
     "the kept identity is not tried": (
-        _instead("an identity was kept, and the gateway refuses the old one for good", Action.DONE),
+        _instead("an identity was kept, and the gateway has refused the old one for a minute", Action.DONE),
         ACTIONS,
     ),
     "the old key is retired before the proof": (_instead(UNSEEN, Action.TIDY), ACTIONS),
@@ -94,39 +94,42 @@ FAULTS = {
     "dropped for another one though the gateway may know it": (_with(WANTED, known=None), ACTIONS),
     "dropped without a word in the journal before": (_instead(WITHDRAWN, Action.DROP), ACTIONS),
     "what goes back is dropped before it is back": (
-        _instead("goes back; the gateway takes the old certificate", Action.DROP),
+        _instead("rolling back; the gateway accepts the old certificate", Action.DROP),
         ACTIONS,
     ),
     "no look whether there is a way back": (
-        _instead("goes back; the gateway refuses the old certificate", Action.GO_BACK),
+        _instead("rolling back; the gateway refuses the old certificate", Action.GO_BACK),
         ACTIONS,
     ),
     "the old key goes while fioconfig waits with it": (
-        _without("told; fioconfig waits, and knows only the old key"),
+        _without("completion recorded; fioconfig waits, and knows only the old key"),
         ACTIONS,
     ),
     "the new key goes while fioconfig waits with it": (
-        _without("goes back, and is back; fioconfig waits, and knows only the new key"),
+        _without("rolled back; fioconfig waits, and knows only the new key"),
         ACTIONS,
     ),
     "a backup of sota.toml is not noticed": (
-        _without("switched by the journal, but the configuration names the old identity"),
+        _without("the journal says switched, but the configuration names the old identity"),
         ACTIONS,
     ),
     "offline, half a switch is left": (_without("offline; the configuration names the new identity"), ACTIONS),
-    "the files that were left are forgotten": (_instead("proved; the device's files were left", Action.TELL), ACTIONS),
+    "the files that were left are forgotten": (
+        _instead("proved; the device's files are still encrypted to the old key", Action.TELL),
+        ACTIONS,
+    ),
     "nobody runs the hooks after a proof": (_without("proved; there are hooks to run"), ACTIONS),
-    "nobody runs the hooks after a roll-back": (_without("goes back, and is back; there are hooks to run"), ACTIONS),
+    "nobody runs the hooks after a roll-back": (_without("rolled back; there are hooks to run"), ACTIONS),
     "hooks run before the proof": (_with("proved; there are hooks to run", stage=Stage.PROVE), ACTIONS),
     "complete without a proof": (_instead(UNSEEN, Action.TELL), ACTIONS),
     "two rows are swapped": (
         _swapped(
-            "switched; it may be refused, and the old one was not tried",
-            "switched; nothing that says anything of the certificate",
+            "switched; the new certificate may be refused, and the old one was not tried",
+            "switched; no answer tells whether the new certificate is accepted",
         ),
         ACTIONS,
     ),
-    "a refused rotation stays for good": (_instead("refused, and somebody asks", Action.DONE), ACTIONS),
+    "a refused rotation stays for good": (_instead("refused, and a person or fioconfig calls", Action.DONE), ACTIONS),
     "somebody else's identity is switched away": (
         _instead("the configuration names neither identity", Action.SWITCH),
         ACTIONS,
