@@ -80,10 +80,10 @@ class Demo:
         """Show everything; give what was not as expected."""
         first = self._device.current_identity()
         where = "a SoftHSM token" if self._device.token else "files"
-        self._title(f"A device with keys in {where}, its gateway and EST server, on loopback")
+        self._title(f"A device with keys in {where}, and its two servers, on loopback")
         self._name(first, "first")
         self._facts(
-            ("gateway", self._factory.gateway_server.url),
+            ("device gateway", self._factory.gateway_server.url),
             ("EST server", self._factory.est_server.base_url),
             ("storage", str(self._device.storage)),
         )
@@ -111,7 +111,7 @@ class Demo:
 
         self._show_events(rotation_id)
         self._show_requests(before)
-        self._heading("The device after it")
+        self._heading("The device afterwards")
         self._show_identity(after)
         self._show_objects(after)
         self._check(status == FIOCONFIG_EXITS, f"the handler's exit status is {FIOCONFIG_EXITS}: {status}")
@@ -137,7 +137,7 @@ class Demo:
 
     def _as_on_a_device(self, line: str) -> str:
         if line.startswith(WITHOUT_SYSTEMD):
-            return "(on a device, aktualizr-lite is restarted now; here is none)"
+            return "(on a device, aktualizr-lite restarts now; there is none here)"
         if line.endswith(SLOW_TOKEN):
             line = line.removeprefix("warning: ")
         return line.replace(str(self._device.folder), "")
@@ -244,7 +244,7 @@ class Demo:
         return sorted([*self._device.storage.glob("pkey*.pem"), *self._device.storage.glob("client*.pem")])
 
     def _show_events(self, rotation_id: str) -> None:
-        self._heading("Events, as the gateway recorded them")
+        self._heading("Events, as the device gateway recorded them")
         mine = [each for each in self._factory.gateway.events if each["event"]["correlationId"] == rotation_id]
         rows = [
             (
@@ -259,7 +259,7 @@ class Demo:
     def _show_requests(self, before: Before) -> None:
         gateway, est = self._factory.gateway, self._factory.est
         connections = gateway.connections - before.connections, est.connections - before.est_connections
-        self._heading(f"Requests, over {connections[0]} TLS connections to the gateway and {connections[1]} to EST")
+        self._heading(f"Requests: {connections[0]} TLS connections to the gateway, {connections[1]} to the EST server")
         new = [("gateway", each) for each in gateway.requests[before.requests :]]
         new += [("EST", each) for each in est.requests[before.est_requests :]]
         self._table(("server", "TLS", "request", "status", "certificate"), map(self._request_row, new))
@@ -271,7 +271,7 @@ class Demo:
 
     def _close(self, identities: list[Identity]) -> list[str]:
         gateway = self._factory.gateway
-        self._title("In short")
+        self._title("Summary")
         if self._problems:
             for problem in self._problems:
                 self._show(f"NOT AS EXPECTED: {problem}", "  ", "    ")
@@ -284,7 +284,7 @@ class Demo:
         self._show(
             f"Two rotations, {len(gateway.unique_events())} events, "
             f"{gateway.connections + self._factory.est.connections} TLS connections; "
-            f"{self._checks} checks, all as expected. The device works, until {until:{MINUTES}}."
+            f"{self._checks} checks, all as expected. The new certificate is valid until {until:{MINUTES}}."
         )
         return []
 

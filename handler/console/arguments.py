@@ -106,10 +106,13 @@ _COMMANDS = {
         "Rotate the certificate now, by hand. Options override the request file. Continues a pending rotation.",
         "rotate --est-server https://est.example:8443/.well-known/est",
     ),
-    "resume": ("Continue a pending rotation now. The daemon does the same by itself.", "resume -v"),
+    "resume": (
+        "Continue a pending rotation now. The daemon does so by itself, but does not retry what was refused.",
+        "resume -v",
+    ),
     "abort": ("Give up a pending rotation, if that is still possible. The old certificate stays in use.", "abort"),
     "status": (
-        "Show which certificate is in use, and what is pending. Needs neither the network nor the lock.",
+        "Show which certificate is in use, and what is pending. Needs no network; works while a rotation runs.",
         "status --json",
     ),
     "check": (
@@ -159,13 +162,13 @@ def _add_rotate(command: argparse.ArgumentParser) -> None:
         "--if-due",
         metavar="SHARE",
         type=_share,
-        help="only if less than this share of the certificate's lifetime is left, such as 0.33",
+        help="rotate only if less than this share of the certificate's lifetime is left, such as 0.33",
     )
 
 
 def _add_resume(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--offline", action="store_true", help="without network: only complete a switch that was cut off"
+        "--offline", action="store_true", help="without network: only complete or revert an interrupted switch"
     )
     command.add_argument("--unattended", action="store_true", help="do not retry a refused rotation")
 

@@ -27,12 +27,12 @@ def _families(status: Status) -> Iterator[tuple[str, str, list[Sample]]]:
     yield "certificate_loaded", "Whether the certificate in use can be read.", _one(certificate is not None)
     yield (
         "identity_ok",
-        "Whether key and certificate in use are there, fit and are valid.",
+        "Whether key and certificate in use exist, match and are valid.",
         _one(status.identity.problem is None),
     )
     begin, end = (certificate.begin, certificate.end) if certificate else (None, None)
-    yield "certificate_not_before_timestamp_seconds", "When the certificate in use begins.", _time(begin)
-    yield "certificate_not_after_timestamp_seconds", "When the certificate in use ends.", _time(end)
+    yield "certificate_not_before_timestamp_seconds", "When the certificate in use becomes valid.", _time(begin)
+    yield "certificate_not_after_timestamp_seconds", "When the certificate in use expires.", _time(end)
     ended = None if last is None or last.time is None else datetime.fromisoformat(last.time)
     yield "last_rotation_timestamp_seconds", "When the last rotation ended.", _time(ended)
     yield "last_rotation_success", "Whether the last rotation succeeded.", [] if last is None else _one(last.success)
@@ -48,10 +48,10 @@ def _families(status: Status) -> Iterator[tuple[str, str, list[Sample]]]:
     attempts = pending.waiting.attempts if pending and pending.waiting else 0
     yield "rotation_attempts", "Consecutive attempts without progress.", _one(attempts)
     count = undelivered(status.view)
-    yield "undelivered_events", "Events that the device gateway has not taken.", [] if count is None else _one(count)
+    yield "undelivered_events", "Events that the device gateway has not accepted.", [] if count is None else _one(count)
     yield (
         "trust_anchor_not_after_timestamp_seconds",
-        "When a certificate of the CA file ends.",
+        "When a certificate of the CA file expires.",
         [
             ({"subject": each.subject, "fingerprint": each.fingerprint}, each.not_after.timestamp())
             for each in status.anchors
@@ -65,7 +65,7 @@ def _families(status: Status) -> Iterator[tuple[str, str, list[Sample]]]:
     levels = [each.level for each in findings(status)]
     yield (
         "findings",
-        "What `renew-client-cert status --json` finds, by level.",
+        "Number of findings in `renew-client-cert status --json`, by level.",
         [({"level": level}, float(levels.count(level))) for level in (WARNING, PROBLEM)],
     )
     yield "status_timestamp_seconds", "When these metrics were made.", _time(status.now)
