@@ -84,7 +84,7 @@ ROWS = (
     _row("an RSA key in use", "refused", "test_an_rsa_key_in_use_is_refused_with_the_reason", kinds=NOT_SPY),
     _row(
         "token away before or in the middle of a rotation",
-        "pending, goes on",
+        "pending, continues",
         "test_a_token_that_is_not_there_is_waited_for_by_later_calls",
         "test_a_token_that_is_taken_away_in_the_middle_is_waited_for_by_later_calls",
     ),
