@@ -196,7 +196,7 @@ def _times(validity: Element) -> list[tuple[datetime | None, str]]:
     for each in (found + 2 * [Element(0, b"", b"")])[:2]:
         text = each.content[:_LINE].decode("latin-1")
         time = _time(each.tag, text)
-        times.append((time, f"{time:%Y-%m-%d %H:%M} UTC" if time else f"{text!a}, which is no time to calculate with"))
+        times.append((time, f"{time:%Y-%m-%d %H:%M} UTC" if time else f"{text!a}, which cannot be calculated with"))
     return times
 
 

@@ -124,7 +124,7 @@ class TokenKeyStore:
             return Certificate.read(believed(self._token, read))
         except ValueError as error:
             raise ObjectConflictError(
-                f"certificate {object_id} in token {self._token.label!r} is no X.509 certificate ({error}): remove it"
+                f"certificate {object_id} in token {self._token.label!r} is not a certificate ({error}): remove it"
             ) from error
 
     def generate(self, name: str, curve: ec.EllipticCurve) -> TokenPrivateKey:

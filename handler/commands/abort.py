@@ -22,10 +22,9 @@ def run(_options: argparse.Namespace, settings: Settings) -> int:
 def _abort(rotator: Rotator, device: Device, request_file: Path) -> str:
     if not rotator.abort():
         return "nothing to do: no rotation is pending"
-    asks = ""
-    if asked := _asked_for(device, request_file):
-        asks = f"; {request_file} still requests rotation {asked}: remove it with fioctl, or fioconfig starts it again"
-    return f"given up; the old identity is in use{asks}"
+    asked = _asked_for(device, request_file)
+    asks = f"; {request_file} still requests rotation {asked}: remove it with fioctl, or fioconfig starts it again"
+    return f"given up; the old identity is in use{asks if asked else ''}"
 
 
 def _asked_for(device: Device, request_file: Path) -> str | None:

@@ -138,9 +138,8 @@ def _steps(
     if certificate.has_ended(datetime.now(UTC)):
         ended = f"the certificate in use ended {certificate.shown_end}"
         yield "warning: ", f"{ended}: servers usually refuse it; if so, register the device again"
-    key_made = f"make a {shown_curve(curve_of(certificate))} key as {new.key} ({place}; leftovers there are replaced)"
-    key_kept = f"use key {new.key} again, which was kept when the last rotation was rolled back"
-    yield "  [1/5] ", key_made if kept is None else key_kept
+    make = f"make a {shown_curve(curve_of(certificate))} key as {new.key} ({place}; leftovers there are replaced)"
+    yield "  [1/5] ", f"use key {new.key} again, kept from rotation {kept.rotation.rotation_id}" if kept else make
     if request.csrattrs:
         yield "        ", f"GET {request.est_server}/csrattrs: what the CSR has to contain"
     yield "        ", f"POST {request.est_server}/simplereenroll as {shown(certificate.subject)},"

@@ -29,10 +29,13 @@ def _resume_offline(rotator: Rotator) -> str:
 def _resume(rotator: Rotator, settings: Settings, *, unattended: bool) -> str:
     done = rotator.resume(unattended=unattended)
     pending = read_pending(settings.storage_folder())
-    if done and pending is not None and pending.rotation_id is None and pending.kept:
-        return f"nothing to continue: rotation {pending.kept} was rolled back; correct the cause, then rotate again"
     if done:
-        return ""
+        kept = pending.kept if pending and pending.rotation_id is None else None
+        return (
+            f"nothing to continue: rotation {kept} was rolled back; correct the cause, then rotate again"
+            if kept
+            else ""
+        )
     if pending is not None and pending.refused is not None:
         return f"nothing to do: rotation {pending.rotation_id} was refused; `resume` by hand retries it"
     return "nothing to do: no rotation is pending"

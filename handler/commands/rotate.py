@@ -144,7 +144,6 @@ def _is_due(settings: Settings, share: float) -> bool:
 
 
 def _request(options: argparse.Namespace, settings: Settings, device: Device) -> RotationRequest:
-
     by_hand = options.command == "rotate"
     overrides = Overrides()
     # The time alone repeats: after each boot in 1970, and within a second.

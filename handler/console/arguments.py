@@ -106,15 +106,9 @@ _COMMANDS = {
         "Rotate the certificate now, by hand. Options override the request file. Continues a pending rotation.",
         "rotate --est-server https://est.example:8443/.well-known/est",
     ),
-    "resume": (
-        "Continue a pending rotation now. The daemon does so by itself, but does not retry what was refused.",
-        "resume -v",
-    ),
+    "resume": ("Continue a pending rotation now. Unlike the daemon, also retry a refused one.", "resume -v"),
     "abort": ("Give up a pending rotation, if that is still possible. The old certificate stays in use.", "abort"),
-    "status": (
-        "Show which certificate is in use, and what is pending. Needs no network; works while a rotation runs.",
-        "status --json",
-    ),
+    "status": ("Show which certificate is in use, and what is pending. Needs no network.", "status --json"),
     "check": (
         "Check everything that a rotation needs. Changes nothing; contacts each server once.",
         "check -q --est-server https://est.example:8443/.well-known/est",

@@ -15,7 +15,7 @@ def certificates_in(data: bytes) -> tuple[list[Certificate], list[str]]:
     """Read the certificates of a certs-only PKCS#7 (DER or BER) in order; return notes too. Raises ValueError."""
     kind, *content = der.first(data).items or [der.first(data)]
     if kind.encoded != _SIGNED_DATA or not content:
-        raise ValueError("it is no SignedData")
+        raise ValueError("it is not SignedData")
     signed = der.first(content[0].content)
     # Version, digest algorithms and content come before the certificates, which are optional.
     bags = [each for each in signed.items[3:] if each.tag == der.CONTEXT_0]

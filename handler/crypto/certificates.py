@@ -223,7 +223,7 @@ def _check_issuer(issued: Certificate, issuers: Sequence[Certificate]) -> list[s
         return [f"the signature of the issuer {name!r} has an unknown algorithm: it was not checked"]
     raise CertificateRefusedError(
         f"the issued certificate is not signed by the key of its issuer {name!r}: it is forged, or that CA has a new "
-        "key; have the EST server's /cacerts give its new certificate"
+        "key; make the EST server's /cacerts return its new certificate"
     )
 
 

@@ -79,7 +79,7 @@ def decrypt(private_key: ec.EllipticCurvePrivateKey, text: str) -> bytes:
     try:
         peer = ec.EllipticCurvePublicKey.from_encoded_point(private_key.curve, point)
     except ValueError as error:
-        raise DecryptError("the ephemeral key is no point of the curve") from error
+        raise DecryptError("the ephemeral key is not a point of the curve") from error
     aes_key, mac_key = suite.keys(private_key.exchange(ec.ECDH(), peer))
     try:
         suite.tag(mac_key, sealed).verify(tag)

@@ -182,6 +182,6 @@ class Device:
             ids = [[ObjectId.parse(text) for text in texts] for texts in (key_ids, certificate_ids)]
         except ValueError as error:  # from a request made when the key was in a file
             raise RequestRefusedError(
-                f"this rotation was asked for with ids that no token has: {error}; ask for it again with fioctl"
+                f"this rotation was requested with ids that no token has: {error}; request it again with fioctl"
             ) from error
         return TokenKeyStore(self._token, *ids, in_use=self.names_in_use)

@@ -70,7 +70,7 @@ class FileKeyStore:
             raise RequestRefusedError(f"{name} is encrypted: expected a private key without a passphrase") from error
         except (ValueError, UnsupportedAlgorithm) as error:
             raise RequestRefusedError(
-                f"{name} holds no readable private key: expected one in PEM; look at what the configuration names, or "
+                f"{name} holds no readable private key: expected one in PEM; check what the configuration names, or "
                 "register the device again"
             ) from error
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name not in {"secp256r1", "secp384r1"}:
@@ -172,7 +172,7 @@ def check_pair(names: IdentityNames, key: ec.EllipticCurvePrivateKey, certificat
     if not certificate.holds(key.public_key()):
         raise RequestRefusedError(
             f"key {names.key} and certificate {names.certificate} do not belong together: expected the certificate "
-            "to hold that key; look at what the configuration names"
+            "to hold that key; check what the configuration names"
         )
 
 
@@ -197,5 +197,5 @@ def _read(name: str, what: str) -> bytes:
         return read_regular(Path(name), follow=True)
     except OSError as error:
         raise RequestRefusedError(
-            f"{name} cannot be read: {error.strerror}; expected {what}, look at what the configuration names"
+            f"{name} cannot be read: {error.strerror}; expected {what}, check what the configuration names"
         ) from error

@@ -147,7 +147,7 @@ def _opened(path: Path) -> int:
         RUN.mkdir(mode=0o700, exist_ok=True)
         status = RUN.lstat()
         if not stat.S_ISDIR(status.st_mode) or status.st_uid or status.st_mode & 0o022:
-            raise RequestRefusedError(f"{RUN} can be written by others than root: expected its folder, or nothing")
+            raise RequestRefusedError(f"{RUN} can be written by users other than root: expected its folder, or nothing")
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     except OSError as error:
         if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:

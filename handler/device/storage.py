@@ -212,7 +212,7 @@ def check_folder(folder: Path) -> None:
     except OSError as error:
         raise RequestRefusedError(
             f"the storage folder {folder} cannot be opened: {error.strerror}; expected an existing folder, "
-            "look at storage.path of the configuration, or where STORAGE_DIR or --storage-dir name another"
+            "check storage.path of the configuration, STORAGE_DIR and --storage-dir"
         ) from error
     if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
         raise RequestRefusedError(f"the storage folder {folder} cannot be written by user {os.geteuid()}: {why_not()}")
@@ -231,7 +231,7 @@ def check_durable(folder: Path) -> None:
         if error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}:
             raise
         raise RequestRefusedError(
-            f"{folder} is on a file system ({_file_system(folder)}) that makes no names durable (fsync: "
+            f"{folder} is on a file system ({_file_system(folder)}) that cannot make names durable (fsync: "
             f"{error.strerror}): move the folder to one that does, such as ext4"
         ) from error
 

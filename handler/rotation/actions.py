@@ -56,7 +56,7 @@ class Actions:
             Action.MAKE_WHOLE: self._make_whole,
             Action.MEND: self._mend,
             Action.GIVE_UP: self._give_up,
-            Action.REFUSE: lambda: self._refuse_abort("the gateway has taken the new certificate"),
+            Action.REFUSE: lambda: self._refuse_abort("the device gateway has accepted the new certificate"),
             Action.DROP: self._drop,
             Action.MARK: self._mark,
             Action.ASK: self._ask,

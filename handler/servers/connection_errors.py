@@ -76,7 +76,7 @@ def judge(server: str, asked: str, error: Exception, *, ended: bool) -> PendingE
     if broken is None and not late and not lost:
         broken = error
     if broken is not None:
-        return AnswerError(f"{server}: {asked}: its answer is no proper HTTP ({str(broken) or type(broken).__name__})")
+        return AnswerError(f"{server}: {asked}: its answer is not valid HTTP ({str(broken) or type(broken).__name__})")
     return (UnreachableError if late else ConnectionLostError)(f"{server}: {asked}: {_plain(error)}")
 
 

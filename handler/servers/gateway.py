@@ -59,7 +59,7 @@ class GatewayClient:
         if answer.status == NO_CONTENT:
             return {}
         if answer.status != OK:
-            raise answer.refusal("this device's files were not given")
+            raise answer.refusal("this device's files were not returned")
         try:
             return parse_config(answer.body, f"{answer.asked}: its answer")
         except RefusedError as error:
@@ -73,7 +73,7 @@ class GatewayClient:
         body = {"reason": REASON, "files": device_files(config), "public-key": public_key}
         answer = self._send("PATCH", self._config_url, body)
         if not OK <= answer.status <= NO_CONTENT:
-            raise answer.refusal("this device's files were not taken")
+            raise answer.refusal("this device's files were not accepted")
         return _is_own(answer)
 
     def post_events(self, events: Sequence[Mapping[str, Any]], *, once: bool = False) -> None:
@@ -83,7 +83,7 @@ class GatewayClient:
         """
         answer = self._send("POST", f"{self._server}/events", list(events), once=once)
         if not OK <= answer.status <= NO_CONTENT:
-            raise answer.refusal("the events were not taken")
+            raise answer.refusal("the events were not accepted")
         if once and not _is_own(answer):
             raise AnswerError(f"{answer.asked}: its answer ({len(answer.body)} bytes) is neither empty nor JSON")
 

@@ -445,7 +445,7 @@ def test_files_that_something_in_front_of_the_gateway_took_are_looked_for(files,
     assert fault.used
     if not works:
         assert outcome.status == PENDING
-        assert "does not have the files that it took" in outcome.said
+        assert "does not have the files that it accepted" in outcome.said
         outcome = call(files.device)
     assert outcome.status == SWITCHED
     assert call(files.device).status == DONE

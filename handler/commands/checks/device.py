@@ -33,7 +33,7 @@ SOON = timedelta(days=30)
 _SECRET = "p11.pass"  # noqa: S105 - the name of the key that holds one
 
 
-UNREADABLE = "the configuration cannot be read whole"
+UNREADABLE = "the configuration cannot be read completely"
 UNUSABLE = "the key in use cannot be used"
 
 
@@ -105,7 +105,7 @@ class DeviceChecks:
         now = datetime.now(UTC)
         for anchor in read_anchors(self.configured, self.identity.certificate, now):
             if anchor.warning and anchor.not_after > now:
-                said = f"{anchor.subject} {anchor.warning}: add its successor, nothing on the device does that"
+                said = f"{anchor.subject} {anchor.warning}: add its successor; the device does not do that by itself"
                 yield warning("CA file", said)
 
     def disk(self) -> Iterator[Result]:
@@ -293,7 +293,5 @@ def _ca_finding(configured: Configuration) -> Result:
     if ended:
         said = f"{path}: {len(ended)} of {len(anchors)} certificates have expired; add the current ones of the factory"
         return (problem if len(ended) == len(anchors) else warning)("CA file", said)
-    trusted = f"trusted CA certificates: {len(anchors)}"
-    if notes:
-        return warning("CA file", f"{path}: {trusted}; {'; '.join(notes)}; replace these")
-    return ok("CA file", f"{path}: {trusted}")
+    said = f"{path}: trusted CA certificates: {len(anchors)}"
+    return warning("CA file", f"{said}; {'; '.join(notes)}; replace these") if notes else ok("CA file", said)

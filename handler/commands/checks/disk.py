@@ -20,7 +20,7 @@ def disk_finding(folder: Path) -> Result:  # noqa: PLR0911 - one for each findin
     try:
         disk = os.statvfs(f"{folder}/.")  # fails for a file
     except OSError as error:
-        return problem("disk", f"{folder}: {error.strerror}; look at storage.path")
+        return problem("disk", f"{folder}: {error.strerror}; check storage.path")
     if disk.f_flag & os.ST_RDONLY:
         return problem("disk", f"{folder} is on a file system that is mounted read-only: mount it writable")
     if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):

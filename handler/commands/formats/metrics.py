@@ -25,11 +25,7 @@ def _families(status: Status) -> Iterator[tuple[str, str, list[Sample]]]:
     certificate, pending, last = status.identity.certificate, status.pending, status.last
     yield "info", "Version of the program.", [({"version": __version__}, 1.0)]
     yield "certificate_loaded", "Whether the certificate in use can be read.", _one(certificate is not None)
-    yield (
-        "identity_ok",
-        "Whether key and certificate in use exist, match and are valid.",
-        _one(status.identity.problem is None),
-    )
+    yield "identity_ok", "Whether key and certificate in use can be used.", _one(status.identity.problem is None)
     begin, end = (certificate.begin, certificate.end) if certificate else (None, None)
     yield "certificate_not_before_timestamp_seconds", "When the certificate in use becomes valid.", _time(begin)
     yield "certificate_not_after_timestamp_seconds", "When the certificate in use expires.", _time(end)
@@ -38,11 +34,7 @@ def _families(status: Status) -> Iterator[tuple[str, str, list[Sample]]]:
     yield "last_rotation_success", "Whether the last rotation succeeded.", [] if last is None else _one(last.success)
     yield "rolled_back", "Whether no rotation has succeeded since a roll-back.", _one(status.roll_back is not None)
     yield "rotation_pending", "Whether a rotation is pending.", _one(pending is not None)
-    yield (
-        "rotation_refused",
-        "Whether the pending rotation was refused.",
-        _one(pending is not None and pending.refused is not None),
-    )
+    yield "rotation_refused", "Whether the pending rotation was refused.", _one(bool(pending and pending.refused))
     yield "rotation_pending_since_timestamp_seconds", "When the rotation became pending.", _time(status.since)
     yield "rotation_step", "Steps of the pending rotation that are done.", _one(pending.step) if pending else []
     attempts = pending.waiting.attempts if pending and pending.waiting else 0
@@ -57,11 +49,8 @@ def _families(status: Status) -> Iterator[tuple[str, str, list[Sample]]]:
             for each in status.anchors
         ],
     )
-    yield (
-        "unit_active",
-        "Whether a systemd unit is active.",
-        [({"unit": name}, float(unit.active)) for name, unit in (status.units or {}).items()],
-    )
+    units = (status.units or {}).items()
+    yield "unit_active", "Whether a systemd unit is active.", [({"unit": name}, float(u.active)) for name, u in units]
     levels = [each.level for each in findings(status)]
     yield (
         "findings",

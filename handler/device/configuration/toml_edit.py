@@ -23,7 +23,7 @@ def set_values(text: str, values: Mapping[str, str]) -> str:
         for part in tables:
             table = table.setdefault(part, {})
             if not isinstance(table, dict):
-                raise ValueError(f"{key} cannot be set there: {part} is no table")  # noqa: TRY004
+                raise ValueError(f"{key} cannot be set there: {part} is not a table")  # noqa: TRY004
         table[name] = value
         text = _with(TomlText(text), (*tables, name), value)
     result = TomlText(text)

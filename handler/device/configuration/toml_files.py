@@ -178,7 +178,7 @@ class SotaConfig:
             if self.get(key) != value:
                 raise RequestRefusedError(
                     f"{key} still has another value after it was written to {file.path}: {self.origin(key)} "
-                    "was changed meanwhile; look at it"
+                    "was changed meanwhile; check that file"
                 )
         return file.path
 
@@ -197,9 +197,9 @@ class SotaConfig:
             if file.is_writable():
                 return file
         raise RequestRefusedError(
-            f"{' and '.join(keys)} cannot be changed: expected a writable file of "
-            f"{', '.join(str(file.path) for file in upward)} (its folder too, no mount point by itself, and never "
-            f"{REMOTE}); run this as root, or look whether the file system is mounted read-only"
+            f"{' and '.join(keys)} cannot be changed: none of {', '.join(str(file.path) for file in upward)} is a "
+            f"writable file in a writable folder (a mount point by itself and {REMOTE} do not count); run this as "
+            "root, or check whether the file system is mounted read-only"
         )
 
 

@@ -92,7 +92,7 @@ class TomlText:
                 seen = {each for each in seen if each[: len(item.path)] != item.path}
                 array = _table(root, item.path[:-1]).setdefault(item.path[-1], [])
                 if not isinstance(array, list):
-                    raise ValueError(f"line {self.line(item.end)}: {'.'.join(item.path)} is no array")  # noqa: TRY004
+                    raise ValueError(f"line {self.line(item.end)}: {'.'.join(item.path)} is not an array")  # noqa: TRY004
                 array.append({})
             elif item.path in seen:
                 raise ValueError(f"line {self.line(item.end)}: table {'.'.join(item.path)} is there twice")
@@ -113,7 +113,7 @@ class TomlText:
     def stops(self) -> str | None:
         """Return where and why fioconfig's reader refuses the file; None if it does not."""
         if self._semicolon is not None:
-            return f"line {self.line(self._semicolon)}: fioconfig knows no comment that begins with a semicolon"
+            return f"line {self.line(self._semicolon)}: fioconfig does not know comments that begin with a semicolon"
         for each in self.entries:
             if not each.bare:
                 continue
@@ -123,7 +123,7 @@ class TomlText:
             if not isinstance(each.value, str):
                 continue
             if self.text[each.end : each.end + 1] != "\n":
-                return f"line {line}: fioconfig wants a line feed right behind the value of {name}; put it in quotes"
+                return f"line {line}: fioconfig needs a line feed right after the value of {name}; put it in quotes"
             if not _REST.match(self.text, each.end + 1):
                 return (
                     f"line {line + 1}: fioconfig cannot read a line right below a value without quotes ({name}); put "
@@ -222,7 +222,7 @@ def _table(root: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
         if isinstance(table, list) and table:
             table = table[-1]
         if not isinstance(table, dict):
-            raise ValueError(f"{'.'.join(path)} is no table")  # noqa: TRY004 - the text is wrong
+            raise ValueError(f"{'.'.join(path)} is not a table")  # noqa: TRY004 - the text is wrong
     found: dict[str, Any] = table
     return found
 

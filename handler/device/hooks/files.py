@@ -97,4 +97,4 @@ def _changeable(path: Path) -> Iterator[str]:
             left, at = [*Path(at.readlink()).parts, *left], at.parent
         # In a sticky folder nobody can replace what is root's, but anybody can add to it.
         elif status.st_mode & 0o022 and not (left and status.st_mode & stat.S_ISVTX):
-            yield f"{at} can be written by others than root (mode {stat.S_IMODE(status.st_mode):04o})"
+            yield f"{at} can be written by users other than root (mode {stat.S_IMODE(status.st_mode):04o})"

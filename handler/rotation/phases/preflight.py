@@ -104,6 +104,6 @@ def check_storage(device: Device) -> None:
     folder = device.storage / FOLDER
     for each in (device.storage, folder):
         if each.is_dir() and (intruder := intrusion(each)):
-            raise RequestRefusedError(f"{intruder}; not making a key where other users can put files")
+            raise RequestRefusedError(f"{intruder}; refusing to make a key where other users can put files")
     if os.path.lexists(folder) and not folder.is_dir():
         raise RequestRefusedError(f"{folder} is not a folder, but the journal needs it: remove it")

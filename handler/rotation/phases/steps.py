@@ -125,7 +125,7 @@ def move_device_config(
     config, changed = moved()
     stored = changed and gateway.update_device_config(config, spki_pem(context.key(new).public_key()))
     if changed and not stored and moved()[1]:  # evidence over an answer that something in front may have given
-        raise PendingError("the device gateway does not have the files that it took: something in front of it answers")
+        raise PendingError("the device gateway does not have the files that it accepted: a proxy answers for it")
     return changed
 
 

@@ -156,7 +156,7 @@ def _content(path: Path) -> bytes:
     try:
         data = read_regular(path, MAX_BYTES + 1)
     except NotRegularError as error:
-        raise ValueError("it is no regular file") from error
+        raise ValueError("it is not a regular file") from error
     if len(data) > MAX_BYTES:
         raise ValueError(f"it is longer than {MAX_BYTES} bytes")
     return data

@@ -82,9 +82,9 @@ OPERATIONS = {
 }
 SAID = {
     "announce": "the next public key was refused",
-    "fetch": "this device's files were not given",
-    "store": "this device's files were not taken",
-    "report": "the events were not taken",
+    "fetch": "this device's files were not returned",
+    "store": "this device's files were not accepted",
+    "report": "the events were not accepted",
 }
 
 
@@ -178,7 +178,7 @@ def test_device_without_files_of_its_own_has_an_empty_configuration(gateway):
 @pytest.mark.parametrize("status", [201, 202, 206])
 def test_files_are_taken_with_status_200_only(state, gateway, status):
     state.faults.add("GET", "/config-device", status=status, headers=SHOWN, body="{}")
-    with pytest.raises(ServerRefusedError, match="files were not given"):
+    with pytest.raises(ServerRefusedError, match="files were not returned"):
         gateway.device_config()
 
 

@@ -102,7 +102,7 @@ def test_odd_values_are_named_with_their_line_and_not_shown():
     ],
 )
 def test_what_nobody_reads_is_refused_with_its_line_and_without_the_value(text):
-    with pytest.raises(ValueError, match=r"line \d+: |is no table") as caught:
+    with pytest.raises(ValueError, match=r"line \d+: |is not a table") as caught:
         TomlText(text).values()
     assert "hunter2" not in str(caught.value)
 

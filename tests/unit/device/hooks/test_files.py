@@ -80,7 +80,7 @@ def test_what_is_no_file_does_not_run(folders):
 @pytest.mark.parametrize("mode", [0o775, 0o757, 0o777])
 def test_one_that_others_can_write_does_not_run(folders, mode):
     path = add(folders[0], "10-vpn", mode)
-    assert problem(folders) == f"{path} can be written by others than root (mode {mode:04o})"
+    assert problem(folders) == f"{path} can be written by users other than root (mode {mode:04o})"
 
 
 @pytest.mark.parametrize("mode", [0o775, 0o757, 0o1777])
@@ -88,7 +88,7 @@ def test_nothing_runs_from_a_folder_that_others_can_write_and_nothing_there_over
     etc, usr = folders
     mine, theirs = add(usr, "10-vpn"), add(etc, "10-vpn")
     etc.chmod(mode)
-    said = f"{etc} can be written by others than root (mode {mode:04o})"
+    said = f"{etc} can be written by users other than root (mode {mode:04o})"
     assert sorted(listed(folders)) == sorted([(mine, None), (theirs, said)])
 
 
@@ -100,7 +100,7 @@ def test_nothing_runs_where_others_can_replace_a_folder_above(tmp_path, mode):
     above.chmod(mode)
     folder.chmod(0o755)
     add(folder, "10-vpn")
-    assert problem([folder]) == f"{above} can be written by others than root (mode {mode:04o})"
+    assert problem([folder]) == f"{above} can be written by users other than root (mode {mode:04o})"
 
 
 def test_one_of_another_user_does_not_run(folders):
@@ -139,7 +139,7 @@ def test_a_link_that_leads_where_others_can_change_something_does_not_run(folder
         return
     changed = {"target": target, "folder": target_folder}.get(what, between)
     changed.chmod(0o777)
-    assert problem(folders) == f"{changed} can be written by others than root (mode 0777)"
+    assert problem(folders) == f"{changed} can be written by users other than root (mode 0777)"
 
 
 def test_links_in_a_circle_end(folders):

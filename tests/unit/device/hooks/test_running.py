@@ -154,7 +154,7 @@ def test_what_is_not_safe_is_not_run_and_told(folder, add, tmp_path):
     path = add("10-a", f"touch {tmp_path}/ran")
     path.chmod(0o777)
     said = run(folder)
-    assert said == f"hook {path} was not run: {path} can be written by others than root (mode 0777)"
+    assert said == f"hook {path} was not run: {path} can be written by users other than root (mode 0777)"
     assert not (tmp_path / "ran").exists()
 
 
