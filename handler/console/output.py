@@ -55,7 +55,7 @@ def set_up_messages(level: int, *, waits: bool) -> None:
     logging.addLevelName(logging.INFO, "info")
     logging.addLevelName(logging.DEBUG, "debug")
     for noisy in ("urllib3", "pkcs11"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+        logging.getLogger(noisy).setLevel(logging.ERROR)  # urllib3 warns of odd heads, with a traceback
     if waits and sys.stderr.isatty():
         for waiting in WAITING:
             logging.getLogger(waiting).setLevel(logging.INFO)

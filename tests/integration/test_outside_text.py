@@ -59,6 +59,11 @@ def test_the_content_type_of_an_answer(files):
     expect_harmless(files, PENDING)
 
 
+def test_a_head_that_a_library_warns_of(files):
+    files.est.faults.add(*ENROL, times=None, status=403, headers={"": as_header(IN_A_HEADER)}, body=EVIL)
+    expect_harmless(files, REFUSED)
+
+
 @pytest.mark.parametrize("host", ["\x1bc\x07.example", as_header("\u202e\x1bc.example")], ids=ascii)
 def test_the_host_of_a_redirect(files, host):
     files.est.faults.add(*ENROL, times=None, status=302, headers={"Location": f"https://{host}/est"})
