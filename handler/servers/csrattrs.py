@@ -15,14 +15,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
-from handler.crypto.csr import (
-    EXTENDED_KEY_USAGE,
-    EXTENSION_REQUEST,
-    KEY_USAGE,
-    NOTHING,
-    USAGES,
-    CsrAttributes,
-)
+from handler.crypto.csr import EXTENDED_KEY_USAGE, EXTENSION_REQUEST, KEY_USAGE, NOTHING, USAGES, CsrAttributes
 from hsm import der
 from hsm.der import Element
 
@@ -36,17 +29,21 @@ _CURVES = {"1.2.840.10045.3.1.7": "secp256r1", "1.3.132.0.34": "secp384r1", "1.3
 _SIGNATURES = {"1.2.840.10045.4.3.2": 256, "1.2.840.10045.4.3.3": 384, "1.2.840.10045.4.3.4": 512}
 # anyExtendedKeyUsage, codeSigning, timeStamping, OCSPSigning (RFC 5280 §4.2.1.12), which this device never does.
 _NOT_A_CLIENTS = {"2.5.29.37.0", "1.3.6.1.5.5.7.3.3", "1.3.6.1.5.5.7.3.8", "1.3.6.1.5.5.7.3.9"}
+MAX_BYTES = 128 * 1024
 
 
 def parse_csrattrs(data: bytes) -> CsrAttributes:
     """Read a CsrAttrs (DER). Raises ValueError."""
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"{len(data)} bytes: expected at most {MAX_BYTES}")
     wanted = NOTHING
     items = [_attribute(each) for each in der.one(data, der.SEQUENCE).items]
     templates = [each for each in items if each[0] == _REQUEST_TEMPLATE and each[1]]
     for oid, values in templates or items:  # a client that knows templates ignores the rest (RFC 9908 §3.4)
         wanted = _with_oid(wanted, oid) if values is None else _with_attribute(wanted, oid, values)
     # A curve is more specific than EC.
-    return replace(wanted, keys=wanted.keys - {"EC"} if wanted.keys & set(_CURVES.values()) else wanted.keys)
+    keys = wanted.keys - {"EC"} if wanted.keys & set(_CURVES.values()) else wanted.keys
+    return replace(wanted, keys=keys, extended_usages=tuple(dict.fromkeys(wanted.extended_usages)))
 
 
 def _attribute(item: Element) -> tuple[str, list[Element] | None]:
@@ -122,7 +119,7 @@ def _with_extensions(wanted: CsrAttributes, value: Element) -> CsrAttributes:
         elif oid == EXTENDED_KEY_USAGE:
             purposes = map(_oid, der.one(content, der.SEQUENCE).items)
             oids = [each for each in purposes if each and each not in _NOT_A_CLIENTS]
-            wanted = replace(wanted, extended_usages=tuple(dict.fromkeys([*wanted.extended_usages, *oids])))
+            wanted = replace(wanted, extended_usages=(*wanted.extended_usages, *oids))
     return wanted
 
 

@@ -8,7 +8,7 @@ from handler.device import config_encrypted, request
 from handler.device.configuration import toml_text
 from handler.journal import pending
 from handler.rotation.phases import takeover
-from handler.servers import http, response, transport
+from handler.servers import csrattrs, http, response, transport
 from hsm import der, tls
 from tests.simulators.device import REPOSITORY
 
@@ -24,6 +24,7 @@ LIMITS = (
     (toml_text.MAX_CHARACTERS, toml_text.MAX_DEPTH),
     (der.MAX_ITEMS, der.MAX_DEPTH),
     (der.MAX_OID, der.MAX_ARC),
+    (csrattrs.MAX_BYTES,),
     (bag.MAX_CERTIFICATES,),
     (certificates.MAX_SIZE,),
     (certificates.MAX_CA_SIZE,),

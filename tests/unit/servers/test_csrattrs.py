@@ -1,6 +1,7 @@
 """What an EST server wants in a CSR: parsed from DER that is written here by hand, and put into a CSR."""
 
 import contextlib
+import time
 
 import pytest
 from cryptography import x509
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from handler.crypto.csr import NOTHING, CsrAttributes, build_csr
 from handler.errors import ServerRefusedError
-from handler.servers.csrattrs import parse_csrattrs
+from handler.servers.csrattrs import MAX_BYTES, parse_csrattrs
+from hsm import der
 from tests.authority import Authority, read
 
 EXTENSION_REQUEST = "1.2.840.113549.1.9.14"
@@ -170,6 +172,27 @@ def test_usages_of_a_ca_names_and_unknown_oids_are_ignored():
 def test_what_is_no_csrattrs_is_a_value_error(der):
     with pytest.raises(ValueError):
         parse_csrattrs(der)
+
+
+def many_extensions(count):
+    """Give an attribute of as many extensions, each with a purpose of its own, a thousand in a value."""
+    purposes = [oid(f"1.2.3.{1000 + number}") for number in range(count)]
+    extensions = [extension(EXTENDED, seq(each)) for each in purposes]
+    values = (der.encoded(0x30, *extensions[at : at + 1000]) for at in range(0, count, 1000))
+    return der.encoded(0x30, der.encoded(0x30, oid(EXTENSION_REQUEST), der.encoded(0x31, *values)))
+
+
+def test_many_extensions_in_many_values_take_no_longer_than_their_bytes():
+    data = many_extensions(7500)
+    assert MAX_BYTES * 0.9 < len(data) <= MAX_BYTES
+    begin = time.process_time()
+    assert len(parse_csrattrs(data).extended_usages) == 7500
+    assert time.process_time() - begin < 0.8
+
+
+def test_more_bytes_than_anybody_sends_are_refused_by_their_number():
+    with pytest.raises(ValueError, match=f"expected at most {MAX_BYTES}"):
+        parse_csrattrs(many_extensions(8000))
 
 
 @settings(deadline=None, database=None, max_examples=300)
