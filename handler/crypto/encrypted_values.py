@@ -33,7 +33,7 @@ def parse_config(data: bytes, name: str) -> ConfigEntries:
     """
     try:
         config = bounded_json.loads(data)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise RefusedError(
             f"{name} ({len(data)} bytes) is not JSON: expected a map of configuration files ({error})"
         ) from error

@@ -1,0 +1,23 @@
+"""JSON from others: limits hold before it is parsed."""
+
+import pytest
+
+from handler.crypto.bounded_json import MAX_DEPTH, loads
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-16"])
+def test_only_utf_8_is_read_because_another_encoding_hides_brackets(encoding):
+    # A byte of the text is a quotation mark to who counts brackets in UTF-8: a string to the next text.
+    nested = f'["\u2201",{"[" * 100_000}{"]" * 100_000},"\u2201"]'
+    with pytest.raises(ValueError):
+        loads(nested.encode(encoding))
+
+
+def test_a_mark_of_utf_8_is_read_past():
+    assert loads(b'\xef\xbb\xbf{"a": "\xc3\xbc"}') == {"a": "\xfc"}
+
+
+def test_depths_up_to_the_limit_are_read():
+    assert loads(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
+    with pytest.raises(ValueError, match=f"more than {MAX_DEPTH}"):
+        loads(b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1))
