@@ -28,7 +28,8 @@ _STRING = re.compile(
     r"""\"{3}(?:\\.|[^\\])*?"{3,5}(?!")|'{3}.*?'{3,5}(?!')|"(?!"")(?:\\.|[^"\\\n])*"|'(?!'')[^'\n]*'""", re.DOTALL
 )
 _SCALAR = re.compile(r"\d{4}-\d\d-\d\d \d\d:[^\s,#\]}]+|[^\s,#\]}]+")
-_IN_BRACKETS = re.compile(rf"{_STRING.pattern}|#[^\n]*|[\[{{]|[\]}}]|[^\[\]{{}}\"'#]+", re.DOTALL)
+# Outside a string an escaped quotation mark begins none: each would be looked for its end in vain.
+_IN_BRACKETS = re.compile(rf"{_STRING.pattern}|\\\"|#[^\n]*|[\[{{]|[\]}}]|[^\[\]{{}}\"'#\\]+", re.DOTALL)
 _ESCAPE = r"\\(?:[btnfr\"\\/]|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8})"
 _TAKEN_BY_FIOCONFIG = re.compile(
     rf"""(?!true|false|inf|nan|[-+0-9.=,#\[\]{{}}"'])(?:{_ESCAPE}|[^\x00-\x08\x0a-\x1f\\])+|[+-]?[0-9]{{1,18}}"""
@@ -82,23 +83,21 @@ class TomlText:
     def values(self) -> dict[str, Any]:
         """Return tables, keys and values; floats as bytes (nan differs from itself). Raises ValueError for doubles."""
         root: dict[str, Any] = {}
-        seen: set[tuple[str, ...]] = set()
+        seen: set[int] = set()
         for item in self.items:
             if isinstance(item, Entry):
                 if item.path[-1] in (table := _table(root, item.path[:-1])):
                     raise ValueError(f"line {self.line(item.at)}: {'.'.join(item.path)} is there twice")
                 table[item.path[-1]] = {} if item.value == {} else item.value  # one of its own, to be filled
             elif item.array:
-                seen = {each for each in seen if each[: len(item.path)] != item.path}
                 array = _table(root, item.path[:-1]).setdefault(item.path[-1], [])
                 if not isinstance(array, list):
                     raise ValueError(f"line {self.line(item.end)}: {'.'.join(item.path)} is not an array")  # noqa: TRY004
                 array.append({})
-            elif item.path in seen:
+            elif (found := id(_table(root, item.path))) in seen:
                 raise ValueError(f"line {self.line(item.end)}: table {'.'.join(item.path)} is there twice")
             else:
-                seen.add(item.path)
-                _table(root, item.path)
+                seen.add(found)
         return root
 
     def odd(self) -> list[str]:

@@ -49,6 +49,7 @@ def test_what_fioconfig_refuses_is_known(case):
         ("[s]\na = 12ab\nb = -x\nc = info\n", {"a": "12ab", "b": "-x", "c": "info"}),
         ("[s]\na =\nb = 'x'\n", {"a": "", "b": "x"}),
         ("[s]\na = [main]\n", {"a": "[main]"}),
+        ('[s]\na = [it\'s \\"so\\"]\n', {"a": '[it\'s "so"]'}),
     ],
 )
 def test_what_aktualizr_alone_reads_is_read_and_said_to_stop_fioconfig(text, read):
@@ -75,6 +76,13 @@ def test_escapes_are_those_of_fioconfig(text, read):
 def test_layouts_that_toml_forbids_and_fioconfig_takes_are_read():
     toml = TomlText("s.a = 'x'\n[s]\nb = { c = 1,\n  d = 2 }\n")
     assert toml.values() == {"s": {"a": "x", "b": {"c": 1, "d": 2}}}
+
+
+def test_tables_below_an_element_of_an_array_are_its_own():
+    text = "[[a]]\n[a.b]\nx = 1\n[[a]]\n[a.b]\nx = 2\n[[a.c]]\n[a.c.d]\n[[a.c]]\n[a.c.d]\n"
+    assert TomlText(text).values() == tomllib.loads(text)
+    with pytest.raises(ValueError, match=r"line 11: table a\.c\.d is there twice"):
+        TomlText(f"{text}[a.c.d]\n").values()
 
 
 def test_odd_values_are_named_with_their_line_and_not_shown():
@@ -120,6 +128,9 @@ HUGE = {
     "escapes": 'a = "' + "\\" * 100_001,
     "blanks": "a = " + " " * 200_000 + "x",
     "characters": "# " + "x" * MAX_CHARACTERS,
+    "escaped quotes in an array": 'a = ["' + '\\"' * 100_000 + "]",
+    "quotes of a long text in an array": "a = [" + '\\"""' * 60_000 + "]",
+    "tables and elements of an array": "".join(f"[a{number}]\n" for number in range(15_000)) + "[[b]]\n" * 15_000,
     "keys": "".join(f"a{number} = x\n" for number in range(15_000)),
 }
 
