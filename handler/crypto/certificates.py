@@ -32,6 +32,8 @@ MAX_SIZE = 16 * 1024
 """Bytes of a client certificate."""
 MAX_CA_SIZE = 64 * 1024
 """Bytes of a CA certificate; larger ones are ignored."""
+MAX_OF_ONE_KEY, MAX_ISSUERS = 10, 20
+"""Certificates for the new key that are looked at; those of its issuer's name whose key is tried."""
 _MOST_LISTED = 10
 _PROFILE = "correct the EST server's profile for devices"
 _CLOCKS = "check the clocks of this device and of the EST server"
@@ -57,7 +59,8 @@ def issued_for(
             f"none of the {len(candidates)} certificates that the EST server sent is for the new key: {_PROFILE}"
         )
     never = datetime.min.replace(tzinfo=UTC)
-    return sorted(ours, key=lambda each: (*(_usable(each, time) for time in times), each.begin or never), reverse=True)
+    best = sorted(ours, key=lambda each: (*(_usable(each, time) for time in times), each.begin or never), reverse=True)
+    return best[:MAX_OF_ONE_KEY]
 
 
 def _usable(certificate: Certificate, now: datetime) -> int:
@@ -214,7 +217,7 @@ def _check_issuer(issued: Certificate, issuers: Sequence[Certificate]) -> list[s
     name = names.shown(issued.issuer)
     wanted = names.value(issued.issuer)
     named = [each for each in issuers if len(each.der) <= MAX_CA_SIZE and names.value(each.subject) == wanted]
-    signed = [is_signed_by(issued, each) for each in named]
+    signed = [is_signed_by(issued, each) for each in named[:MAX_ISSUERS]]
     if any(signed):
         return []
     if not signed:

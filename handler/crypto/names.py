@@ -2,7 +2,7 @@
 
 Two Names are equal by value if they have the same attributes in the same RDNs in the same order (RFC 5280 §7.1). Texts
 of any string type are compared after Unicode's NFKC, ignoring letter case and white space at the ends, with inner white
-space as one blank (RFC 4518 §2, without its prohibitions). Anything else is compared byte for byte.
+space as one blank (RFC 4518 §2, without its prohibitions). Anything else is compared byte for byte, and long texts too.
 """
 
 import ipaddress
@@ -28,6 +28,7 @@ _SHOWN_TYPES = {
 _ESCAPED = '\\"+,;<>'
 _COMMON_NAME = der.oid("2.5.4.3")
 _EMAIL, _DNS, _DIRECTORY, _URI, _ADDRESS = 0x81, 0x82, 0xA4, 0x86, 0x87
+MAX_FOLDED = 1024  # bytes of a text: normalisation takes the square of a run of combining characters
 MAX_SHOWN = 400
 """Characters of a name that are shown."""
 
@@ -109,7 +110,7 @@ def _general(name: der.Element) -> object:
 
 def _attribute_value(attribute: der.Element) -> tuple[bytes, bool, str]:
     kind, value = _pair(attribute)
-    encoding = _ENCODINGS.get(value.tag)
+    encoding = _ENCODINGS.get(value.tag) if len(value.content) <= MAX_FOLDED else None
     try:
         text = None if encoding is None else value.content.decode(encoding)
     except UnicodeDecodeError:

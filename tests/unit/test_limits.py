@@ -3,7 +3,7 @@
 import re
 
 from handler import errors
-from handler.crypto import bag, bounded_json, certificates, encrypted_values
+from handler.crypto import bag, bounded_json, certificates, encrypted_values, names
 from handler.device import config_encrypted, request
 from handler.device.configuration import toml_text
 from handler.journal import pending
@@ -27,6 +27,9 @@ LIMITS = (
     (csrattrs.MAX_BYTES,),
     (bag.MAX_CERTIFICATES,),
     (certificates.MAX_SIZE,),
+    (certificates.MAX_OF_ONE_KEY,),
+    (certificates.MAX_ISSUERS,),
+    (names.MAX_FOLDED,),
     (certificates.MAX_CA_SIZE,),
     (request.MAX_BYTES,),
     (pending.MAX_BYTES,),

@@ -311,6 +311,15 @@ def test_one_right_certificate_of_the_issuer_is_enough():
     assert check(renewed.issue(KEY.public_key()), issuers=issuers) == []
 
 
+def test_an_answer_of_many_certificates_costs_few_checks_of_signatures():
+    impostors = [Authority().certificate for _ in range(certificates.MAX_ISSUERS)]
+    with pytest.raises(CertificateRefusedError, match="forged"):
+        check(issue(), issuers=[*impostors, CA.certificate])
+    assert check(issue(), issuers=[*impostors[1:], CA.certificate]) == []
+    found = certificates.issued_for(KEY.public_key(), [read(issue()) for _ in range(20)], NOW)
+    assert len(found) == certificates.MAX_OF_ONE_KEY
+
+
 def test_issuer_with_another_kind_of_key_is_no_traceback():
     other = CA.issue(rsa.generate_private_key(65537, 2048).public_key(), CA.name, ca=True)
     with pytest.raises(CertificateRefusedError, match="forged"):

@@ -1,5 +1,7 @@
 """Names: compared by value, shown safely."""
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,6 +54,15 @@ def test_names_are_equal_by_value(kind):
     one, other = EQUAL[kind]
     assert same(one, other)
     assert same(other, one)
+
+
+def test_a_text_that_takes_long_to_normalise_is_compared_byte_for_byte():
+    # Each mark of the second half moves past all of the first one.
+    long = name((CN, UTF8, ("\u0315" * 15_000 + "\u0316" * 15_000).encode()))
+    begin = time.process_time()
+    assert same(long, bytes(long))
+    assert not same(long, long[:-1] + b"\x17")
+    assert time.process_time() - begin < 0.5
 
 
 @pytest.mark.parametrize("kind", DIFFERENT)
