@@ -12,7 +12,6 @@ _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[][{}]', re.DOTALL)
 
 def loads(data: bytes) -> Any:  # noqa: ANN401
     """Read a JSON text (RFC 8259, UTF-8). Raises ValueError, also for numbers that JSON cannot express."""
-    text = data.decode("utf-8-sig")  # json would read UTF-16 too, in which the brackets below are hidden
     depth = 0
     for found in _TOKEN.finditer(data):
         token = found[0]
@@ -22,7 +21,7 @@ def loads(data: bytes) -> Any:  # noqa: ANN401
                 raise ValueError(f"it nests more than {MAX_DEPTH} maps and lists")
         elif token in {b"]", b"}"}:
             depth -= 1
-    return json.loads(text, parse_constant=_no_json, parse_float=_finite)
+    return json.loads(data.decode("utf-8-sig"), parse_constant=_no_json, parse_float=_finite)  # UTF-16 hides brackets
 
 
 def _finite(text: str) -> float:

@@ -212,8 +212,9 @@ def _socket_class(allowance: Allowance) -> type[ssl.SSLSocket]:
 
     class CountingSocket(ssl.SSLSocket):
         def recv_into(self, *arguments: Any) -> int:  # noqa: ANN401
-            if not allowance.deadline.remaining:
+            if not (left := allowance.deadline.remaining):
                 raise TimeoutError("the time is up")
+            self.settimeout(min(self.gettimeout() or left, left))
             count = super().recv_into(*arguments)
             allowance.take(count)
             return count

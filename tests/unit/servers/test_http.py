@@ -441,3 +441,16 @@ def test_answer_that_drips_byte_by_byte_ends_with_the_deadline(world, head):
     with running(world, Drip) as server, pytest.raises(PendingError):
         ask(world, server, seconds=0.2, retry_delays=())
     assert time.monotonic() - begin < 5
+
+
+def test_last_byte_that_drips_is_not_waited_for_beyond_the_deadline(world):
+    class Drip(Server):
+        def serve(self, request, conversation):
+            conversation.connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            while not self.stopping.wait(1.5):
+                conversation.connection.sendall(b"x")
+
+    begin = time.monotonic()
+    with running(world, Drip) as server, pytest.raises(PendingError):
+        ask(world, server, seconds=2.0, read=2.0, retry_delays=())
+    assert time.monotonic() - begin < 2.7
