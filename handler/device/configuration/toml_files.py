@@ -73,8 +73,8 @@ class TomlFile:
             return ""
         if not isinstance(value, str):
             raise RequestRefusedError(f"{self.path}: {key} is not a text: expected one in quotes")
-        if any("\ud800" <= each <= "\udfff" for each in value):
-            raise RequestRefusedError(f"{self.path}: {key} is not UTF-8: correct it")
+        if any(each == "\0" or "\ud800" <= each <= "\udfff" for each in value):
+            raise RequestRefusedError(f"{self.path}: {key} is not UTF-8, or holds a NUL: correct it")
         return value
 
     def is_writable(self) -> bool:

@@ -97,6 +97,12 @@ def test_bytes_that_are_not_utf8_stay_and_are_no_value(tree):
     assert file.read_bytes() == b"# caf\xe9\n" + identity(*NEW.values()).encode() + b'a = "caf\xe9"\n'
 
 
+def test_value_that_no_path_can_be_is_refused_by_its_name(tree):
+    file = tree.write("sota.toml", 'a.b = "/var/sota/x\\u0000.pem"')
+    with pytest.raises(RequestRefusedError, match=rf"{file}: a\.b is not UTF-8, or holds a NUL"):
+        tree.load().get("a.b")
+
+
 UNREADABLE = {
     "no TOML": lambda path: path.write_text("[a"),
     "a FIFO": os.mkfifo,
