@@ -199,7 +199,7 @@ def _est_server(entries: Mapping[str, Entry], name: str) -> str:
 def _rotation_id(entries: Mapping[str, Entry], name: str, default: str | None) -> str:
     if default is not None and "ROTATIONID" not in entries:
         return default
-    expected = "1 to 128 letters a-z, A-Z, digits, _ and -, such as certs-1669058841 (the gateway drops other ids)"
+    expected = "1 to 128 letters a-z, A-Z, digits, _ and -, such as certs-1669058841"
     entry = _required(entries, "ROTATIONID", name, expected)
     if not _ROTATION_ID.fullmatch(entry.value):
         raise RequestRefusedError(f"{entry.where}: ROTATIONID {shown(entry.value)} is refused: expected {expected}")

@@ -274,7 +274,7 @@ def events_of(data: Mapping[str, Any]) -> list[dict[str, Any]]:
             texts = [event["id"], event["deviceTime"], event["eventType"]["id"], body["correlationId"]]
             texts.append(body.get("details", ""))
         if not texts or not all(isinstance(text, str) for text in texts) or type(body.get("success")) is not bool:
-            raise MalformedError(f"events[{at}]: expected an event in the gateway's shape")
+            raise MalformedError(f"events[{at}]: expected an event in the device gateway's format")
     return events
 
 

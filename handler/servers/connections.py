@@ -159,7 +159,7 @@ class _Ahead:
         except PendingError as error:
             self.asked_to_wait = error if error.not_before else None
         except FORESEEABLE as error:
-            log.debug("the gateway could not be asked in advance: %s", error)
+            log.debug("the device gateway could not be asked in advance: %s", error)
         finally:
             once.clear()
             if self._abandoned and self.client is not None:

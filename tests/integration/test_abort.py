@@ -83,7 +83,7 @@ def test_a_rotation_whose_proof_was_taken_without_an_answer_cannot_be_given_up(f
     factory.gateway.faults.clear()
     done = device.run("abort")
     assert done.returncode == REFUSED, done.stdout
-    assert "past the point of no return: the gateway refuses the old certificate" in done.stderr
+    assert "past the point of no return: the device gateway refuses the old certificate" in done.stderr
     assert device.run("resume").returncode == DONE
     assert broken_invariants(factory, ID, completed=True) == []
 

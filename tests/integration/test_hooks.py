@@ -131,7 +131,7 @@ def test_one_that_fails_is_reported_with_the_roll_back(files, file_hooks):
     assert "hook" not in file_hooks.call("rotate").said
     (event,) = completions(files)
     assert not event["success"]
-    assert event["details"].startswith("rolled back, the gateway refused the new certificate")
+    assert event["details"].startswith("rolled back, the device gateway refused the new certificate")
     assert event["details"].endswith(f"; hook {path} ended with status 3")
 
 

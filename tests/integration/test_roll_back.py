@@ -51,7 +51,7 @@ def test_a_refused_certificate_goes_back_to_the_very_same_identity(factory, how)
     new_certificate_is_refused(factory, how)
     outcome = call(factory.device)
     assert outcome.status == REFUSED
-    assert "rolled back, the gateway refused the new certificate" in outcome.said
+    assert "rolled back, the device gateway refused the new certificate" in outcome.said
     assert factory.device.current_identity() == old
     assert factory.device.sota() == sota
     assert factory.device.config_encrypted.stat().st_mtime_ns == modified
@@ -345,5 +345,5 @@ def test_a_roll_back_is_said_on_one_line_without_a_traceback(files):
     done = files.device.run()
     assert done.returncode == REFUSED
     assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("renew-client-cert: refused: rolled back, the gateway refused")
+    assert done.stderr.splitlines()[-1].startswith("renew-client-cert: refused: rolled back, the device gateway")
     assert broken_invariants(files, ID, completed=False) == []

@@ -30,7 +30,7 @@ def why_no_way_back(context: Context) -> str | None:
         context.connections.gateway(state.old).device_config()
     except ServerRefusedError as error:
         if error.status in CERTIFICATE_REFUSALS:
-            return f"the gateway refuses the old certificate: {error}"
+            return f"the device gateway refuses the old certificate: {error}"
         raise
     return None
 

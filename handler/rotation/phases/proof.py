@@ -72,13 +72,13 @@ def prove(context: Context, memory: Memory) -> None:
 def ask_old(context: Context, memory: Memory) -> None:
     """Ask the gateway for the files as the old identity. Raises hsm.errors.TokenError, OSError."""
     sight, said = _takes(context, context.rotation.old)
-    log.info("the gateway's answer to the old certificate: %s", said or "accepted")
+    log.info("the device gateway's answer to the old certificate: %s", said or "accepted")
     memory.old, memory.old_said = (Taken.YES, None) if sight is Sight.YES else (Taken.UNCLEAR, said)
 
 
 def take_back(context: Context, memory: Memory) -> None:
     """Journal that the rotation goes back, as the gateway accepts the old certificate. Raises OSError."""
-    reason = f"the gateway refused the new certificate: {memory.said}"
+    reason = f"the device gateway refused the new certificate: {memory.said}"
     memory.way, memory.new, memory.old = Way.OPEN, Sight.UNKNOWN, Taken.UNKNOWN
     context.journal.record(replace(context.rotation, rollback=reason))
 
