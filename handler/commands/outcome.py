@@ -4,7 +4,7 @@ import contextlib
 
 from handler.console.output import say
 from handler.console.settings import Settings
-from handler.errors import BusyError, RenewalError, describe, is_final
+from handler.errors import BusyError, PendingError, RenewalError, describe, is_final
 from handler.exit_status import PENDING, REFUSED
 from handler.journal.pending import is_there
 
@@ -12,20 +12,22 @@ GOES_ON, NOT_BEGUN = "; `renew-client-cert resume` continues it", "; nothing was
 
 
 def explain(error: Exception, next_step: str, *, known: bool = False) -> int:
-    """Say what ended the call and what to do next (`what_next`); return the exit status.
-
-    `known`: the reader has seen the reason; a refusal is repeated, because it needs action.
-    """
+    """Say what ended the call, unless that is `known`, and what to do next (`what_next`); return the exit status."""
     pending = next_step == GOES_ON
     # A missing permission needs action, unless a rotation is pending, which is retried.
     if is_final(error) or (isinstance(error, PermissionError) and not pending):
-        say(f"refused: {describe(error)}")
+        say("refused; correct that, then rotate again" if known else f"refused: {describe(error)}")
         return REFUSED
     if isinstance(error, BusyError):
         next_step = ""  # the error says it
-    reason = "" if known else f": {describe(error)}"
+    reason = _not_before(error) if known else f": {describe(error)}"
     say(f"{'pending' if pending else 'not now'}{reason}{next_step}")
     return PENDING
+
+
+def _not_before(error: Exception) -> str:
+    when = error.not_before if isinstance(error, PendingError) else None
+    return f", not before {when:%Y-%m-%d %H:%M:%S} UTC" if when else ""
 
 
 def what_next(settings: Settings | None) -> str:

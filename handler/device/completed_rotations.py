@@ -31,7 +31,8 @@ def rotation_ids(storage: Path) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        log.warning("%s cannot be read (%s): assuming that no rotation was completed", path, error)
+        why = (error.strerror if isinstance(error, OSError) else None) or error
+        log.warning("%s cannot be read (%s): assuming that no rotation was completed", path, why)
         return []
     return [each for each in found if isinstance(each, str)]
 

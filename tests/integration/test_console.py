@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from handler.device.completed_rotations import NAME
 from handler.exit_status import DONE, PENDING, PROBLEMS, REFUSED, SWITCHED, UNREAD
+from handler.journal.pending import read_pending
 from tests.privileges import NOBODY, reachable_folder
 from tests.simulators.device import REPOSITORY
 from tests.simulators.factory import running_factory
@@ -140,6 +143,17 @@ def test_somebody_else_than_root_is_told_to_be_root(arguments):
     assert "run this as root" in said
 
 
+def test_a_file_that_cannot_be_read_is_said_without_an_errno():
+    with reachable_folder() as folder, running_factory(folder / "device", "file") as factory:
+        device = factory.device
+        (device.storage / NAME).write_text("{}")
+        (device.storage / NAME).chmod(0o600)
+        device.storage.chmod(0o755)
+        done = run(device, [sys.executable, "-c", TWICE, "status"])
+    said = done.stderr.partition("as nobody\n")[2]
+    assert f"{NAME} cannot be read (Permission denied): assuming that no rotation was completed" in said
+
+
 # Where nobody reads
 
 
@@ -230,7 +244,6 @@ def test_the_locale_c_is_heeded_by_a_rotation_its_errors_and_the_log(files, loca
     assert shown.text.isascii()
     assert "[1/5] Generate new certificate ... failed, " in shown.text
     assert PLAIN in shown.lines[-2]
-    assert PLAIN in shown.lines[-1]
     for given in (
         on_terminal(files.device, "log", environment=locale, columns=500).text,
         files.device.run("log", environment=locale).stdout,
@@ -245,7 +258,7 @@ def test_another_locale_gets_every_character(files, locale):
     files.device.write_request(ID)
     shown = on_terminal(files.device, "rotate", environment=locale, columns=500)
     assert "[1/5] Generate new certificate … failed, " in shown.text
-    assert GREETING in shown.lines[-1]
+    assert GREETING in shown.lines[-2]
 
 
 def test_wrong_usage_is_ascii_too(files):
@@ -280,6 +293,20 @@ def test_whatever_is_shown_fits_the_terminal(files, columns):
         assert too_wide(shown, width) == [], arguments
         if arguments == ["rotate"] and status == REFUSED:
             assert too_wide(shown, width - 20), "it uses the width that there is"
+
+
+def test_a_person_who_has_seen_why_is_told_what_to_do_next(files):
+    files.device.write_request(ID)
+    files.est.faults.add("POST", "*", status=503, headers={"Retry-After": "3600"})
+    lines = on_terminal(files.device, "rotate", columns=200).lines
+    until = datetime.fromisoformat(read_pending(files.device.storage).waiting.until).astimezone(UTC)
+    assert lines[-1] == (
+        f"renew-client-cert: pending, not before {until:%Y-%m-%d %H:%M:%S} UTC; `renew-client-cert resume` continues it"
+    )
+    files.est.faults.add("POST", "*", status=400, body=b"no such profile")
+    lines = on_terminal(files.device, "resume", columns=200).lines
+    assert sum("no such profile" in each for each in lines) == 1
+    assert lines[-1] == "renew-client-cert: refused; correct that, then rotate again"
 
 
 def test_a_warning_fits_the_terminal(files):
