@@ -143,7 +143,7 @@ def describe(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         said = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
         advice = _ADVICE.get(error.errno or 0)
-        said = f"{said} ({advice})" if advice else said
+        said = f"{said}; {advice}" if advice else said
     return harmless(said)
 
 

@@ -12,7 +12,7 @@ from handler.device.keystore import IdentityNames
 from handler.device.request import RotationRequest
 from handler.device.services import AKTUALIZR, FIOCONFIG
 from handler.device.storage import check_folder
-from handler.errors import FORESEEABLE, RequestRefusedError, describe, is_final
+from handler.errors import FORESEEABLE, PendingError, RequestRefusedError, describe, is_final
 from handler.exit_status import DONE, PENDING, REFUSED
 from handler.inspection.pin_safety import why_no_login
 from handler.journal.journal import Journal
@@ -26,6 +26,8 @@ from handler.servers.http import Limits
 from handler.servers.transport import Deadline
 from hsm.curves import shown_curve
 
+from .checks.disk import disk_finding
+from .checks.result import PROBLEM
 from .formats.envelope import as_json
 
 Line = tuple[str, str]
@@ -65,6 +67,8 @@ def plan(device: Device, request: RotationRequest) -> Iterator[Line]:
             yield "", _ended_first(view, pending.rotation_id)
         local_config = LocalConfig(device.config_encrypted, Journal(device.storage).aside)
         new = check_before_anything_changes(device, local_config, connections)
+        if (disk := disk_finding(device.storage)).level == PROBLEM:
+            raise PendingError(disk.text)
         yield from _steps(device, request, names, new, view.kept)
     finally:
         connections.close()

@@ -116,6 +116,16 @@ def test_a_read_only_disk_is_named_and_nothing_changes(place):
     assert finish(factory, ID) == []
 
 
+def test_a_dry_run_says_that_a_full_disk_lets_no_rotation_begin(tmp_path):
+    with running_factory(tmp_path / "device", "file") as factory:
+        device = factory.device
+        device.write_request(ID)
+        for command in (["rotate"], ["rotate", "--dry-run"]):
+            done = run(device, arranged(FULL, device.storage, tmp_path / "spare", 0, *device.command(*command)))
+            assert done.returncode == PENDING, done.stdout
+        assert f"{device.storage}: 0 KiB" in done.stderr
+
+
 @pytest.mark.parametrize("name", ["sota.toml", "config.encrypted"])
 def test_a_file_that_is_a_mount_point_is_refused_before_anything_changes(tmp_path, name):
     """It can be written, and yet nothing can take its place: found at the switch, that would be too late."""

@@ -171,7 +171,7 @@ def test_a_storage_folder_or_sota_toml_that_others_may_read_is_warned_of(files, 
         (
             'cp -a "$1/." "$2" && mount -t tmpfs -o size=128k none "$1" && cp -a "$2/." "$1"',
             "problem",
-            "KiB and [0-9]+ files free: free some space",
+            "KiB and [0-9]+ inodes free: free some space",
         ),
         (
             'cp -a "$1/." "$2" && mount -t tmpfs -o size=1m none "$1" && cp -a "$2/." "$1"',

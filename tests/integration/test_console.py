@@ -175,7 +175,7 @@ def test_output_that_finds_no_room_is_said_to(files):
     with open("/dev/full", "w") as full:  # noqa: PTH123
         done = run(files.device, files.device.command("status"), full)
     assert done.returncode == PENDING
-    words = "cannot write to standard output: No space left on device (make room there)"
+    words = "cannot write to standard output: No space left on device; make room there"
     assert done.stderr == f"renew-client-cert: {words}\n"
 
 

@@ -31,7 +31,7 @@ def disk_finding(folder: Path) -> Result:  # noqa: PLR0911 - one for each findin
         return problem("disk", str(error))
     free = disk.f_bavail * disk.f_frsize
     if free < LEAST_FREE or (disk.f_files and disk.f_favail < LEAST_FILES):
-        return problem("disk", f"{folder}: {free // KIB} KiB and {disk.f_favail} files free: free some space")
+        return problem("disk", f"{folder}: {free // KIB} KiB and {disk.f_favail} inodes free: free some space")
     if free < ENOUGH_FREE:
         return warning("disk", f"{folder}: only {free // KIB} KiB free: free some space")
     return ok("disk", f"{folder} can be written, {free // KIB // KIB} MiB free")

@@ -1,6 +1,6 @@
 """`status --prometheus`: the status as metrics, in Prometheus' text format 0.0.4. docs/monitoring.md."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from handler import __version__
@@ -21,7 +21,7 @@ def metrics(status: Status) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _families(status: Status) -> Iterator[tuple[str, str, list[Sample]]]:
+def _families(status: Status) -> Iterator[tuple[str, str, Sequence[Sample]]]:
     certificate, pending, last = status.identity.certificate, status.pending, status.last
     yield "info", "Version of the program.", [({"version": __version__}, 1.0)]
     yield "certificate_loaded", "Whether the certificate in use can be read.", _one(certificate is not None)
@@ -41,14 +41,8 @@ def _families(status: Status) -> Iterator[tuple[str, str, list[Sample]]]:
     yield "rotation_attempts", "Consecutive attempts without progress.", _one(attempts)
     count = undelivered(status.view)
     yield "undelivered_events", "Events that the device gateway has not accepted.", [] if count is None else _one(count)
-    yield (
-        "trust_anchor_not_after_timestamp_seconds",
-        "When a certificate of the CA file expires.",
-        [
-            ({"subject": each.subject, "fingerprint": each.fingerprint}, each.not_after.timestamp())
-            for each in status.anchors
-        ],
-    )
+    anchors = [({"subject": a.subject, "fingerprint": a.fingerprint}, a.not_after.timestamp()) for a in status.anchors]
+    yield "trust_anchor_not_after_timestamp_seconds", "When a certificate of the CA file expires.", anchors
     units = (status.units or {}).items()
     yield "unit_active", "Whether a systemd unit is active.", [({"unit": name}, float(u.active)) for name, u in units]
     levels = [each.level for each in findings(status)]
