@@ -177,7 +177,7 @@ class TokenKeyStore:
         if stored != [der]:
             raise TokenError(
                 f"stored certificate {object_id} in token {self._token.label!r}, but found {len(stored)} there, "
-                "not exactly that one: try again, and look at the token if it stays so"
+                "not exactly that one: try again, and check the token if that persists"
             )
 
     def discard(self, names: IdentityNames) -> None:

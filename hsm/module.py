@@ -98,7 +98,7 @@ class Module:
             if "exception while loading" in str(error):
                 raise ModuleError(f"the PKCS#11 module {path} cannot be loaded: {error}; correct p11.module") from error
             raise TokenError(
-                f"the PKCS#11 module {path} does not start ({type(error).__name__} {error}): look at its device"
+                f"the PKCS#11 module {path} does not start ({type(error).__name__} {error}): check its device"
             ) from error
 
     def reinitialize(self) -> None:
@@ -127,7 +127,7 @@ class Module:
             others = ", ".join(sorted(repr(token.label) for token in tokens)) or "none"
             raise TokenAbsentError(
                 f"no token with the label {label!r} is there (found: {others}): "
-                "correct p11.label, or look at the token's device and driver"
+                "correct p11.label, or check the token's device and driver"
             )
         if len(named) > 1:
             serials = ", ".join(token.serial.decode("ascii", "replace") for token in named)

@@ -33,12 +33,12 @@ def parse(content: bytes) -> tuple[list[dict[str, Any]], int]:
         if record is None:
             bad = bad or number
         elif bad is not None:
-            raise MalformedError(f"line {bad} is damaged")
+            raise MalformedError(f"line {bad} is unreadable")
         else:
             records.append(record)
             length += len(line)
     if content and not records:
-        raise MalformedError("line 1 is damaged")
+        raise MalformedError("line 1 is unreadable")
     return records, length
 
 

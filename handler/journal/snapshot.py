@@ -65,7 +65,7 @@ class Snapshot:
         Showing a new certificate is the point of no return, which is left to the rotation itself.
         """
         if self.problem is not None:
-            return f"it is unknown whether a rotation is pending ({self.problem})"
+            return "it is unknown whether a rotation is pending, see `rotation`"
         if self.left_by_fioconfig:
             return "a rotation that fioconfig left is pending, and the device gateway may not have seen its certificate"
         rotation = self.rotation

@@ -53,7 +53,7 @@ def test_the_daemon_has_a_broken_journal_set_aside_and_said_to_be(files, systemd
     journal(files).write_bytes(content)
     with running(files, systemd, *SLOW) as daemon:
         errors = ended(daemon)
-    assert any(each.startswith("STATUS=checking the journal: line 1 is damaged") for each in systemd.said)
+    assert any(each.startswith("STATUS=checking the journal: line 1 is unreadable") for each in systemd.said)
     assert "is damaged" in errors
     assert "setting it aside as rotation.broken" in errors
     assert set_aside(files, "mended").read_bytes() == content
@@ -130,7 +130,7 @@ def test_damage_in_the_middle_is_said_and_the_device_stays_whole(files, line):
     lines[line] = lines[line].replace(b"e", b"f", 1)
     journal(files).write_bytes(b"".join(lines))
     done = files.device.run()
-    assert f"line {line % len(lines) + 1} is damaged): setting it aside as rotation.broken" in done.stderr
+    assert f"line {line % len(lines) + 1} is unreadable): setting it aside as rotation.broken" in done.stderr
     assert done.returncode == SWITCHED
     assert files.device.run("resume").returncode == DONE
     assert broken_files(files) == []

@@ -255,7 +255,7 @@ class DeviceChecks:
         if view.problem:
             yield warning("rotation", view.problem)
         elif view.left_by_fioconfig:
-            yield warning("rotation", "fioconfig left one unfinished: the next call takes it over")
+            yield warning("rotation", "fioconfig left an unfinished rotation: the next call takes it over")
         elif view.pending is not None and view.pending.rotation_id is not None:
             said = f"{view.pending.rotation_id} is pending after step {view.pending.step}"
             if view.pending.refused:

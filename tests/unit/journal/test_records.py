@@ -63,13 +63,13 @@ def test_a_bad_record_before_a_good_one_is_damage(written, number):
     for at in range(len(lines[number]) - 1):
         bad = bytearray(lines[number])
         bad[at] ^= 0x04
-        with pytest.raises(MalformedError, match=f"line {number + 1} is damaged"):
+        with pytest.raises(MalformedError, match=f"line {number + 1} is unreadable"):
             parse(b"".join([*lines[:number], bytes(bad), *lines[number + 1 :]]))
 
 
 def test_a_file_without_any_whole_record_is_damage_unless_it_is_empty():
     assert parse(b"") == ([], 0)
-    with pytest.raises(MalformedError, match="line 1 is damaged"):
+    with pytest.raises(MalformedError, match="line 1 is unreadable"):
         parse(b"\0" * 100)
 
 
