@@ -77,7 +77,7 @@ class UntrustedError(PendingError):
 
 
 class ServerBusyError(PendingError):
-    """A server cannot do it now (429, 5xx), but has taken our certificate."""
+    """A server cannot do it now (429, 5xx), but has accepted our certificate."""
 
 
 class ConnectionLostError(UnreachableError):

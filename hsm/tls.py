@@ -198,7 +198,7 @@ def use_private_key(context: ssl.SSLContext, certificate_der: bytes, key: ec.Ell
 
 
 def why_refused(certificate_der: bytes) -> str | None:
-    """Return why OpenSSL refuses a client certificate (DER), e.g. a weak signature or key; None if it takes it.
+    """Return why OpenSSL refuses a client certificate (DER), e.g. a weak signature or key; None if it accepts it.
 
     None too if this OpenSSL cannot be asked.
     """

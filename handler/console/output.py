@@ -67,7 +67,7 @@ def _fault(kind: type[BaseException], error: BaseException, traceback: Traceback
 
 
 def _fault_elsewhere(event: "threading.ExceptHookArgs | sys.UnraisableHookArgs") -> None:
-    """Say the same of one in a thread, or in what nobody waits for (threading.excepthook, sys.unraisablehook)."""
+    """Say the same of one in a thread, or of one that cannot be raised (threading.excepthook, sys.unraisablehook)."""
     if event.exc_value is not None:
         _fault(event.exc_type, event.exc_value, event.exc_traceback)
 

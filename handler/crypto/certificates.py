@@ -9,7 +9,7 @@ An issued certificate is refused if it … (no other field is read)
 | has another Subject (by value, see names.py), or lacks a subjectAltName of the current one | it names another device |
 | lacks digitalSignature or clientAuth | gateways refuse it; further usages are fine |
 | is a CA certificate | it is no client certificate |
-| has expired, ends within the hour, or begins more than five minutes from now | nobody accepts it for long |
+| has expired, ends within the hour, or begins more than five minutes from now | servers soon refuse it |
 | has a wrong signature, judged by a known certificate of its issuer's name | it is forged |
 """
 

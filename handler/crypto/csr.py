@@ -89,7 +89,7 @@ def build_csr(current: Certificate, key: ec.EllipticCurvePrivateKey, wanted: Csr
 
 
 def spki_pem(public_key: ec.EllipticCurvePublicKey) -> str:
-    """Return the public key as SubjectPublicKeyInfo, PEM, as the gateway takes it."""
+    """Return the public key as SubjectPublicKeyInfo, PEM, as the gateway expects it."""
     return public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode("ascii")
 
 

@@ -1,8 +1,8 @@
-"""What of a device's status needs somebody: for `status --exit-status`, its JSON and its metrics.
+"""What in a device's status needs attention: for `status --exit-status`, its JSON and its metrics.
 
 | level | |
 | --- | --- |
-| problem | somebody has to mend something: the identity in use, a rotation that was refused or failed |
+| problem | fix it: the identity in use, a rotation that was refused or failed |
 | warning | worth watching: it goes on by itself, or there is time |
 """
 
@@ -27,7 +27,7 @@ class Finding:
 
 
 def findings(status: Status) -> Iterator[Finding]:
-    """Give what needs somebody, problems first."""
+    """Give what needs attention, problems first."""
     identity, pending, last = status.identity, status.pending, status.last
     if identity.problem:
         yield Finding(PROBLEM, "identity", identity.problem)

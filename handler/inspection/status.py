@@ -1,4 +1,4 @@
-"""What is in use and what is pending, read for those who only look. docs/status.md.
+"""What is in use and what is pending, read without changing anything. docs/status.md.
 
 It takes no lock, needs no network, and leaves the PIN alone wherever the token shows its certificates without it.
 """
@@ -67,7 +67,7 @@ class Status:
     odd: tuple[str, ...]
     """What is odd about the configuration's files, though it hinders nothing."""
     running: str | None
-    """Who holds the device's lock, where somebody does."""
+    """Which process holds the device's lock, if any."""
     units: dict[str, Unit] | None
     """The program's own units; None if systemd does not run here."""
     anchors: tuple[Anchor, ...]
@@ -143,7 +143,7 @@ def _use(identity: Identity, names: IdentityNames, view: Snapshot, object_id: st
 
 
 def _last_rotation(storage: Path, view: Snapshot) -> LastRotation | None:
-    """Give the rotation that ended last. One that is pending has not, whatever was reported, before it is proved."""
+    """Give the rotation that ended last. A pending one has not ended before it is proved, even if it was reported."""
     pending = view.rotation.rotation_id if view.rotation and view.rotation.step < PROVED else None
     try:
         entries = History(storage / FOLDER).read()
@@ -158,7 +158,7 @@ def _last_rotation(storage: Path, view: Snapshot) -> LastRotation | None:
 
 
 def _since(storage: Path, pending: Pending | None) -> datetime | None:
-    """Say when the rotation that is pending began; one that is only asked for, when the journal did."""
+    """Say when the pending rotation began; if it is only requested, when the journal was made."""
     if pending is None or pending.rotation_id is None:
         return None
     with contextlib.suppress(OSError, ValueError):
@@ -188,7 +188,7 @@ def _modified(path: Path) -> datetime | None:
 
 
 def undelivered(view: Snapshot) -> int | None:
-    """Count the events that the gateway has not taken; None where the journal cannot be read."""
+    """Count the events that the gateway has not accepted; None if the journal cannot be read."""
     if view.problem is not None:
         return None
     return view.pending.undelivered if view.pending else 0

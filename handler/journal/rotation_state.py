@@ -48,7 +48,7 @@ class RotationState:
     files_left: str | None = None
     """Why the device's files on the server may still be encrypted to the old key; they are moved after the proof."""
     rollback: str | None = None
-    """Why the rotation goes back, if it does."""
+    """Why the rotation rolls back, if it does."""
     refused: str | None = None
     """Why it was refused, if it was; then the daemon does not retry it."""
 

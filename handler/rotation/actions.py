@@ -200,7 +200,7 @@ class Actions:
     # Back
 
     def _mark(self) -> None:
-        """Journal that the rotation goes back, and why."""
+        """Journal that the rotation rolls back, and why."""
         memory, state, other = self._memory, self._context.rotation, wanted(self._context, self._memory)
         reason = BY_HAND if memory.wish is Wish.ABORT else WITHDRAWN
         if other is not None:
@@ -212,7 +212,7 @@ class Actions:
         self._journal.record(replace(state, rollback=reason, refused=None))
 
     def _ask(self) -> None:
-        """Find out whether the rotation can go back."""
+        """Find out whether the rotation can roll back."""
         memory, state = self._memory, self._opened().rotation
         named_old = named_by_configuration(self._context, state) is Named.OLD
         if named_old and self._device.store_of(state.new).find_key(state.new.key) is None:

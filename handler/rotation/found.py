@@ -11,7 +11,7 @@ class Wish(Enum):
     """The handler called by fioconfig, `rotate`: the request asks for a rotation."""
     RESUME = auto()
     UNATTENDED = auto()
-    """`resume --unattended`: the daemon calls, so nobody has looked at what was refused."""
+    """`resume --unattended`: the daemon calls, so what was refused is not retried."""
     WITHDRAWN = auto()
     """The handler called by fioconfig without a request file."""
     ABORT = auto()
@@ -64,21 +64,21 @@ class Mark(Enum):
     REFUSED = auto()
     """A step was permanently refused."""
     TAKEN_BACK = auto()
-    """Goes back: the gateway refused the new certificate."""
+    """Rolls back: the gateway refused the new certificate."""
     BY_HAND = auto()
-    """Goes back: `abort` asked for it."""
+    """Rolls back: `abort` was called."""
     SUPERSEDED = auto()
-    """Goes back: another rotation is wanted, and this one is refused or is not known to the gateway."""
+    """Rolls back: another rotation is wanted, and this one is refused or is not known to the gateway."""
     WITHDRAWN = auto()
-    """Goes back: the request is gone, and the gateway cannot know the new key."""
+    """Rolls back: the request is gone, and the gateway cannot know the new key."""
 
 
 class Way(Enum):
-    """Whether a rotation that goes back can do so."""
+    """Whether a rotation that rolls back can do so."""
 
     UNKNOWN = auto()
     OPEN = auto()
-    """The gateway takes the old certificate."""
+    """The gateway accepts the old certificate."""
     CLOSED = auto()
     """It refuses the old certificate, or that is unknown."""
     BACK = auto()

@@ -79,7 +79,7 @@ def named_by_configuration(context: Context, state: RotationState) -> Named:
 
 
 def mark_of(state: RotationState | None) -> Mark:
-    """Return whether a rotation goes back, and why, or was refused."""
+    """Return whether a rotation rolls back, and why, or was refused."""
     if state is None or (state.rollback is None and state.refused is None):
         return Mark.NONE
     if state.rollback is None:

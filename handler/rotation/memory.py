@@ -24,7 +24,7 @@ class Memory:
     failure: Exception | None = None
     """The first failure, which ends the call."""
     refused_before: Exception | None = None
-    """Why the rotation was refused that goes back in favour of another one."""
+    """Why the rotation was refused that rolls back in favour of another one."""
     way: Way = Way.UNKNOWN
     why_closed: str = ""
     new: Sight = Sight.UNKNOWN

@@ -1,7 +1,7 @@
 """The delivery of events to the device gateway, also in a thread beside a rotation.
 
 An event gets its id and time when it happens, is journalled before it is sent, and leaves the journal when the gateway
-has taken it: it is delivered at least once, in order, under the same id.
+has accepted it: it is delivered at least once, in order, under the same id.
 """
 
 import json
@@ -32,7 +32,7 @@ class Outbox(Protocol):
         """Return the waiting events, oldest first."""
 
     def delivered(self, events: Sequence[Event]) -> None:
-        """Forget events that the gateway has taken."""
+        """Forget events that the gateway has accepted."""
 
 
 def next_batch(events: Sequence[Event]) -> list[Event]:

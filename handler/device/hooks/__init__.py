@@ -1,1 +1,1 @@
-"""Executables of others who use the certificate: which ones run, and how."""
+"""Hooks, executables of other users of the certificate: which ones run, and how."""

@@ -23,7 +23,7 @@ _MOST_LINKS = 40  # as the kernel, path_resolution(7)
 
 @dataclass(frozen=True)
 class Hook:
-    """One executable, and why it is not run; None where it is."""
+    """One executable, and why it does not run; None if it runs."""
 
     path: Path
     problem: str | None
@@ -43,7 +43,7 @@ def hooks_in(folders: Sequence[Path] = FOLDERS) -> list[Hook]:
             refused.append(Hook(folder, f"cannot be read: {error.strerror}"))
             continue
         for name in filter(_counts, names):
-            if problem is not None:  # then nobody knows who put it there, so it overrides nothing
+            if problem is not None:  # it may be anyone's, so it overrides nothing
                 refused.append(Hook(folder / name, problem))
             elif name not in found:
                 found[name] = Hook(folder / name, _problem(folder / name))
@@ -95,6 +95,6 @@ def _changeable(path: Path) -> Iterator[str]:
                 yield f"{path} leads through too many links"
                 return
             left, at = [*Path(at.readlink()).parts, *left], at.parent
-        # In a sticky folder nobody can replace what is root's, but anybody can add to it.
+        # In a sticky folder, users cannot replace root's files, but they can add others.
         elif status.st_mode & 0o022 and not (left and status.st_mode & stat.S_ISVTX):
             yield f"{at} can be written by users other than root (mode {stat.S_IMODE(status.st_mode):04o})"

@@ -1,4 +1,4 @@
-"""How an unfinished rotation ends: it goes back, is dropped, or is given up."""
+"""How an unfinished rotation ends: it rolls back, is dropped, or is given up."""
 
 import logging
 from dataclasses import replace
@@ -89,7 +89,7 @@ def drop(context: Context, reason: str) -> None:
 
 
 def give_up(context: Context, names: IdentityNames) -> str:
-    """End a rotation because somebody else changed the identity in use to `names`; return the reason.
+    """End a rotation because another program changed the identity in use to `names`; return the reason.
 
     What only the new key can read is encrypted to the key in use first; if the gateway refuses that, the new key stays
     (lost_journal.py). Raises RefusedError and hsm.errors.TokenError if the identity in use is unusable (then nothing

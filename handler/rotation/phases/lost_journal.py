@@ -151,7 +151,7 @@ class LostJournal:
             log.warning("cannot remove keys that are no longer used: %s", describe(error))
 
     def _is_of_this_device(self, spare: IdentityNames, used: IdentityNames) -> bool:
-        """Tell whether a key has a certificate of this device: anything else may belong to somebody else."""
+        """Tell whether a key has a certificate of this device: anything else may belong to another program."""
         store = self.context.device.store
         if _MADE.fullmatch(spare.key) and not os.path.lexists(spare.certificate):
             return True

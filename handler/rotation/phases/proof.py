@@ -77,7 +77,7 @@ def ask_old(context: Context, memory: Memory) -> None:
 
 
 def take_back(context: Context, memory: Memory) -> None:
-    """Journal that the rotation goes back, as the gateway accepts the old certificate. Raises OSError."""
+    """Journal that the rotation rolls back, as the gateway accepts the old certificate. Raises OSError."""
     reason = f"the device gateway refused the new certificate: {memory.said}"
     memory.way, memory.new, memory.old = Way.OPEN, Sight.UNKNOWN, Taken.UNKNOWN
     context.journal.record(replace(context.rotation, rollback=reason))
@@ -223,7 +223,7 @@ def _sight(ask: Callable[[], bool]) -> tuple[Sight, RenewalError | None]:
         return (Sight.YES if ask() else Sight.NO), None
     except ServerRefusedError as error:
         return (Sight.UNCLEAR if error.status in SUCCESS else Sight.NO), error
-    except PageError as error:  # final: nobody but a server in front, which we trust, can have sent it
+    except PageError as error:  # final: only a trusted server in front can have sent it
         return Sight.NO, error
     except ConnectionLostError as error:
         return Sight.BROKEN, error

@@ -38,7 +38,7 @@ class Step:
 def announce(context: Context, state: RotationState) -> RotationState:
     """Tell the gateway which key comes next (step 2)."""
     try:
-        # Later nobody can repair the device's files on the server, so refuse now if one is unreadable.
+        # Later the device's files on the server cannot be repaired, so refuse now if one is unreadable.
         encrypted_values.check_readable(context.connections.device_config(state.old), context.key(state.old))
         return _announced(context, state)
     except ServerRefusedError as error:

@@ -152,7 +152,7 @@ def take_over(context: Context) -> None:
 
 
 def _content(path: Path) -> bytes:
-    """Read the file, if it is one: who may write the folder may have put anything there. Raises ValueError, OSError."""
+    """Read the file if it is a regular one: other users may have put anything there. Raises ValueError, OSError."""
     try:
         data = read_regular(path, MAX_BYTES + 1)
     except NotRegularError as error:
