@@ -24,7 +24,7 @@ def _abort(rotator: Rotator, device: Device, request_file: Path) -> str:
         return "nothing to do: no rotation is pending"
     asked = _asked_for(device, request_file)
     asks = f"; {request_file} still requests rotation {asked}: remove it with fioctl, or fioconfig starts it again"
-    return f"given up; the old identity is in use{asks if asked else ''}"
+    return f"aborted; the old identity is in use{asks if asked else ''}"
 
 
 def _asked_for(device: Device, request_file: Path) -> str | None:

@@ -169,7 +169,7 @@ def _pending_words(view: Snapshot) -> Iterator[str]:
             yield f"rotation {pending.rotation_id} is in use; the next call cleans up after it"
     else:
         if view.rotation is not None and view.rotation.rollback is not None:
-            yield f"rotation {pending.rotation_id}: going back to the old identity ({view.rotation.rollback})"
+            yield f"rotation {pending.rotation_id}: rolling back to the old identity ({view.rotation.rollback})"
         else:
             yield f"rotation {pending.rotation_id}: {_step_words(pending.step, begun=view.rotation is not None)}"
         if pending.refused:

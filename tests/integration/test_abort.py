@@ -30,7 +30,7 @@ def test_a_rotation_is_given_up_before_the_point_of_no_return(factory, method, p
     left_after(factory, method, path)
     done = device.run("abort")
     assert done.returncode == DONE, done.stderr
-    assert "given up" in done.stdout
+    assert "aborted; the old identity is in use" in done.stdout
     assert device.current_identity() == identity
     (end,) = factory.gateway.completed(ID)
     assert end["event"]["success"] is False
@@ -97,7 +97,7 @@ def test_giving_up_is_not_forgotten_while_the_gateway_cannot_be_asked(factory):
     assert done.returncode == PENDING
     assert "the abort is recorded: the rotation is given up as soon as possible" in done.stderr
     factory.gateway.faults.clear()
-    assert "going back to the old identity (given up by hand)" in factory.device.run("status").stdout
+    assert "rolling back to the old identity (given up by hand)" in factory.device.run("status").stdout
     assert json.loads(factory.device.run("status", "--json").stdout)["pending"]["rollback"] == "given up by hand"
     assert "would be rolled back first" in factory.device.run("rotate", "--dry-run", "--est-server=https://e").stdout
     done = factory.device.run("resume")

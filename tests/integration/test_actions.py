@@ -118,7 +118,7 @@ def test_the_abort_action_gives_up_what_is_pending(files, folder):
     assert files.device.run("rotate").returncode == PENDING
     result = called(files, folder, "cert-abort")
     assert result.status == "PASSED"
-    assert "given up" in result.console
+    assert "aborted; the old identity is in use" in result.console
     assert "no rotation" in called(files, folder, "cert-status").console
 
 
