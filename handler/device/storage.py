@@ -132,7 +132,7 @@ def remove_leftovers(folder: Path) -> list[Path]:
     """Remove and return the temporary files that an interrupted write left in `folder`; hold the lock. OSError."""
     if not folder.is_dir():
         return []
-    leftovers = [path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name)]
+    leftovers = [path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name) and not path.is_dir()]
     for path in leftovers:
         path.unlink(missing_ok=True)
     return leftovers

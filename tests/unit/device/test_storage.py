@@ -210,6 +210,8 @@ def test_leftovers_of_a_cut_are_removed_and_nothing_else(tmp_path):
     left = [".sota.toml.0123456789abcdef.renew-client-cert.tmp", ".a.b.c.ffffffffffffffff.renew-client-cert.tmp"]
     for name in [*kept, *left]:
         (tmp_path / name).write_bytes(b"")
+    kept.append(".folder.0123456789abcdef.renew-client-cert.tmp")
+    (tmp_path / kept[-1]).mkdir()
     assert sorted(path.name for path in remove_leftovers(tmp_path)) == sorted(left)
     assert names_in(tmp_path) == sorted(kept)
 
