@@ -21,7 +21,7 @@ from typing import Any
 
 from handler.device.request import RotationRequest
 from handler.device.storage import FOLDER, atomic_write, make_folder, remove, remove_whatever
-from handler.errors import describe, until
+from handler.errors import RequestRefusedError, describe, until
 from hsm.errors import TokenError
 
 from .decoding import MalformedError
@@ -123,8 +123,10 @@ class Journal:
     def load(self) -> None:
         """Read the journal. A damaged one is set aside: sota.toml still names a whole identity.
 
-        Raises LaterJournalError, OSError.
+        Raises LaterJournalError, RequestRefusedError if its folder is none, OSError.
         """
+        if not self._folder.is_dir() and (self._folder.exists() or self._folder.is_symlink()):
+            raise RequestRefusedError(f"{self._folder} is not a folder, but the journal needs it: remove it")
         try:
             content = Content.load(self._folder.parent)
             self._length = whole_length(self._path)

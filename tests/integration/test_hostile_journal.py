@@ -242,6 +242,18 @@ def test_a_folder_in_the_journals_place_holds_nothing_up(files):
     assert broken_invariants(files, ID, completed=True) == []
 
 
+@pytest.mark.parametrize(
+    "put", [Path.touch, os.mkfifo, lambda path: path.symlink_to("nowhere")], ids=["file", "FIFO", "link"]
+)
+@pytest.mark.parametrize("command", [(), ("rotate",), ("resume",), ("abort",)], ids=" ".join)
+def test_no_folder_in_the_journals_place_is_refused_by_its_name(files, put, command):
+    files.device.write_request(ID)
+    put(files.device.storage / "renew-client-cert")
+    done = files.device.run(*command)
+    assert done.returncode == REFUSED
+    assert "renew-client-cert is not a folder, but the journal needs it: remove it" in done.stderr
+
+
 def test_files_of_others_are_neither_waited_for_nor_removed(files):
     """After a journal was lost: whatever else lies in the storage folder and looks like a key."""
     files.device.write_request(ID)

@@ -101,9 +101,6 @@ def check_storage(device: Device) -> None:
     if not os.access(device.storage, os.W_OK | os.X_OK, effective_ids=True):
         why = "run as root" if os.geteuid() else "the file system may be mounted read-only"
         raise RequestRefusedError(f"cannot write to {device.storage}: {why}")
-    folder = device.storage / FOLDER
-    for each in (device.storage, folder):
+    for each in (device.storage, device.storage / FOLDER):
         if each.is_dir() and (intruder := intrusion(each)):
             raise RequestRefusedError(f"{intruder}; refusing to make a key where other users can put files")
-    if os.path.lexists(folder) and not folder.is_dir():
-        raise RequestRefusedError(f"{folder} is not a folder, but the journal needs it: remove it")
