@@ -1,4 +1,4 @@
-"""Two whole rotations of one device, to be watched: `python -m tests.demo [--keys token|file]`.
+"""Two whole rotations of one device, to watch: `python -m tests.demo [--keys token|file]`.
 
 The servers are the tests' simulators on loopback, the handler is called as fioconfig calls it. Ends with status 1 if
 anything is not as it should be.
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @dataclass(frozen=True)
 class Before:
-    """What is compared with what a rotation leaves."""
+    """The state before a rotation, to compare with the state after it."""
 
     identity: Identity
     plaintexts: dict[str, bytes]

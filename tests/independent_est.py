@@ -1,4 +1,4 @@
-"""EST programs that nobody here wrote: Cisco's libest (server and client) and strongSwan's `pki --est` (client).
+"""Independent EST programs: Cisco's libest (server and client) and strongSwan's `pki --est` (client).
 
 libest is installed, or lies in build/libest (tests/libest.sh).
 """

@@ -1,4 +1,4 @@
-"""What must hold of a device, its gateway and its token after any rotation, whatever went wrong in it.
+"""What must hold of a device, its gateway and its token after any rotation, even one in which anything went wrong.
 
 Those of a rotation that was cut off (tests.crash.invariants), and what can be asked of the factories that tests make:
 that configuration files hold what they held before, and that an event keeps its one id and content.

@@ -92,7 +92,7 @@ class OddAuthority:
 
 
 def with_field(encoded, field, value):
-    """Give a certificate with other bytes as a field (by its name in Certificate); nobody signs it again."""
+    """Give a certificate with other bytes as a field (by its name in Certificate); it is not signed again."""
     found = Certificate.read(encoded)
     fields = ["serial_number", "algorithm", "issuer", "validity", "subject", "spki"]
     parts = [each.encoded for each in der.first(found.tbs).items]

@@ -197,7 +197,7 @@ def _value(item, kind: ObjectClass) -> str:
 def add_key_pair(
     token: TokenFixture, object_id: int, label: str = "tls", curve: ec.EllipticCurve | None = None
 ) -> ec.EllipticCurvePublicKey:
-    """Make a key pair in the token as lmp-device-register does (P-256 by default), whatever is there already."""
+    """Make a key pair in the token as lmp-device-register does (P-256 by default), even if there are others."""
     with opened(token) as session:
         public, _ = session.generate_keypair(
             KeyType.EC,

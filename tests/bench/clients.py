@@ -21,7 +21,7 @@ class Client:
     options: tuple[str, ...] = ()
 
     def command(self, device: Device, rotation_id: str) -> list[str]:
-        """Give the command line as fioconfig, or the stock shell handler, has it."""
+        """Give the command line that fioconfig, or the stock shell handler, uses."""
         if self.stock is None:
             return [sys.executable, *self.options, "-m", "handler"]
         ids = ["--pkcs11-key-ids=01,07", "--pkcs11-cert-ids=03,09"]

@@ -1,4 +1,4 @@
-"""What a rotation asks of the disk: its flushes, counted, and the time that it takes where each of them is slow."""
+"""What a rotation asks of the disk: the number of flushes, and the time if each of them is slow."""
 
 import re
 from collections import Counter
@@ -8,7 +8,7 @@ from .clients import Client
 from .rotation import Keys, registered, run
 
 SECONDS = 0.02
-"""What a flush takes on a slow eMMC."""
+"""How long a flush takes on a slow eMMC."""
 FLUSHES, RENAMES = ("fsync", "fdatasync"), ("rename", "renameat", "renameat2")
 _CALL = re.compile(r"^\d+ +(\w+)\((.*)$", re.MULTILINE)
 

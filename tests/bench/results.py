@@ -20,7 +20,7 @@ SIGNATURES_AT_MOST = 6
 LOGINS_AT_MOST = 1
 SHARE_OF_THE_STOCK_TIME = 0.5
 STOCK_SECONDS = 3.1
-"""What the stock client takes at 50 ms one way, for runs without it."""
+"""How long the stock client takes at 50 ms one way, for runs without it."""
 VALUES = 3
 """Encrypted ones that the device has whose token is slow."""
 CALLS_AT_MOST = 110 + 6 * VALUES

@@ -51,7 +51,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class SlowFigures:
-    """What a rotation asked of a token that takes its time, and the time (seconds) that it took."""
+    """What a rotation asked of a slow token, and how long it took (seconds)."""
 
     calls: int
     operations: int

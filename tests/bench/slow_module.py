@@ -1,4 +1,4 @@
-"""A PKCS#11 module that takes its time and counts: built from slow_module.c, put in front of a device's real one."""
+"""A slow PKCS#11 module that counts calls: built from slow_module.c, placed in front of a device's real module."""
 
 import functools
 import struct

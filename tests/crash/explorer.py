@@ -46,7 +46,7 @@ class Tally:
         self.left_out = new_left_out()
 
     def add(self, finding):
-        """Count it; what is broken or never came up is told as it comes."""
+        """Count it; print at once what is broken or never came up."""
         self.tried += finding.happened or bool(finding.broken)
         self.missed += not finding.happened
         if finding.broken:

@@ -32,7 +32,7 @@ from .servers import PROOF, Exchange
 ERRORS = ("ENOSPC", "EIO")
 CUTS = ("kill", "twice", "lost", "torn", "before", "after", "held", "ENOSPC", "EIO", "module", "together")
 GATEWAYS = ("takes", "refuses", "changes", "replicas")
-"""What it does with the new certificate; `changes`: refuses it once, then the old one once, then takes everything."""
+"""What it does with the new certificate; `changes`: refuses it once, then the old one once, then accepts everything."""
 
 
 @dataclass(frozen=True)

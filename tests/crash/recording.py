@@ -38,7 +38,7 @@ class Call:
         return self.name not in ("fsync", "fdatasync", "flock")
 
     def same_as(self, other):
-        """Whether a count takes it for that call of another run."""
+        """Whether a count identifies it with that call of another run."""
         return (self.name, self.ordinal) == (other.name, other.ordinal)
 
     @property

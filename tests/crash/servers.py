@@ -109,7 +109,7 @@ class Servers:
 
     @staticmethod
     def _late(gateway, respond):
-        """Be two replicas: one takes the new certificate, whose answer is lost; the other one learns of it late."""
+        """Be two replicas: one accepts the new certificate, and its answer is lost; the other one learns of it late."""
 
         def late(request):
             heard = gateway.refused_once

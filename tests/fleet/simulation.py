@@ -52,7 +52,7 @@ class Outcome:
 
     @property
     def later_peak(self) -> int:
-        """Give the requests of the busiest second after the first minute, in which nobody was told to wait yet."""
+        """Give the requests of the busiest second after the first minute, in which no device was told to wait yet."""
         return max((count for second, count in self.requests.items() if second >= FIRST_MINUTE), default=0)
 
     def share_done(self, share: float) -> float:
@@ -97,7 +97,7 @@ class Device:
 
 
 class Naive:
-    """A client that comes back exactly when it is told to, for ever."""
+    """A client that always comes back exactly when it is told to."""
 
     def begin(self, _number: int) -> "Naive":
         """Give one device's state: none."""

@@ -56,7 +56,7 @@ class Target:
     foreseen: tuple[type[Exception], ...] = FORESEEABLE
 
     def feed(self, data: bytes) -> None:
-        """Read one input. Raises AssertionError for one that takes long, and whatever else is a finding."""
+        """Read one input. Raises AssertionError if that takes long, and any other error that is a finding."""
         begun = time.process_time()
         with contextlib.suppress(*self.foreseen):
             self.read(data)

@@ -1,4 +1,4 @@
-"""`check` of a simulated device, and its lines taken apart."""
+"""`check` of a simulated device, and its lines, parsed."""
 
 import re
 

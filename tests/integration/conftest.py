@@ -26,7 +26,7 @@ def registered(request, folder, keys):
 
 @pytest.fixture(params=["file", "token"])
 def factory(request, tmp_path):
-    """Run a factory whose device has its keys in files, then one with a token."""
+    """Run a factory with a device whose keys are in files, then one with a token."""
     with registered(request, tmp_path, request.param) as running:
         yield running
 

@@ -20,7 +20,7 @@ LIMITS = Limits(total=8.0, connect=1.0, read=0.4, retry_delays=(0.01, 0.01, 0.01
 
 
 class Silent:
-    """Progress that nobody watches."""
+    """Progress that is not shown."""
 
     def step_started(self, number, name):
         pass

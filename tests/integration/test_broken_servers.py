@@ -311,7 +311,7 @@ def test_a_file_on_the_server_that_the_key_does_not_read_is_refused_before_the_g
 
 
 def test_a_file_on_the_server_that_no_key_reads_later_is_left_as_it_is(factory):
-    """Once the gateway is told, nobody can mend it: the rotation goes on with the others."""
+    """Once the gateway knows the key, it cannot be repaired: the rotation continues with the others."""
     spoil(factory, "fetch files", times=None, status=500)
     pending(factory)
     factory.gateway.config_device["stray"] = lost = stray()

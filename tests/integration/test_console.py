@@ -1,4 +1,4 @@
-"""How the program meets a console: what it says where it cannot go on, where nobody reads, in 80 columns, in ASCII."""
+"""The program on a console: what it says if it cannot continue, if the reader is gone, in 80 columns, in ASCII."""
 
 import os
 import re
@@ -39,7 +39,7 @@ def run(device, command, stdout=subprocess.PIPE, **environment):
 
 
 def unread(device, *arguments, **environment):
-    """Run the program with its output in a pipe that nobody reads."""
+    """Run the program with its output in a pipe without a reader."""
     ours, theirs = os.pipe()
     os.close(ours)
     try:

@@ -147,7 +147,7 @@ def test_a_journal_of_the_first_version_goes_on(factory):
 
 
 def test_the_first_version_refuses_a_journal_of_today(files):
-    """It takes a version above 1 for one of a later program, and touches nothing."""
+    """0.1.0 treats a version above 1 as a later program's, and touches nothing."""
     left_pending(files)
     assert json.loads(journal(files).with_name("rotation.json").read_bytes())["version"] > 1
     assert files.device.run("abort").returncode == DONE
@@ -255,7 +255,7 @@ def test_no_folder_in_the_journals_place_is_refused_by_its_name(files, put, comm
 
 
 def test_files_of_others_are_neither_waited_for_nor_removed(files):
-    """After a journal was lost: whatever else lies in the storage folder and looks like a key."""
+    """After a journal was lost: other files in the storage folder that look like keys."""
     files.device.write_request(ID)
     lost_after(files, "the files on the server moved")
     storage, identity = files.device.storage, files.device.current_identity()

@@ -1,4 +1,4 @@
-"""EST programs that nobody here wrote: the program against libest's server, libest's and strongSwan's clients against
+"""Independent EST programs: the program against libest's server, libest's and strongSwan's clients against
 the simulator.
 """
 
@@ -182,7 +182,7 @@ def test_a_csr_refused_for_attributes_that_cannot_be_had_is_final(files, tmp_pat
 
 @pytest.fixture
 def standard(tmp_path):
-    """Answer simplereenroll with 200, as RFC 7030 has it: neither client takes estserver's 201."""
+    """Answer simplereenroll with 200, as RFC 7030 requires: neither client accepts estserver's 201."""
     with running_factory(tmp_path / "device", "file", est={"status": 200}) as running:
         yield running
 

@@ -1,4 +1,4 @@
-"""What is proof that the gateway takes the new certificate, and what becomes of an identity that was rolled back."""
+"""What proves that the gateway accepts the new certificate, and what happens to an identity that was rolled back."""
 
 import json
 from datetime import UTC, datetime, timedelta

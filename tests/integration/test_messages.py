@@ -1,4 +1,4 @@
-"""What the person at the console is told where something is wrong: what it is, where, and what to do."""
+"""What the console says if something is wrong: what it is, where, and what to do."""
 
 import contextlib
 import re

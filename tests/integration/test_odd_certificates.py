@@ -1,4 +1,4 @@
-"""Certificates as real authorities write them: what nobody needs of them stops nothing, whatever it holds."""
+"""Certificates as real authorities write them: fields that a rotation does not need never stop it."""
 
 import base64
 import datetime as dt

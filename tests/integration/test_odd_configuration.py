@@ -1,4 +1,4 @@
-"""TOML files as devices have them: values without quotes, files that nobody can read, relative names."""
+"""TOML files as found on devices: values without quotes, unreadable files, relative names."""
 
 import json
 import tomllib

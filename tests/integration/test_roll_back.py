@@ -1,4 +1,4 @@
-"""The gateway refuses the new certificate after the switch: everything goes back, however often that is interrupted."""
+"""The gateway refuses the new certificate after the switch: the roll-back survives any number of interruptions."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A core dump holds what a process has read, the PIN too: none is made, whatever ends the program."""
+"""A core dump would hold what a process has read, also the PIN: none is made, however the program ends."""
 
 import contextlib
 import os

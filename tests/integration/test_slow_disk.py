@@ -1,4 +1,4 @@
-"""A disk that takes its time: how often a rotation flushes."""
+"""A slow disk: how often a rotation flushes."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A token that takes its time: how often it is called, and what it is asked once only."""
+"""A slow token: how often it is called, and what it is asked only once."""
 
 import subprocess
 import sys

@@ -164,7 +164,7 @@ def stop_and_finish_proof(factory):
 
 @pytest.mark.parametrize("status", [400, 403])
 def test_a_rotation_that_is_refused_again_goes_back_for_the_next_one(factory, status):
-    """Else nobody could get this device out of a refusal without going there."""
+    """Otherwise this device could not leave a refusal without a visit."""
     stop(factory, "store files")
     factory.gateway.faults.add("PATCH", "/config", times=1 + (status == 400), status=status)
     factory.device.write_request(SECOND)

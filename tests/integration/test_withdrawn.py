@@ -129,7 +129,7 @@ def test_a_refusal_of_something_else_leaves_the_key_that_the_gateway_may_know(fi
 
 @pytest.mark.parametrize("place", ["announce", "enrol"])
 def test_an_old_certificate_that_is_revoked_then_is_left_for_the_new_one_if_the_gateway_may_know_it(factory, place):
-    """Dropped, the new key would be the only one that the gateway could still have taken."""
+    """Dropped, the new key could be the only one that the gateway accepts."""
     if place == "announce":
         announced_without_an_answer(factory)
     else:

@@ -16,7 +16,7 @@ ID = "certs-bad"
 SAN = ["device-1.example"]
 HUGE = 64_000_000
 PATIENT = replace(LIMITS, read=10.0, total=30.0)
-"""A server that has to make up 64 MB takes its time on a machine that is busy."""
+"""A server that has to make 64 MB is slow on a busy machine."""
 
 # What the person who looks after the EST server reads.
 REFUSED_KINDS = {

@@ -166,7 +166,7 @@ def tell_gateway(world, memory, before):
 
 
 def announce(world, memory):
-    """Step 2, also where the old certificate is taken no longer."""
+    """Step 2, even if the old certificate is no longer accepted."""
     if world.announced and world.seen:
         leave = (partial(write, files_left=True), step_done(2))
         yield Outcome(world, memory, leave)
@@ -184,7 +184,7 @@ def announce(world, memory):
 
 
 def move_files(world, memory):
-    """Step 4, also where the old certificate is taken no longer."""
+    """Step 4, even if the old certificate is no longer accepted."""
     if world.seen:
         yield Outcome(world, memory, (partial(write, files_left=True), step_done(4)))
         return

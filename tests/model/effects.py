@@ -53,7 +53,7 @@ def ends(world, memory):
 
 
 def is_refused(world, memory):
-    """Have something refused for good; the call goes on as the rules say."""
+    """Refuse something permanently; the call continues by the rules."""
     yield Outcome(world, memory._replace(call=Call.REFUSED, failed=True), ())
 
 

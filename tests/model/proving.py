@@ -38,7 +38,7 @@ def sights(world):
 
 
 def ask_old(world, memory):
-    """See whether the gateway takes the old certificate."""
+    """See whether the gateway accepts the old certificate."""
     yes, unclear = memory._replace(old=Taken.YES), memory._replace(old=Taken.UNCLEAR)
     takes = world.takes(OLD)
     yield Outcome(world, yes if takes else unclear)
@@ -67,7 +67,7 @@ def end_kept(world, memory):
 
 
 def watch(world, memory):
-    """Look whether the gateway still takes the old certificate."""
+    """Check whether the gateway still accepts the old certificate."""
     left, needed = memory._replace(kept=Kept.LEFT), memory._replace(kept=Kept.NEEDED)
     taken = Outcome(world._replace(kept_refused=False), left)
     if world.kept_refused:
@@ -84,7 +84,7 @@ def watch(world, memory):
 
 
 def restore(world, memory):
-    """Go on with the kept identity, where the gateway takes it."""
+    """Continue with the kept identity if the gateway accepts it."""
     rotation = world.kept
     for after, sight, label in sights(world):
         if sight is not Sight.YES:

@@ -60,7 +60,7 @@ class World(NamedTuple):
     files: str = OLD
     """The key that the device's files on the server are for."""
     seen: bool = False
-    """The gateway has taken the new certificate, and takes the old one no more."""
+    """The gateway has accepted the new certificate, and no longer accepts the old one."""
     expects_new: bool = False
     """The gateway was told of the new key, and may refuse changes until it sees it."""
     gateway: str = TAKES
@@ -82,7 +82,7 @@ class World(NamedTuple):
         return {OLD: self.old_key, NEW: self.new_key, OTHER: True, GONE: False}[key]
 
     def takes(self, identity):
-        """Tell whether the gateway takes the certificate of that identity, and would not see it for the first time."""
+        """Tell whether the gateway accepts the certificate of that identity, and has seen it before."""
         if identity == NEW:
             return self.seen
         return identity == OTHER or (identity == OLD and not self.seen)
@@ -148,7 +148,7 @@ def without_rotation(world, **changes):
 
 
 def broken(world):
-    """List what does not hold in a world that a call left, whatever happened in it."""
+    """List the invariants that are broken in a world after a call."""
     found = []
     if not world.has(world.named):
         found.append(f"the identity in use ({world.named}) has no key")

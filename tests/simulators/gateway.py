@@ -75,7 +75,7 @@ class GatewayState(ServerState):
 
     @contextmanager
     def behind(self) -> Iterator[None]:
-        """Be a second replica, which does not know yet that the key has changed: it takes the old one alone."""
+        """Be a second replica, which does not know yet that the key has changed: it accepts only the old one."""
         known = self.current, self.next_pubkey, self.denied
         (old,) = self.denied
         self.current, self.next_pubkey, self.denied = old, None, set()

@@ -79,7 +79,7 @@ def general_names(names: Iterable[str]) -> x509.SubjectAlternativeName:
 
 
 def spki_pem(public_key: ec.EllipticCurvePublicKey) -> str:
-    """Give the public key as the gateway takes it."""
+    """Give the public key as the gateway expects it."""
     return public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
@@ -168,7 +168,7 @@ class FactoryPki:
         return self.issue(self.device_draft(public_key, device=device, san=san))
 
     def issue(self, draft: Draft) -> x509.Certificate:
-        """Sign a draft, whatever is in it, and remember the certificate."""
+        """Sign a draft with any content, and remember the certificate."""
         builder = _builder(draft.public_key, draft.subject, draft.extensions)
         builder = builder.issuer_name(draft.issuer_name or draft.issuer.name)
         builder = builder.not_valid_before(draft.begins).not_valid_after(draft.ends)
