@@ -37,7 +37,7 @@ def key_usage(**usages):
 
 
 class Authority:
-    """A CA with a key of its own and a self-signed certificate, valid for a year around `now`."""
+    """A CA with its own key and a self-signed certificate, valid for a year around `now`."""
 
     def __init__(self, name="device-ca", now=None, curve=None):
         self.now = (now or dt.datetime.now(dt.UTC)).replace(microsecond=0)

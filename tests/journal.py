@@ -12,12 +12,12 @@ def path(storage):
 
 
 def read(storage):
-    """Give what it says, None where nothing is pending."""
+    """Give what it says, None if nothing is pending."""
     return pending.load(storage)
 
 
 def kept(storage):
-    """Give the rotation that was rolled back and is kept, None where there is none."""
+    """Give the rotation that was rolled back and is kept, None if there is none."""
     content = read(storage)
     return None if content is None or content.get("kept") is None else content["kept"]["rotation"]
 

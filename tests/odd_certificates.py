@@ -34,7 +34,7 @@ def device_name(tag=12, organization=None):
 
 
 def extension(oid, value, *critical):
-    """Give an extension; `critical`: the bytes of the BOOLEAN, left out where there are none."""
+    """Give an extension; `critical`: the bytes of the BOOLEAN, left out if there are none."""
     return seq(der.oid(oid), *(tlv(1, each) for each in critical), tlv(4, value))
 
 

@@ -1,4 +1,4 @@
-"""SoftHSM tokens for tests: one directory of tokens per test process, each token with a label of its own.
+"""SoftHSM tokens for tests: one directory of tokens per test process, each token with its own label.
 
 SOFTHSM2_CONF is read once per process and python-pkcs11 keeps a module by its path, so all tokens of a process share
 one directory. `make_token` appends a number to the label, so that two tests never meet. hsm.token.Token notices tokens

@@ -32,7 +32,7 @@ OURS = Client("renew-client-cert", SWITCHED)
 
 
 def clients() -> list[Client]:
-    """Give the programs to measure. Exits where a binary is named that is not there."""
+    """Give the programs to measure. Exits if a binary is named that is not there."""
     named = os.environ.get(VARIABLE)
     if not named:
         return [OURS]

@@ -58,7 +58,7 @@ def place(request, tmp_path):
 
 
 def arranged(script, *arguments):
-    """Give the command that runs the script in a mount namespace of its own."""
+    """Give the command that runs the script in its own mount namespace."""
     return ["unshare", "--mount", "sh", "-c", script, "sh", *map(str, arguments)]
 
 

@@ -207,7 +207,7 @@ class Device:
         return json.loads(self.config_encrypted.read_bytes())
 
     def plaintexts(self) -> dict[str, bytes]:
-        """Decrypt config.encrypted with the key that sota.toml names. Raises where that does not fit."""
+        """Decrypt config.encrypted with the key that sota.toml names. Raises if that does not fit."""
         with self.private_key() as key:
             return readable_with(key, self.encrypted_config())
 

@@ -109,7 +109,7 @@ class GatewayState(ServerState):
         return [request.public_key for event_id, request in self.deliveries if event_id == event["id"]]
 
     def files_readable_with(self, key: ec.EllipticCurvePrivateKey) -> dict[str, bytes]:
-        """Decrypt the device's own files on the server. Raises where the key does not fit."""
+        """Decrypt the device's own files on the server. Raises if the key does not fit."""
         return readable_with(key, self.config_device or {})
 
     def set_file(self, name: str, plaintext: bytes, *, on_changed: list[str] | None = None) -> None:
@@ -242,7 +242,7 @@ class Gateway(HttpsServer):
 
 
 def readable_with(key: ec.EllipticCurvePrivateKey, config: Config) -> dict[str, bytes]:
-    """Decrypt the values of a configuration; unencrypted and empty ones stay. Raises where the key does not fit."""
+    """Decrypt the values of a configuration; unencrypted and empty ones stay. Raises if the key does not fit."""
     from handler.crypto import ecies  # noqa: PLC0415 - servers need it for this only
 
     return {

@@ -11,7 +11,7 @@ JOIN_SECONDS = 10.0
 
 
 class Listener(abc.ABC):
-    """Accepts connections on loopback, each served in a thread of its own by `serve_connection`.
+    """Accepts connections on loopback, each served in its own thread by `serve_connection`.
 
     `with Listener(): ...` starts and stops it. After `stop`, `start` listens on the same port again; in between,
     connections are refused. A failure of the simulator itself, in any thread, is raised by `stop`.

@@ -1,4 +1,4 @@
-"""The program, forked from a process that has loaded it already: all but the loading is as in a process of its own.
+"""The program, forked from a process that has loaded it already: apart from the loading, it runs as in its own process.
 
     python -m tests.simulators.warm
 

@@ -1,1 +1,1 @@
-"""The installed package under a real systemd, as PID 1 of namespaces of its own: `make test-systemd`, as root."""
+"""The installed package under a real systemd, as PID 1 of its own namespaces: `make test-systemd`, as root."""

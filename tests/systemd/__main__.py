@@ -1,4 +1,4 @@
-"""`python -m tests.systemd PACKAGE.deb [pytest's arguments]`: runs the cases in a root file system of its own.
+"""`python -m tests.systemd PACKAGE.deb [pytest's arguments]`: runs the cases in its own root file system.
 
 That is an overlay of this machine's root whose changes are kept in memory, in a mount and a network namespace: what the
 tests install, write and listen on is gone with the last process. Where this is not permitted, it says so and fails.

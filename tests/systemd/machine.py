@@ -1,4 +1,4 @@
-"""A device that boots: a real systemd as PID 1 of namespaces of its own, on the root file system of this process.
+"""A device that boots: a real systemd as PID 1 of its own namespaces, on the root file system of this process.
 
 Power is cut by killing it: what it had in memory (/run) is gone, what it wrote to disk is there at the next boot.
 """
@@ -43,7 +43,7 @@ MASKED = (
     "sys-kernel-config.mount",
     "sys-fs-fuse-connections.mount",
 )
-# $1: a cgroup of its own. /run is mounted already, and seen from outside.
+# $1: its own cgroup. /run is mounted already, and seen from outside.
 INIT = """\
 echo $$ > "$1/cgroup.procs"
 exec unshare --cgroup sh -euc '

@@ -98,7 +98,7 @@ ATTEMPTS = {
 
 
 def main():
-    """Try everything; each attempt in a process of its own, so that none helps another."""
+    """Try everything; each attempt in its own process, so that none helps another."""
     results = {}
     for name, attempt in ATTEMPTS.items():
         ours, theirs = os.pipe()

@@ -96,7 +96,7 @@ class SoftHsm(TokenFixture):
 
     @contextlib.contextmanager
     def away(self):
-        """Have the token away: with its server, where it has one."""
+        """Have the token away: with its server, if it has one."""
         with self.server.stopped() if self.server else self.store.away():
             yield
 

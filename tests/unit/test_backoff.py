@@ -1,4 +1,4 @@
-"""When the daemon tries again: never too soon, never too late, and every device at a time of its own."""
+"""When the daemon tries again: never too soon, never too late, and every device at its own time."""
 
 import pytest
 from hypothesis import given, settings

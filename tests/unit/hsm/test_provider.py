@@ -196,7 +196,7 @@ context = ssl.create_default_context(cafile=folder / "root-intermediate.pem")
 
 @pytest.fixture
 def run(authority, key, certificate):
-    """Run a program of its own, with a key and a context at hand."""
+    """Run a separate program, with a key and a context at hand."""
     authority.file("root", "intermediate")
     (authority.folder / "alone.der").write_bytes(certificate)
     pem = key._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -80,7 +80,7 @@ def test_two_tokens_of_one_label_are_refused():
 
 
 def test_a_wrong_pin_is_tried_once_in_a_process(fixture, tmp_path):
-    """The calls are counted by pkcs11-spy, in a process of its own."""
+    """The calls are counted by pkcs11-spy, in its own process."""
     log = tmp_path / "spy.log"
     program = (
         "import sys; from hsm.token import Token; from hsm.errors import PinError\n"

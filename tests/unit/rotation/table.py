@@ -87,7 +87,7 @@ _NEEDED = {why: set(signature(rule).parameters) for why, rule in IMPOSSIBLE.item
 
 
 def why_impossible(found):
-    """Say why the loop never finds this combination; None where it may."""
+    """Say why the loop never finds this combination; None if it may."""
     for why, rule in IMPOSSIBLE.items():
         if rule(**{name: getattr(found, name) for name in _NEEDED[why]}):
             return why

@@ -83,7 +83,7 @@ def client_of(world, *, seconds=10.0, stop=None, authenticate=None, ca_file=None
 
 
 def ask(world, address, *, method="GET", body=None, **options):
-    """Ask once, with a client of its own; `address` is a server or an URL."""
+    """Ask once, with its own client; `address` is a server or an URL."""
     url = address if isinstance(address, str) else f"{address.url}/path"
     with client_of(world, **options) as client:
         return client.request(method, url, content_type=KIND, body=body)

@@ -175,7 +175,7 @@ def test_what_is_no_csrattrs_is_a_value_error(der):
 
 
 def many_extensions(count):
-    """Give an attribute of as many extensions, each with a purpose of its own, a thousand in a value."""
+    """Give an attribute of as many extensions, each with its own purpose, a thousand in a value."""
     purposes = [oid(f"1.2.3.{1000 + number}") for number in range(count)]
     extensions = [extension(EXTENDED, seq(each)) for each in purposes]
     values = (der.encoded(0x30, *extensions[at : at + 1000]) for at in range(0, count, 1000))

@@ -60,7 +60,7 @@ class World:
         return GatewayClient(server.url, f"{server.url}/config", http)
 
     def deliver(self, journal, server):
-        """Deliver over a connection of its own."""
+        """Deliver over its own connection."""
         client = self.client(server)
         try:
             deliver(journal, client)
