@@ -42,7 +42,7 @@ class Memory:
     kept: Kept = Kept.UNWATCHED
     """What this call found out about the kept identity."""
     hooks: str | None = None
-    """Which hooks failed, "" for none; None where they did not run for this rotation."""
+    """Which hooks failed, "" for none; None if they did not run for this rotation."""
     noted: bool = False
     told: bool = False
     """Whether this call has restarted the users of the key."""
