@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from typing import NoReturn
 
 from handler import __version__
@@ -43,6 +44,7 @@ def _number(text: str) -> float:
 
 class _Parser(argparse.ArgumentParser):
     example: str | None = None
+    commands: Mapping[str, argparse.ArgumentParser]
 
     def format_help(self) -> str:
         """Begin with what the command does and an example; then usage and options."""
@@ -79,7 +81,7 @@ def _common_options(default: str | None = argparse.SUPPRESS) -> _Parser:
     return common
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> _Parser:
     """Describe the command line."""
     parser = _Parser(
         prog="renew-client-cert",
@@ -98,6 +100,7 @@ def make_parser() -> argparse.ArgumentParser:
         )
         command.example = f"renew-client-cert {example}"
         _ADD.get(name, _nothing)(command)
+    parser.commands = commands.choices
     return parser
 
 
@@ -120,13 +123,13 @@ _COMMANDS = {
 """What each command does and an example. The list of commands has only the first sentence."""
 
 
-def check_together(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+def check_together(parser: _Parser, options: argparse.Namespace) -> None:
     """Exit with a usage error if an option is given without the one that it needs."""
     given = vars(options)
     if given.get("output") and not (given["json"] or given["prometheus"]):
-        parser.error("--output needs --json or --prometheus")
+        parser.commands["status"].error("--output needs --json or --prometheus")
     if given.get("dry_run") is False and given["json"]:
-        parser.error("--json needs --dry-run")
+        parser.commands["rotate"].error("--json needs --dry-run")
 
 
 def _nothing(_command: argparse.ArgumentParser) -> None:

@@ -68,6 +68,15 @@ def test_wrong_usage_is_named_and_changes_nothing(files, arguments):
     assert files.gateway.requests == files.est.requests == []
 
 
+@pytest.mark.parametrize("arguments", [["status", "--output", "/x"], ["rotate", "--json"]], ids=" ".join)
+def test_wrong_usage_shows_the_usage_of_the_command(files, arguments):
+    done = files.device.run(*arguments)
+    command = f"renew-client-cert {arguments[0]}"
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    assert done.stderr.startswith(f"usage: {command} [-h]")
+    assert f"see {command} --help" in " ".join(done.stderr.split())
+
+
 def test_the_name_alone_typed_by_a_person_rotates_nothing(files):
     files.device.write_request("certs-1")
     before = files.device.snapshot()
