@@ -97,7 +97,7 @@ def test_either_of_fioconfigs_variables_tells_that_it_called(files, missing):
 # rotate
 
 
-def test_options_stand_over_the_environment(files):
+def test_options_override_the_environment(files):
     device = files.device
     device.write_request("certs-1")
     done = device.run("rotate", "--config-file", str(device.request_file), *where(device), environment=NOWHERE)
@@ -112,7 +112,7 @@ def test_options_about_places_may_stand_before_the_command(files):
     assert device.run(*arguments, environment=NOWHERE).returncode == DONE
 
 
-def test_options_stand_over_the_file(token):
+def test_options_override_the_file(token):
     device = token.device
     wrong = {"estserver": "https://127.0.0.1:9/est", "pkeyids": "02,08", "certids": "04,08"}
     device.write_request("in-the-file", **wrong)

@@ -195,7 +195,7 @@ def test_that_a_server_asks_to_come_back_is_reported_once(factory):
 # /cacerts
 
 
-def test_cacerts_that_a_busy_server_does_not_give_in_time_are_done_without(files):
+def test_a_rotation_continues_without_cacerts_of_a_busy_server(files):
     files.device.write_request("certs-1")
     files.est.faults.add("GET", "/cacerts", times=None, status=503)
     limits = Limits(total=3.0, connect=1.0, read=0.4, retry_delays=(30.0,))
@@ -245,7 +245,7 @@ def test_a_ca_that_got_a_new_key_is_understood_where_cacerts_has_it(tmp_path):
 
 @pytest.mark.parametrize("status", [204, 201, 302, 404, 500, 501, 503])
 @pytest.mark.parametrize("later", [{}, {"Retry-After": "3600"}], ids=["", "asked to come back"])
-def test_cacerts_with_another_status_than_200_are_done_without(factory, status, later):
+def test_a_rotation_continues_without_cacerts_if_their_status_is_not_200(factory, status, later):
     headers = later | ({"Location": "https://elsewhere.example/"} if status == 302 else {})
     factory.est.faults.add("GET", "/cacerts", times=None, status=status, headers=headers)
     rotates(factory)

@@ -168,7 +168,7 @@ def test_a_forged_one_is_refused_before_the_trial_where_its_issuer_is_in_the_ans
 @pytest.mark.parametrize(
     "fault", [{"huge": HUGE}, {"status": 200, "body": "garbage"}, {"status": 404}, {"status": 403}]
 )
-def test_ca_certificates_that_cannot_be_had_are_done_without(files, fault):
+def test_a_rotation_continues_without_unavailable_ca_certificates(files, fault):
     files.est.faults.add("GET", "/cacerts", times=None, **fault)
     rotates_after_all(files)
 

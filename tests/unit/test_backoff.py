@@ -57,7 +57,7 @@ def test_another_rotation_spreads_them_another_way():
 
 @pytest.mark.parametrize("asked", [30.0, 120.0, 3000.0])
 @pytest.mark.parametrize("attempt", [1, 2, 7])
-def test_what_a_server_asks_for_is_spread_over_as_long_again_from_the_first_time_on(asked, attempt):
+def test_a_wait_that_a_server_asked_for_is_spread_by_up_to_its_own_length(asked, attempt):
     waits = [delay(f"device {number}", "certs", attempt, asked) - asked for number in range(2000)]
     spread = max(60.0, asked)
     assert min(waits) < 0.03 * spread

@@ -13,15 +13,15 @@ STOCK = [
         "as long again",
         "beside that",
         "has it begun",
-        "is done without",
+        "done without",
         "stand over",
         "stands over",
         "that which",
     ),
     *("who asks is told", "whoever"),
 ]
-BETWEEN = r"[\s#*|]+"
-"""What may be between two words: a line's end, with the mark of a comment or a table in the next one."""
+BETWEEN = r"[\s#*|_]+"
+"""What may be between two words: the end of a line, the mark of a comment or table in the next one, `_` in a name."""
 
 
 def texts():
@@ -48,10 +48,10 @@ def test_a_stock_phrase_is_nowhere(phrase):
 
 
 @pytest.mark.parametrize(
-    "text", ["It is\n# done without.", "x\nIs done\n    without", "test_is_done\nis  done without"]
+    "text", ["It is\n# done without.", "x\nIs done\n    without", "def test_it_is_done_without(): "]
 )
 def test_a_phrase_is_found_over_the_end_of_a_line(text):
-    assert len(places("is done without", text)) == 1
+    assert len(places("done without", text)) == 1
 
 
 def test_a_word_within_another_one_is_no_phrase():

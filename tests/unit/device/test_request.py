@@ -211,7 +211,7 @@ def test_options_stand_in_for_an_absent_file(file):
     assert request == RotationRequest("certs-5", EST, ("01", "07"), ("03", "09"))
 
 
-def test_options_stand_over_the_file(file):
+def test_options_override_the_file(file):
     overrides = Overrides("https://other.example", "mine", "02,05", "04,06")
     request = read(file, with_line("ROTATIONID", "ROTATIONID=not/good"), overrides=overrides)
     assert request == RotationRequest("mine", "https://other.example", ("02", "05"), ("04", "06"))

@@ -64,7 +64,7 @@ def test_device_with_a_token(tree):
     assert configured(tree, {**TOKEN, "p11.label": "mine"}).token.label == "mine"
 
 
-def test_options_and_environment_stand_over_the_configuration(tree):
+def test_options_and_environment_override_the_configuration(tree):
     config = configured(
         tree, {**SOFTWARE, "storage.path": None}, storage=Path("/data"), config_url="https://other.example/c/"
     )
