@@ -142,10 +142,9 @@ class FileKeyStore:
             os.write(descriptor, certificate.pem.encode())
             context.load_cert_chain(f"/proc/self/fd/{descriptor}", names.key)
         except ssl.SSLError as error:
-            problem = refusal_by_openssl(certificate) or f"with key {names.key} OpenSSL refuses it: {error}"
-            raise RequestRefusedError(
-                f"certificate {names.certificate} cannot be used: {problem}; {REGISTER}"
-            ) from error
+            problem = refusal_by_openssl(certificate)
+            said = f"{problem}; {REGISTER}" if problem else f"OpenSSL refuses it ({error}): have its CA write another"
+            raise RequestRefusedError(f"certificate {names.certificate} cannot be used: {said}") from error
         finally:
             os.close(descriptor)
         try:

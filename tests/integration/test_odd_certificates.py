@@ -30,6 +30,7 @@ from tests.odd_certificates import (
     CLIENT,
     CONSTRAINTS,
     POLICIES,
+    SAN,
     SHA1,
     OddAuthority,
     device_name,
@@ -272,6 +273,7 @@ REFUSED_ISSUED = {
     "notBefore of the issued certificate is '00000101000000Z'": ODD_CURRENT["year 0"],
     "notBefore of the issued certificate is '00010101000000Z'": ODD_CURRENT["year 1"],
     "signed with ECDSA with sha1": {"algorithm": SHA1},
+    "have its CA write another": {"extensions": (*CLIENT, extension(SAN, b"\xff\xff"))},
     "as RFC 5280 has it": {"serial": tlv(2, b"\0\0\5")},
 }
 
