@@ -157,7 +157,8 @@ def test_null_is_no_files_as_in_go():
         ('"VALUE": "v", "uNENCRYPTED": true', "v", True),
         ('"Value": "a", "value": "b"', "b", None),
         ('"value": "b", "Value": "a"', "a", None),
-        ('"value": "v", "Value": null', None, None),
+        ('"value": "v", "Value": null', "v", None),  # null has no effect on a text of Go's, nor on a bool
+        ('"Value": "v", "Unencrypted": true, "unencrypted": null', "v", True),
     ],
 )
 def test_names_of_fields_are_told_whatever_their_case_and_the_last_counts(fields, value, unencrypted):
