@@ -32,7 +32,7 @@ MAX_INTERIM = 16
 SWITCHING_PROTOCOLS = 101
 IN_ALL = 300.0
 """Seconds that a call may take with a slow token."""
-NO_NETWORK = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
+NO_NETWORK = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
 
 class Deadline:

@@ -16,6 +16,9 @@ from .loopback import running
 UNREACHABLE = (socket.AF_INET, ("255.255.255.255", 9))
 """No TCP connection leads to a broadcast address: ENETUNREACH, and nothing is sent."""
 
+FOREIGN = (9999, ())
+"""An address of a family that the kernel does not have, as IPv6 where it is switched off: EAFNOSUPPORT."""
+
 
 @pytest.fixture
 def refusing():
@@ -47,6 +50,11 @@ def test_no_address_can_be_reached_is_offline():
     error = failure(UNREACHABLE, UNREACHABLE)
     assert isinstance(error, OfflineError)
     assert str(error) == "it cannot be reached: Network is unreachable"
+
+
+def test_an_address_of_a_family_that_this_device_has_not_says_nothing(silent):
+    assert isinstance(failure(FOREIGN, UNREACHABLE), OfflineError)
+    assert str(failure(FOREIGN, silent)) == "no answer to the connection attempt in time"
 
 
 @pytest.mark.parametrize("first", [True, False])
