@@ -5,7 +5,7 @@ from pathlib import Path
 
 from .storage import read_regular
 
-_ASSIGNMENT = re.compile(r"""^[ \t]*(\w+)[ \t]*=[ \t]*(["']?)([ !#-&(-~]*)\2[ \t]*\r?$""", re.MULTILINE)
+_ASSIGNMENT = re.compile(r"""^[ \t]*(\w+)[ \t]*=[ \t]*+(["']?)([ !#-&(-~]*+)\2[ \t]*\r?$""", re.MULTILINE)
 MAX_BYTES = 65536
 
 

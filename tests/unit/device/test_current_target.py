@@ -1,5 +1,7 @@
 """The Target that events name."""
 
+import time
+
 import pytest
 
 from handler.device.current_target import current_target
@@ -24,3 +26,11 @@ def test_name_and_version_are_read_or_what_the_reference_sends(tmp_path, content
     if content is not None:
         (tmp_path / "current-target").write_bytes(content.encode("latin-1"))
     assert current_target(tmp_path) == expected
+
+
+@pytest.mark.parametrize("before", ["", '"', "\t "])
+def test_a_line_of_blanks_takes_no_longer_than_its_bytes(tmp_path, before):
+    (tmp_path / "current-target").write_bytes(b"TARGET_NAME=%s%s\xff\n" % (before.encode(), b" " * 1500))
+    begin = time.process_time()
+    assert current_target(tmp_path) == ("", "0")
+    assert time.process_time() - begin < 0.5
