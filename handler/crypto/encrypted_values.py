@@ -130,12 +130,12 @@ def _decrypted(entry: ConfigEntry, key: ec.EllipticCurvePrivateKey) -> bytes | N
 
 
 def _entry(found: object, where: str) -> ConfigEntry:
-    """Read a file's entry as Go's decoder does; a field that is missing or null is empty. Raises RefusedError."""
+    """Read a file's entry as Go does: null leaves a text or a truth value, and empties a list. Raises RefusedError."""
     if not isinstance(found, dict):
         raise RefusedError(f"{where}: expected Value, Unencrypted and OnChanged, found {_kind(found)}")
     entry: ConfigEntry = {}
     for name, value in ((_NAMES.get(name.casefold(), str(name)), value) for name, value in found.items()):
-        entry[name] = entry.get(name) if value is None else value  # null leaves what was there before
+        entry[name] = entry.get(name) if value is None and name != "OnChanged" else value
     if not entry.keys() & _WIRE_NAMES.keys():
         raise RefusedError(f"{where}: expected Value, Unencrypted and OnChanged, found none of them")
     if not isinstance(entry.get("Value"), str | None):

@@ -217,10 +217,9 @@ def _is_there(path: Path) -> bool:
     try:
         path.stat()
     except OSError as error:
-        if error.errno in {errno.ENOENT, errno.ENOTDIR}:
-            return False
-        if error.errno != errno.ELOOP:
+        if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
             raise
+        return error.errno == errno.ELOOP
     return True
 
 

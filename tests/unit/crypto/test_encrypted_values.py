@@ -236,6 +236,11 @@ def test_files_for_the_gateway_look_as_the_reference_sends_them():
     assert json.dumps(device_files(config)) == json.dumps(body["files"])
 
 
+def test_commands_that_are_null_after_all_are_none_as_in_go():
+    config = parse_config(b'{"f": {"Value": "v", "OnChanged": ["x"], "onchanged": null}}', "config.encrypted")
+    assert "on-changed" not in device_files(config)[0]
+
+
 def test_a_command_that_is_null_is_an_empty_one_as_in_go():
     config = parse_config(b'{"f": {"Value": "v", "OnChanged": [null, "x"]}}', "config.encrypted")
     assert dump_config(config) == b'{"f":{"Value":"v","OnChanged":[null,"x"]}}'
