@@ -20,14 +20,11 @@ def explain(error: Exception, next_step: str, *, known: bool = False) -> int:
         return REFUSED
     if isinstance(error, BusyError):
         next_step = ""  # the error says it
-    reason = _not_before(error) if known else f": {describe(error)}"
-    say(f"{'pending' if pending else 'not now'}{reason}{next_step}")
-    return PENDING
-
-
-def _not_before(error: Exception) -> str:
     when = error.not_before if isinstance(error, PendingError) else None
-    return f", not before {when:%Y-%m-%d %H:%M:%S} UTC" if when else ""
+    until = f", not before {when:%Y-%m-%d %H:%M:%S} UTC" if when and pending else ""
+    reason = "" if known else f": {describe(error)}"
+    say(f"{'pending' if pending else 'not now'}{until}{reason}{next_step}")
+    return PENDING
 
 
 def what_next(settings: Settings | None) -> str:

@@ -119,7 +119,7 @@ class Actions:
     def _wait(self) -> None:
         waiting = self._journal.waiting
         moment = datetime.fromisoformat((waiting and waiting.until) or datetime.now(UTC).isoformat())
-        raise PendingError(f"{self._memory.early}; not contacting it before {moment:%Y-%m-%d %H:%M:%S} UTC", moment)
+        raise PendingError(f"{self._memory.early}; not contacting it yet", moment)
 
     def _begin(self) -> None:
         """Check everything that can be refused before anything changes, then start the rotation in the journal."""

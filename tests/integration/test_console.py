@@ -76,7 +76,7 @@ def test_where_a_journal_is_left_it_goes_on(files):
     files.gateway.faults.add("PATCH", "/device", times=None, status=503, headers={"Retry-After": "3000"})
     done = files.device.run("rotate")
     assert done.returncode == PENDING
-    assert done.stderr.splitlines()[-1].startswith("renew-client-cert: pending: ")
+    assert done.stderr.splitlines()[-1].startswith("renew-client-cert: pending, not before ")
     assert done.stderr.endswith(GOES_ON + "\n")
 
 
@@ -303,6 +303,9 @@ def test_a_person_who_has_seen_why_is_told_what_to_do_next(files):
     assert lines[-1] == (
         f"renew-client-cert: pending, not before {until:%Y-%m-%d %H:%M:%S} UTC; `renew-client-cert resume` continues it"
     )
+    done = files.device.run()
+    assert f"pending, not before {until:%Y-%m-%d %H:%M:%S} UTC: EST server" in done.stderr
+    assert "not contacting it yet" in done.stderr
     files.est.faults.add("POST", "*", status=400, body=b"no such profile")
     lines = on_terminal(files.device, "resume", columns=200).lines
     assert sum("no such profile" in each for each in lines) == 1

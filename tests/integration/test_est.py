@@ -157,7 +157,7 @@ def test_a_server_is_left_alone_by_calls_that_nobody_makes_by_hand(factory):
     for command in (None, "unattended"):
         outcome = call(factory.device, command)
         assert outcome.status == PENDING
-        assert "asks to come back in 3600 s; not contacting it before " in outcome.said
+        assert "asks to come back in 3600 s; not contacting it yet" in outcome.said
     assert len(enrolments(factory)) == 1
     assert journal(factory)["waiting"]["attempts"] == 1
 

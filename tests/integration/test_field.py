@@ -42,7 +42,7 @@ def test_each_message_about_a_server_says_which_one_and_what_was_asked(files):
     done = files.device.run("rotate", "-v")
     assert done.returncode == PENDING
     gateway = files.gateway_server.url.removeprefix("https://")
-    assert f"pending: device gateway {gateway}: PATCH /device: it answered HTTP 503; " in done.stderr
+    assert f" UTC: device gateway {gateway}: PATCH /device: it answered HTTP 503; " in done.stderr
     assert f"device gateway {gateway}: POST /events: " in done.stderr
     est = files.est_server.url.removeprefix("https://")
     assert f"EST server {est}: POST /simplereenroll: HTTP 201" in done.stderr
