@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 MAX_DEPTH = 64
 """Of nested maps and lists."""
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[][{}]', re.DOTALL)
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[][{}]', re.DOTALL)  # a text without an end is looked through once
 
 
 def loads(data: bytes) -> Any:  # noqa: ANN401

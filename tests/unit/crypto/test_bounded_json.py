@@ -1,5 +1,7 @@
 """JSON from others: limits hold before it is parsed."""
 
+import time
+
 import pytest
 
 from handler.crypto.bounded_json import MAX_DEPTH, loads
@@ -15,6 +17,14 @@ def test_only_utf_8_is_read_because_another_encoding_hides_brackets(encoding):
 
 def test_a_mark_of_utf_8_is_read_past():
     assert loads(b'\xef\xbb\xbf{"a": "\xc3\xbc"}') == {"a": "\xfc"}
+
+
+@pytest.mark.parametrize("data", [b'"' + b'\\"' * 60_000, b'["' + b'\\"' * 60_000, b'\\"' * 60_000])
+def test_a_text_without_an_end_takes_no_longer_than_its_bytes(data):
+    begin = time.process_time()
+    with pytest.raises(ValueError):
+        loads(data)
+    assert time.process_time() - begin < 2
 
 
 def test_depths_up_to_the_limit_are_read():
