@@ -67,6 +67,15 @@ def test_a_rotation_that_is_refused_by_the_est_server_keeps_what_was_kept(factor
     rotates_again(factory)
 
 
+def test_what_came_beside_a_certificate_is_not_kept_with_it(files):
+    """2 MB of it twice, and the events that wait, are more than a journal may hold."""
+    files.est.after = [files.pki.root.certificate]
+    new_certificate_is_refused(files)
+    assert call(files.device).status == REFUSED
+    assert journals.kept(files.device.storage)["chain"] == []
+    rotates_again(files)
+
+
 def test_abort_destroys_what_is_kept(factory):
     new_certificate_is_refused(factory)
     assert call(factory.device).status == REFUSED

@@ -73,7 +73,7 @@ def keep(context: Context, reason: str) -> None:
     context.fioconfig.release()
     context.local_config.forget()
     event = context.events(context.rotation.rotation_id).make(COMPLETED, failure=reason)
-    keep = Kept(replace(state, fioconfig_stopped=False), now)
+    keep = Kept(replace(state, chain=(), fioconfig_stopped=False), now)
     context.journal.record(None, event, without=COMPLETED, keep=keep, kind=_kind(context.rotation))
     log.info("rotation ended, keeping its key: %s", reason)
 
