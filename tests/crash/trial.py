@@ -202,7 +202,7 @@ class Trial:
             broken.append(f"recovery ended with statuses {statuses}: {done.stderr[-300:].strip()}")
         completed = self.gateway != "refuses"
         broken += broken_invariants(self.factory, ROTATION, completed=completed)
-        broken += hooks.broken(self.device, completed=completed)
+        broken += hooks.broken(self.factory, completed=completed)
         undelivered = owed - {event["id"] for event in self.factory.gateway.events}
         if undelivered:
             broken.append(f"{len(undelivered)} events were in the journal and never delivered under their id")
@@ -418,7 +418,7 @@ def _killed_by_hand(tried, site):
             broken.append(f"recovery ended with {said}")
         completed = tried.gateway != "refuses"
         broken += broken_invariants(tried.factory, ROTATION, completed=completed)
-        yield Result(site.name("held"), (*broken, *hooks.broken(tried.device, completed=completed)))
+        yield Result(site.name("held"), (*broken, *hooks.broken(tried.factory, completed=completed)))
 
 
 def _failing_call(tried, site):
