@@ -52,7 +52,7 @@ def test_what_failed_is_an_error_and_nothing_else_is(files, tmp_path, fault, sta
     assert ended == status
     shown = errors(lines)
     assert re.match(rf"{ID}: \[2/5\] .*: failed, ", shown[0])
-    assert shown[1].startswith(f"{ID}: {'pending' if status == PENDING else 'refused'}: ")
+    assert shown[1].startswith(f"{ID}: {'pending, not before ' if status == PENDING else 'refused: '}")
     assert len(shown) == 2
 
 
