@@ -24,6 +24,7 @@ DEFAULT_WAIT = 30.0
 """Seconds to wait after a 202 without Retry-After."""
 _PASSWORD = re.compile(r"(?:^|,)\s*(basic|digest)(?=[\s,]|$)", re.IGNORECASE)
 """One of the challenges of WWW-Authenticate (RFC 9110 §11.6.1)."""
+CLIENT_ERRORS = range(400, 500)
 CSR_REFUSALS = frozenset({400, 422})
 """Statuses that may mean that the server wants another CSR."""
 
@@ -36,6 +37,7 @@ class EstClient:
         self._http = http
         self.server_time: datetime | None = None
         """The server's clock when it issued the certificate, if it gave the time."""
+        self.refusal: ServerRefusedError | None = None  # why /cacerts was refused, if it was with a 4xx
 
     @property
     def certificate_requested(self) -> bool | None:
@@ -66,38 +68,36 @@ class EstClient:
             self._http.close()
 
     def cacerts(self) -> list[Certificate] | None:
-        """Fetch the CA certificates (RFC 7030 §4.1.3); None if the server does not give them."""
+        """Fetch the CA certificates (RFC 7030 §4.1.3); None if it gives none. Raises as `_optional`."""
         try:
-            answer = self._http.request("GET", f"{self._url}/cacerts", content_type="application/pkcs10", optional=True)
-            return certificates_of(answer) if answer.status == 200 else None  # noqa: PLR2004
+            answer = self._optional("cacerts")
+            if answer and answer.status in CLIENT_ERRORS:
+                self.refusal = answer.refusal("no CA certificates were given")
+            return certificates_of(answer) if answer and answer.status == 200 else None  # noqa: PLR2004
         except (AnswerError, ServerBusyError) as error:
             log.info("the EST server's /cacerts cannot be read: %s", error)
             return None
-        except ServerRefusedError as error:
-            if error.status is None:  # a TLS alert, about us
-                raise
-            return None
 
     def csrattrs(self) -> CsrAttributes:
-        """Fetch what the server wants in a CSR (RFC 7030 §4.5.2); NOTHING without a readable answer.
-
-        Raises PendingError, ServerRefusedError (a TLS alert).
-        """
+        """Fetch what the server wants in a CSR (RFC 7030 §4.5.2); NOTHING if unreadable. Raises as `_optional`."""
         try:
-            answer = self._http.request(
-                "GET", f"{self._url}/csrattrs", content_type="application/pkcs10", optional=True
-            )
-            text = answer.body.translate(None, b" \t\r\n\0")  # libest sends a C string's NUL, too
-            if answer.status != 200 or not text:  # noqa: PLR2004 - 204, 404: nothing is wanted
+            answer = self._optional("csrattrs")
+            text = answer.body.translate(None, b" \t\r\n\0") if answer else b""  # libest sends a C string's NUL, too
+            if not answer or answer.status != 200 or not text:  # noqa: PLR2004 - 204, 404: nothing is wanted
                 return NOTHING
             return parse_csrattrs(base64.b64decode(text, validate=True))
-        except ServerRefusedError as error:
-            if error.status is None:
-                raise
-            return NOTHING
         except (ValueError, AnswerError, ServerBusyError) as error:
             log.warning("the EST server's /csrattrs cannot be read and is ignored: %s", error)
             return NOTHING
+
+    def _optional(self, name: str) -> Answer | None:
+        """Ask for what a server need not give. Raises PendingError, ServerRefusedError (a TLS alert)."""
+        try:
+            return self._http.request("GET", f"{self._url}/{name}", content_type="application/pkcs10", optional=True)
+        except ServerRefusedError as error:
+            if error.status is None:
+                raise
+            return None
 
 
 def certificates_of(answer: Answer) -> list[Certificate]:

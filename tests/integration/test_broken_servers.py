@@ -29,7 +29,7 @@ REQUESTS = {
     "store files": ("gateway", "PATCH", "/config", 0),
 }
 """Server, method, path, and how many of these come before it."""
-# An answer to the trial proves the certificate, whatever it is: what it asks for is only good to have.
+# An answer to the trial that the old certificate gets too proves the new one: what it asks for is only good to have.
 STEPS = [name for name in REQUESTS if name != "trial"]
 PASSING = {
     "500": {"status": 500},

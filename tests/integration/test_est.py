@@ -243,7 +243,7 @@ def test_a_ca_that_got_a_new_key_is_understood_where_cacerts_has_it(tmp_path):
         rotates(factory)
 
 
-@pytest.mark.parametrize("status", [204, 201, 302, 404, 500, 501, 503])
+@pytest.mark.parametrize("status", [204, 201, 302, 400, 403, 404, 500, 501, 503])
 @pytest.mark.parametrize("later", [{}, {"Retry-After": "3600"}], ids=["", "asked to come back"])
 def test_a_rotation_continues_without_cacerts_if_their_status_is_not_200(factory, status, later):
     headers = later | ({"Location": "https://elsewhere.example/"} if status == 302 else {})

@@ -47,6 +47,19 @@ def test_nginx_that_does_not_trust_the_new_certificate_proves_nothing(factory, t
     assert broken_invariants(factory, ID, completed=False) == []
 
 
+def test_nginx_in_front_of_the_est_server_that_does_not_trust_the_new_certificate_refuses_it(factory, tmp_path):
+    of_another_ca(factory)
+    old = factory.device.current_identity()
+    with nginx(factory, tmp_path / "front", factory.est_server.url) as url:
+        factory.device.write_request(ID, estserver=f"{url}{factory.est.prefix}")
+        outcome = call(factory.device)
+        assert outcome.status == REFUSED, outcome
+        assert "does not accept the certificate that it issued" in outcome.said
+        assert "SSL certificate error" in outcome.said
+    assert factory.device.current_identity() == old
+    assert factory.gateway.next_pubkey is None
+
+
 def test_nginx_in_front_lets_the_old_certificate_through(factory, tmp_path):
     """Or the test above would prove nothing."""
     with nginx(factory, tmp_path / "front", factory.gateway_server.url) as url:

@@ -174,19 +174,22 @@ def _try(
             raise CertificateRefusedError("the new key cannot decrypt what was encrypted to it: not using it")
     except UnsupportedError as error:
         log.info("%s", error)
-    with context.connections.est(state.request.est_server, state.new) as est:
-        try:
+    try:
+        with context.connections.est(state.request.est_server, state.new) as est:
             authorities = est.cacerts()
-        except ServerRefusedError as error:
-            begin = issued.begin
-            if begin is not None and begin > datetime.now(UTC):
-                raise PendingError(f"the issued certificate is valid from {begin:%H:%M:%S} UTC", begin) from error
-            raise CertificateRefusedError(
-                f"the EST server does not accept the certificate that it issued: {error}"
-            ) from error
-        tried = est.certificate_requested is True
-        if est.certificate_requested is False:
-            log.warning("the EST server did not ask for a client certificate, so it could not test the new one")
+        if est.refusal is not None:  # of the certificate, unless the old one is refused alike
+            with context.connections.est(state.request.est_server, state.old) as other:
+                other.cacerts()
+            if other.refusal is None or other.refusal.status != est.refusal.status:
+                raise est.refusal
+    except ServerRefusedError as why:
+        begin = issued.begin
+        if begin is not None and begin > datetime.now(UTC):
+            raise PendingError(f"the issued certificate is valid from {begin:%H:%M:%S} UTC", begin) from why
+        raise CertificateRefusedError(f"the EST server does not accept the certificate that it issued: {why}") from why
+    tried = est.certificate_requested is True
+    if est.certificate_requested is False:
+        log.warning("the EST server did not ask for a client certificate, so it could not test the new one")
     chain = [Certificate.of_pem(text.encode()) for text in state.chain]
     anchors, notes = certificates_in_pem(read_regular(context.device.config.ca_file, follow=True))
     for note in notes:
