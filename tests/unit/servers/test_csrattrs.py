@@ -190,6 +190,12 @@ def test_many_extensions_in_many_values_take_no_longer_than_their_bytes():
     assert time.process_time() - begin < 0.8
 
 
+def test_64_kilobytes_of_short_identifiers_are_read():
+    data = der.encoded(0x30, *[oid("1.2.3")] * 16_000, oid(SHA384))
+    assert len(data) > 64_000
+    assert parse_csrattrs(data).hash_bits == 384
+
+
 def test_more_bytes_than_anybody_sends_are_refused_by_their_number():
     with pytest.raises(ValueError, match=f"expected at most {MAX_BYTES}"):
         parse_csrattrs(many_extensions(8000))
