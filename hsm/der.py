@@ -11,8 +11,7 @@ BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, NULL, OID = 1, 2, 3, 4, 5, 6
 UTC_TIME = 0x17
 SEQUENCE, SET, CONTEXT_0, CONTEXT_1, CONTEXT_3 = 0x30, 0x31, 0xA0, 0xA1, 0xA3
 
-MAX_ITEMS = 32_768
-"""In one element."""
+MAX_ITEMS = 32_768  # in one element
 MAX_DEPTH = 32
 """Of nested elements of indefinite length."""
 MAX_OID = 64

@@ -27,11 +27,8 @@ from hsm.stopwatch import TOKENS
 
 log = logging.getLogger(__name__)
 
-MAX_INTERIM = 16
-"""Interim answers (1xx, RFC 9110 §15.2) before the final one."""
-SWITCHING_PROTOCOLS = 101
-IN_ALL = 300.0
-"""Seconds that a call may take with a slow token."""
+MAX_INTERIM = 16  # answers (1xx, RFC 9110 §15.2) before the final one
+IN_ALL = 300.0  # seconds that a call may take with a slow token
 NO_NETWORK = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
 
@@ -178,7 +175,7 @@ class _Response(http.client.HTTPResponse):
             if not http.client.CONTINUE <= status < http.client.OK:
                 return version, status, reason
             self._interim += 1
-            if status == SWITCHING_PROTOCOLS or self._interim > MAX_INTERIM:
+            if status == http.client.SWITCHING_PROTOCOLS or self._interim > MAX_INTERIM:
                 raise http.client.HTTPException(f"HTTP {status} where an answer was expected")
             if status == http.client.CONTINUE:
                 return version, status, reason  # http.client itself skips its head
@@ -211,6 +208,10 @@ def _socket_class(allowance: Allowance) -> type[ssl.SSLSocket]:
     """Make sockets that stop reading when the time is up or the answer too large: a server may drip bytes."""
 
     class CountingSocket(ssl.SSLSocket):
+        def send(self, *arguments: Any) -> int:  # noqa: ANN401
+            self.settimeout(max(allowance.deadline.remaining, 0.001))  # a body may take longer than to connect
+            return super().send(*arguments)
+
         def recv_into(self, *arguments: Any) -> int:  # noqa: ANN401
             if not (left := allowance.deadline.remaining):
                 raise TimeoutError("the time is up")

@@ -11,7 +11,7 @@ from handler.errors import OfflineError, PendingError
 from handler.servers.transport import Allowance, Deadline, client_context, connect_to_first, session
 from tests.simulators.pki import load_identity
 
-from .loopback import running
+from .loopback import Server, ask, running
 
 UNREACHABLE = (socket.AF_INET, ("255.255.255.255", 9))
 """No TCP connection leads to a broadcast address: ENETUNREACH, and nothing is sent."""
@@ -81,6 +81,20 @@ def test_an_address_that_answers_is_found_behind_those_that_do_not(refusing, sil
         good = (socket.AF_INET, listener.getsockname())
         with closing(connect_to_first([UNREACHABLE, silent, refusing, good], Deadline(5), 0.2)) as made:
             assert made.getpeername() == listener.getsockname()
+
+
+def test_a_body_that_takes_longer_than_to_connect_is_sent(world):
+    class Slow(Server):
+        def serve_connection(self, connection, number):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 262_144)
+            with self.state.server_context().wrap_socket(connection, server_side=True) as secured:
+                left = 8_000_000
+                while left > 0 and not self.stopping.wait(0.002):
+                    left -= len(secured.recv(16384))
+                secured.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    with running(world, Slow) as server:
+        assert ask(world, server, method="PATCH", body=bytes(8_000_000), connect=0.2, retry_delays=()).status == 200
 
 
 def test_a_context_that_somebody_else_puts_in_is_not_used(world):
