@@ -22,6 +22,7 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
+from urllib3.exceptions import InvalidChunkLength
 
 from handler import __version__
 from handler.backoff import Turn, in_line
@@ -220,12 +221,18 @@ class HttpClient:
         if (response.raw.length_remaining or 0) > self._limits.answer:
             raise too_long
         content = bytearray()
-        for chunk in response.raw.stream(65536, decode_content=False):
-            content += chunk
-            if len(content) > self._limits.answer:
-                raise too_long
-            if not self._deadline.remaining:
-                raise PendingError(f"{asked}: it takes too long to send its answer")
+        try:
+            for chunk in response.raw.stream(65536, decode_content=False):
+                content += chunk
+                if len(content) > self._limits.answer:
+                    raise too_long
+                if not self._deadline.remaining:
+                    raise PendingError(f"{asked}: it takes too long to send its answer")
+        except urllib3.exceptions.HTTPError as error:  # for which the server may have closed the connection
+            invalid = isinstance(error.__cause__, InvalidChunkLength) and error.__cause__.length
+            if invalid or (response.raw.chunk_left or 0) < 0:
+                raise AnswerError("its answer has a chunk of an invalid size") from error
+            raise
         return bytes(content)
 
     def _same_origin(self, answer: Answer) -> str:

@@ -1,6 +1,7 @@
 """HTTPS requests: what is sent and tried again, what is final, what an answer may weigh; on loopback, with real TLS."""
 
 import contextlib
+import socket
 import threading
 import time
 import zlib
@@ -290,6 +291,22 @@ def test_answer_that_makes_no_sense_says_so_and_is_not_asked_for_again_where_it_
             found = client.request("POST", server.url, content_type=KIND, body=b"csr", costly=True)
             assert found.body in {b"", b"hello"}
     assert server.asked == 1 or says.endswith(b"hello")
+
+
+@pytest.mark.parametrize("size", [b"-5", b"-1\r\nhello\r\n0", b"zz", b"0x", b"five; x", b"\xff"], ids=repr)
+def test_a_chunk_of_an_invalid_size_costs_one_request_where_the_server_hangs_up_after_it_too(world, size):
+    class HangsUp(Server):
+        requests = 0
+
+        def serve(self, request, conversation):
+            self.requests += 1
+            conversation.connection.sendall(CHUNKED + b"5\r\nhello\r\n" + size + b"\r\n\r\n")
+            conversation.connection.shutdown(socket.SHUT_RDWR)
+
+    invalid = pytest.raises(AnswerError, match=r"a chunk of an invalid size|read length must be non-negative")
+    with running(world, HangsUp) as server, client_of(world) as client, invalid:
+        client.request("POST", server.url, content_type=KIND, body=b"csr", costly=True)
+    assert server.requests == 1
 
 
 # Interim answers
