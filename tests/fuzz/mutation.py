@@ -33,14 +33,19 @@ NASTY = (
     b"a.b.c = 1\n",
     b'"""',
     b"A" * 10_000,
+    *(bytes([each]) for each in b"\\\"'#,=.: \t\n0"),
+    b'\\"',
+    "e\u0301".encode(),
 )
+FLOOD = 30_000
+"""Bytes of a flood: what takes the square of its size shows."""
 
 
 @dataclass(frozen=True)
 class Edit:
     """One change at a place, a share of the whole in thousandths."""
 
-    kind: Literal["insert", "replace", "remove", "flip", "repeat", "cut"]
+    kind: Literal["insert", "replace", "remove", "flip", "repeat", "flood", "cut"]
     at: int
     length: int
     what: bytes
@@ -54,14 +59,19 @@ class Edit:
             "remove": b"",
             "flip": bytes(each ^ (1 << self.length % 8) for each in part[:1]) + part[1:],
             "repeat": part * 3,
+            "flood": _flood((part + self.what)[:64]),
             "cut": part,
         }[self.kind]
         return before + changed + (b"" if self.kind == "cut" else after)
 
 
+def _flood(part: bytes) -> bytes:
+    return part * (FLOOD // len(part)) if part else b""
+
+
 EDITS = st.builds(
     Edit,
-    st.sampled_from(("insert", "replace", "remove", "flip", "repeat", "cut")),
+    st.sampled_from(("insert", "replace", "remove", "flip", "repeat", "flood", "cut")),
     st.integers(0, 1000),
     st.integers(0, 64),
     st.one_of(st.sampled_from(NASTY), st.binary(max_size=16)),
