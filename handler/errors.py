@@ -89,7 +89,7 @@ class AnswerError(PendingError):
 
 
 class PageError(PendingError):
-    """A web page came in the place of an answer: of a captive portal, or of what stands in front of the server."""
+    """A web page or other text came in the place of an answer: of a captive portal, or of a server in front."""
 
 
 class BusyError(PendingError):

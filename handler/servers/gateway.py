@@ -6,7 +6,7 @@ from typing import Any
 
 from handler.crypto import bounded_json
 from handler.crypto.encrypted_values import ConfigEntries, device_files, parse_config
-from handler.errors import AnswerError, RefusedError, ServerRefusedError
+from handler.errors import PageError, RefusedError, ServerRefusedError
 
 from .http import HttpClient
 from .response import Answer
@@ -51,15 +51,17 @@ class GatewayClient:
             raise answer.refusal("the next public key was refused")
 
     def device_config(self, *, once: bool = False) -> ConfigEntries:
-        """Fetch the device's own files; empty if it has none. `once`: do not retry.
+        """Fetch the device's own files; empty if it has none. `once`: do not retry, and take no answer but a gateway's.
 
-        Raises ServerRefusedError, PendingError.
+        Raises ServerRefusedError, PendingError (PageError if something else answered).
         """
         answer = self._send("GET", f"{self._config_url}-device", once=once)
         if answer.status == NO_CONTENT:
             return {}
         if answer.status != OK:
             raise answer.refusal("this device's files were not returned")
+        if once:
+            _check_own(answer, empty=b"")
         try:
             return parse_config(answer.body, f"{answer.asked}: its answer")
         except RefusedError as error:
@@ -79,13 +81,13 @@ class GatewayClient:
     def post_events(self, events: Sequence[Mapping[str, Any]], *, once: bool = False) -> None:
         """Report events, oldest first. `once`: do not retry, and take no answer but a gateway's.
 
-        Raises ServerRefusedError, PendingError (AnswerError if something else answered).
+        Raises ServerRefusedError, PendingError (PageError if something else answered).
         """
         answer = self._send("POST", f"{self._server}/events", list(events), once=once)
         if not OK <= answer.status <= NO_CONTENT:
             raise answer.refusal("the events were not accepted")
-        if once and not _is_own(answer):
-            raise AnswerError(f"{answer.asked}: its answer ({len(answer.body)} bytes) is neither empty nor JSON")
+        if once:
+            _check_own(answer)
 
     def close(self) -> None:
         """Close the connection."""
@@ -96,10 +98,15 @@ class GatewayClient:
         return self._http.request(method, url, content_type=JSON, body=data, once=once)
 
 
-def _is_own(answer: Answer) -> bool:
+def _is_own(answer: Answer, empty: bytes = b"null") -> bool:
     """Return whether an answer of success is empty or JSON, as the gateway's are; something in front may say "OK"."""
     try:
-        bounded_json.loads(answer.body.strip() or b"null")
-    except ValueError:
-        return False
+        bounded_json.loads(answer.body.strip() or empty)
+    except ValueError as error:  # JSON beyond a limit is JSON
+        return not isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
     return True
+
+
+def _check_own(answer: Answer, empty: bytes = b"null") -> None:
+    if not _is_own(answer, empty):
+        raise PageError(f"{answer.asked}: its answer ({len(answer.body)} bytes) is not JSON, as a gateway's would be")

@@ -158,10 +158,15 @@ def test_an_old_certificate_that_is_still_taken_is_looked_at_for_a_day_and_no_lo
 # A server in front of the gateway, and connections that break
 
 
-@pytest.mark.parametrize("status", [400, 404, 421, 451, 495, 496, 200])
-def test_what_a_server_in_front_says_to_the_new_certificate_is_no_proof(factory, status):
+PAGE = "<html>The SSL certificate error</html>"
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [*((each, PAGE) for each in (400, 404, 421, 451, 495, 496, 200)), (200, "OK"), (200, "{")],
+)
+def test_what_a_server_in_front_says_to_the_new_certificate_is_no_proof(factory, status, body):
     """It does not trust the new one, and answers in the place of the gateway."""
-    body = "<html>The SSL certificate error</html>"
     factory.gateway.faults.add("*", "*", times=None, announced=True, status=status, body=body)
     old = factory.device.current_identity()
     outcome = call(factory.device)

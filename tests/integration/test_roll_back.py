@@ -79,8 +79,11 @@ def test_a_gateway_that_cannot_be_reached_after_the_switch_is_no_refusal(files, 
     assert broken_invariants(files, ID, completed=True) == []
 
 
-def test_something_that_says_ok_to_everything_is_no_gateway_and_gets_no_event(files):
-    files.gateway.faults.add("*", "*", times=None, announced=True, status=200, body="OK")
+@pytest.mark.parametrize("body", ['{"f": {"Value": 1}}', "[" * 978 + "]" * 978, '{"f":' * 70 + "1" + "}" * 70])
+def test_json_that_cannot_be_read_as_the_files_is_no_refusal(files, body):
+    """It may be the gateway's own, beyond a limit of this program."""
+    files.gateway.faults.add("POST", "/events", times=None, announced=True, status=403)
+    files.gateway.faults.add("GET", "/config-device", times=None, announced=True, status=200, body=body)
     outcome = call(files.device)
     assert outcome.status == SWITCHED
     assert "what answers to the new certificate is not the device gateway: " in outcome.said
