@@ -7,7 +7,7 @@ from datetime import datetime
 
 from handler.crypto.bag import certificates_in
 from handler.crypto.csr import NOTHING, CsrAttributes
-from handler.errors import AnswerError, PendingError, ServerBusyError, ServerRefusedError
+from handler.errors import AnswerError, PageError, PendingError, ServerBusyError, ServerRefusedError
 from hsm.certificate import Certificate
 
 from .csrattrs import parse_csrattrs
@@ -37,7 +37,7 @@ class EstClient:
         self._http = http
         self.server_time: datetime | None = None
         """The server's clock when it issued the certificate, if it gave the time."""
-        self.refusal: ServerRefusedError | None = None  # why /cacerts was refused, if it was with a 4xx
+        self.refusal: ServerRefusedError | None = None  # of /cacerts: a 4xx, or a page in its place
 
     @property
     def certificate_requested(self) -> bool | None:
@@ -74,7 +74,9 @@ class EstClient:
             if answer and answer.status in CLIENT_ERRORS:
                 self.refusal = answer.refusal("no CA certificates were given")
             return certificates_of(answer) if answer and answer.status == 200 else None  # noqa: PLR2004
-        except (AnswerError, ServerBusyError) as error:
+        except (AnswerError, PageError, ServerBusyError) as error:
+            if isinstance(error, PageError):
+                self.refusal = ServerRefusedError(str(error), 0)
             log.info("the EST server's /cacerts cannot be read: %s", error)
             return None
 
@@ -86,7 +88,7 @@ class EstClient:
             if not answer or answer.status != 200 or not text:  # noqa: PLR2004 - 204, 404: nothing is wanted
                 return NOTHING
             return parse_csrattrs(base64.b64decode(text, validate=True))
-        except (ValueError, AnswerError, ServerBusyError) as error:
+        except (ValueError, AnswerError, PageError, ServerBusyError) as error:
             log.warning("the EST server's /csrattrs cannot be read and is ignored: %s", error)
             return NOTHING
 

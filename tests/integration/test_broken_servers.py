@@ -160,7 +160,7 @@ def test_work_that_is_done_while_its_answer_is_lost_is_not_lost(factory, request
         assert factory.gateway.updates == stored
 
 
-@pytest.mark.parametrize("request_name", REQUESTS)
+@pytest.mark.parametrize("request_name", STEPS)
 def test_a_captive_portal_is_named_and_waited_out(files, request_name):
     spoil(files, request_name, times=None, **PORTAL)
     assert "captive portal" in pending(files).said

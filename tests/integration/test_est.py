@@ -251,6 +251,13 @@ def test_a_rotation_continues_without_cacerts_if_their_status_is_not_200(factory
     rotates(factory)
 
 
+@pytest.mark.parametrize("path", ["/cacerts", "/csrattrs"])
+def test_a_page_in_the_place_of_what_is_optional_is_none(factory, path):
+    factory.device.write_request("certs-page", est_csrattrs="yes")
+    factory.est.faults.add("GET", path, times=None, status=200, body="<html>Welcome</html>")
+    assert call(factory.device).status == SWITCHED
+
+
 # /csrattrs
 
 
