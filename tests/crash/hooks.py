@@ -10,7 +10,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-NAME = "50-told"
 HOOK = """#!/bin/sh
 echo "$RESULT $OLD_KEY $NEW_KEY" >> "${STORAGE_DIR%/*}/told"
 """
@@ -25,8 +24,8 @@ def in_namespace():
     shutil.copytree("/etc", etc, symlinks=True, dirs_exist_ok=True)
     folder = etc / "renew-client-cert/hooks.d"
     folder.mkdir(mode=0o755, parents=True)
-    (folder / NAME).write_text(HOOK)
-    (folder / NAME).chmod(0o755)
+    (folder / "50-told").write_text(HOOK)
+    (folder / "50-told").chmod(0o755)
     rights = () if os.geteuid() == 0 else ("--user", "--map-root-user")
     return ("unshare", *rights, "--mount", "sh", "-c", f'mount --bind {etc} /etc && exec "$@"', "sh")
 
@@ -45,10 +44,10 @@ def put_back(device, lines):
 def broken(factory, *, completed):
     """List what does not hold: they know last which identity is in use, where another one was.
 
-    A fault may hit the start of the hook itself; then the gateway was told that it failed.
+    A fault may hit the hook itself, or its folder; then the gateway was told that.
     """
     device = factory.device
-    if any(NAME in event["event"].get("details", "") for event in factory.gateway.events):
+    if any("hooks.d" in event["event"].get("details", "") for event in factory.gateway.events):
         return []
     lines = told(device)
     if not lines:
