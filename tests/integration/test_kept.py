@@ -210,6 +210,22 @@ def test_what_stands_before_the_events_alone_does_not_keep_the_files_from_provin
     assert broken_invariants(files, ID, completed=True) == []  # and what it has swallowed is reported
 
 
+def test_without_a_network_the_proof_is_left_for_later_at_once(files, caplog):
+    """As at boot, where fioconfig has other files to extract."""
+    cannot_answer(files, status=503)
+    assert call(files.device).status == SWITCHED
+    files.gateway.faults.clear()
+    text = files.device.sota_toml.read_text()
+    files.device.sota_toml.write_text(text.replace('server = "https://127.0.0.1', 'server = "https://gateway.invalid'))
+    caplog.set_level("INFO")
+    outcome = call(files.device)
+    assert (outcome.status, "cannot be resolved" in outcome.said) == (PENDING, True)
+    assert "retrying in" not in caplog.text
+    files.device.sota_toml.write_text(text)
+    assert call(files.device, "resume").status == DONE
+    assert broken_invariants(files, ID, completed=True) == []
+
+
 @pytest.mark.parametrize("how", [{"drop": "before"}, {"reset": True}], ids=str)
 def test_connections_that_break_on_the_new_certificate_alone_mean_that_it_is_refused(factory, how):
     factory.gateway.faults.add("*", "*", times=None, announced=True, **how)

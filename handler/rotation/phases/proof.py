@@ -92,6 +92,8 @@ def again(context: Context, memory: Memory) -> None:
         else:
             both = "the device gateway accepts neither the new certificate nor the old one"
             said = PendingError(f"{both}: {said}; {memory.old_said}")
+    if isinstance(said, OfflineError):  # at boot, fioconfig has other files to extract
+        raise said
     context.connections.wait(memory.rounds, said)
     memory.rounds += 1
     memory.new, memory.old = Sight.UNKNOWN, Taken.UNKNOWN
