@@ -210,6 +210,15 @@ def test_what_stands_before_the_events_alone_does_not_keep_the_files_from_provin
     assert broken_invariants(files, ID, completed=True) == []  # and what it has swallowed is reported
 
 
+@pytest.mark.parametrize("status", [500, 501, 503, 505])
+def test_an_error_of_the_server_is_no_refusal_of_the_new_certificate(files, status):
+    files.gateway.faults.add("*", "*", times=None, announced=True, status=status)
+    assert call(files.device).status == SWITCHED
+    files.gateway.faults.clear()
+    assert call(files.device, "resume").status == DONE
+    assert broken_invariants(files, ID, completed=True) == []
+
+
 def test_without_a_network_the_proof_is_left_for_later_at_once(files, caplog):
     """As at boot, where fioconfig has other files to extract."""
     cannot_answer(files, status=503)

@@ -20,6 +20,7 @@ from handler.errors import (
     PendingError,
     RefusedError,
     RenewalError,
+    ServerBusyError,
     ServerRefusedError,
     UnreachableError,
     describe,
@@ -38,7 +39,7 @@ from .takeover import NOWHERE
 
 log = logging.getLogger(__name__)
 
-SUCCESS = range(200, 300)
+SUCCESS, SERVER_ERRORS = range(200, 300), range(500, 600)
 BREAKS = 3
 """Consecutive broken connections with the new certificate that count as a no, if the old one is accepted."""
 DOUBT = 60.0
@@ -224,6 +225,8 @@ def _sight(ask: Callable[[], bool]) -> tuple[Sight, RenewalError | None]:
     try:
         return (Sight.YES if ask() else Sight.NO), None
     except ServerRefusedError as error:
+        if error.status in SERVER_ERRORS:
+            return Sight.UNCLEAR, ServerBusyError(str(error))
         return (Sight.UNCLEAR if error.status in SUCCESS else Sight.NO), error
     except PageError as error:  # final: only a trusted server in front can have sent it
         return Sight.NO, error
