@@ -197,6 +197,7 @@ def test_a_gateway_that_takes_no_events_at_all_is_proved_by_its_files(factory):
         {"status": 429, "headers": {"Retry-After": "3000"}},
         {"status": 503},
         {"status": 200, "body": "ok"},
+        {"hang": 1.0},
     ],
     ids=str,
 )

@@ -22,7 +22,6 @@ from handler.errors import (
     RenewalError,
     ServerBusyError,
     ServerRefusedError,
-    UnreachableError,
     describe,
 )
 from handler.journal.pending import COMPLETED
@@ -59,8 +58,8 @@ def prove(context: Context, memory: Memory) -> None:
         context.connections.close()
     sight, memory.said = _sight(lambda: _report(context))
     memory.unreported = memory.said
-    unreached = sight is Sight.UNCLEAR and isinstance(memory.said, OfflineError | UnreachableError)
-    if sight is not Sight.YES and not unreached:  # what blocks the events may not block the files
+    if sight is not Sight.YES and not isinstance(memory.said, OfflineError):
+        # What blocks the events, or lets them time out, may not block the files.
         sight, memory.said = _sight(lambda: _files(context, state.new))
     memory.breaks = memory.breaks + 1 if sight is Sight.BROKEN else 0
     if taken and (before is sight is Sight.NO or memory.breaks >= BREAKS):
