@@ -8,7 +8,6 @@ from functools import partial
 
 from handler.crypto.names import common_name
 from handler.device import completed_rotations
-from handler.device.keystore import IdentityNames
 from handler.device.request import RotationRequest
 from handler.errors import (
     FORESEEABLE,
@@ -125,14 +124,12 @@ class Actions:
         """Check everything that can be refused before anything changes, then start the rotation in the journal."""
         request = wanted(self._context, self._memory)
         assert request is not None  # noqa: S101 - the rule asks for one
-        old, new = self._checked(request)
+        state = self._checked(request)
         self._memory.request = None
-        self._journal.device = common_name(self._device.store.certificate(old.certificate).subject)
-        state = proof.with_kept_key(self._context, RotationState(request, old, new))
         self._journal.record(state, self._context.events(request.rotation_id).make(STARTED), taken=True)
 
-    def _checked(self, request: RotationRequest) -> tuple[IdentityNames, IdentityNames]:
-        """Check a request before anything changes, note a refusal, and return the names of both identities."""
+    def _checked(self, request: RotationRequest) -> RotationState:
+        """Check a request before anything changes, note a failure, and return how its rotation starts."""
         try:
             unmended = self._lost_journal.refusal() if self._journal.rotation is None else None
             self._device.open_store(request.key_ids, request.certificate_ids)
@@ -142,6 +139,9 @@ class Actions:
                 if self._device.store.find_key(new.key) is not None:
                     raise unmended  # the new key would replace one that may still be needed
                 log.warning("leftovers of an abandoned rotation could not be cleaned up: %s", describe(unmended))
+            self._journal.device = common_name(self._device.store.certificate(old.certificate).subject)
+            state = RotationState(request, old, new)
+            return proof.with_kept_key(self._context, state) if self._journal.rotation is None else state
         except FORESEEABLE as error:
             if not is_final(error):
                 self._journal.request(request)
@@ -150,7 +150,6 @@ class Actions:
                     self._journal.request(None)
                 self._memory.refused = request.rotation_id, error
             raise
-        return old, new
 
     # Forward
 

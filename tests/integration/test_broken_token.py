@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
+from tests import journal as journals
 from tests.crash.explorer import plain_module
 from tests.crash.faulty_module import RETURN_VALUES, FaultyModule
 
@@ -147,6 +148,27 @@ def test_a_module_that_fails_in_any_one_call_leaves_the_identity_in_use_alone(fa
         with plain_module(device):
             assert finish(factory, rotation_id) == [], where
         assert [each.id for each in device.token_objects()] == ["03", "09", "01", "07", "01", "07"], where
+
+
+def test_a_signature_that_fails_once_costs_no_key_that_was_rolled_back(factory, tmp_path):
+    """The device gateway may have accepted its certificate: the next rotation uses it again, later if need be."""
+    device = factory.device
+    factory.gateway.refuse_new_certificate = 403
+    assert call(device).status == REFUSED
+    kept = journals.kept(device.storage)["public_key"]
+    module = FaultyModule(device, tmp_path)
+    faulty = configuration(device).read_text()
+    watched = Watched(device)
+    device.write_request("certs-watched")
+    assert device.run(environment=module.environment() | watched.environment()).returncode == REFUSED
+    configuration(device).write_text(faulty)
+    signatures = [place for place, name in enumerate(watched.calls, 1) if name == "C_Sign"]
+    for number, place in enumerate(signatures[:4]):  # the old certificate is looked at, then the kept key is tried
+        device.write_request(f"certs-{number}")
+        device.run(environment=module.environment(place, RETURN_VALUES["CKR_DEVICE_ERROR"]))
+        with plain_module(device):
+            assert call(device).status == REFUSED
+        assert journals.kept(device.storage)["public_key"] == kept, place
 
 
 def points(device, module):

@@ -23,6 +23,7 @@ from handler.errors import (
     ServerBusyError,
     ServerRefusedError,
     describe,
+    is_final,
 )
 from handler.journal.pending import COMPLETED
 from handler.journal.rotation_state import PROVED, SWITCHED, Kept, RotationState
@@ -180,17 +181,18 @@ def restore(context: Context, memory: Memory) -> None:
 def with_kept_key(context: Context, state: RotationState) -> RotationState:
     """Make a new rotation use the kept key pair again, if it still exists.
 
-    Otherwise there would be two keys that the gateway may have accepted.
+    Otherwise there would be two keys that the gateway may have accepted. Raises hsm.errors.TokenError if it may pass.
     """
     if context.journal.kept is None:
         return state
     before, device = context.journal.kept.rotation, context.device
     try:
-        device.open_store()
         key = device.store_of(before.new).find_key(before.new.key)
         device.check_not_in_use(before.new)
         curve = curve_of(device.store.certificate(state.old.certificate))
     except FORESEEABLE as error:
+        if not is_final(error):  # the new key would replace the kept one in its slot
+            raise
         log.warning("not using the kept key again: %s", describe(error))
         return state
     if key is None or spki_pem(key.public_key()) != before.public_key or key.curve.name != curve.name:
