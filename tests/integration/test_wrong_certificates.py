@@ -214,4 +214,4 @@ def test_a_refusal_is_one_line_for_a_person(files, how):
     assert done.returncode == (PENDING if how == "garbage" else REFUSED)
     assert "Traceback" not in done.stderr
     (line,) = [each for each in done.stderr.splitlines() if each.startswith("renew-client-cert:")]
-    assert line.startswith(f"renew-client-cert: {'pending' if how == 'garbage' else 'refused'}: ")
+    assert line.startswith(f"renew-client-cert: {'pending, not before ' if how == 'garbage' else 'refused: '}")
