@@ -112,7 +112,7 @@ class Actions:
                 self._journal.request(None)
         elif request.rotation_id in completed_rotations.rotation_ids(self._device.storage):
             memory.request = None
-        elif state is not None:  # it has to survive until its turn
+        elif state is not None or self._journal.kept is not None:  # it has to survive until its turn
             self._journal.request(request)
 
     def _wait(self) -> None:

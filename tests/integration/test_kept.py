@@ -142,6 +142,16 @@ def test_a_device_goes_on_with_the_kept_key_after_another_rotation_got_no_furthe
     assert broken_invariants(factory, ID, completed=True) == []
 
 
+def test_a_request_that_waits_for_what_is_kept_is_not_forgotten(files):
+    rolled_back_by_the_replica_that_is_behind(files)
+    files.device.write_request("certs-next")
+    assert call(files.device).status == PENDING
+    refused_for_a_minute(files)
+    assert call(files.device, "unattended").status == DONE
+    assert [each["event"]["success"] for each in files.gateway.completed(ID)][-1:] == [True]
+    assert broken_invariants(files, "certs-next", completed=True) == []
+
+
 def test_an_old_certificate_that_is_still_taken_is_looked_at_for_a_day_and_no_longer(files):
     new_certificate_is_refused(files)
     assert call(files.device).status == REFUSED

@@ -104,7 +104,7 @@ def note(world, memory):
             changes["requested"] = 0
     elif request not in world.completed:
         wanted = request
-        if world.rotation:
+        if world.rotation or world.kept:
             changes["requested"] = request
     yield Outcome(world._replace(**changes), memory._replace(noted=True, wanted=wanted))
 

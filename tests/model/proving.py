@@ -94,6 +94,7 @@ def restore(world, memory):
             success_waits=world.success_waits,
             events_wait=world.events_wait,
             kept=0,
+            requested=0 if world.requested == rotation else world.requested,
             rotation=rotation,
             step=4,
             certificate=True,

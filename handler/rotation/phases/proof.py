@@ -173,9 +173,9 @@ def restore(context: Context, memory: Memory) -> None:
     # Whatever step it had reached, only the switch is left: the other steps need the old certificate, which is refused.
     step = SWITCHED - 1
     state = replace(state, step=step, announced=True, files_left=left, rollback=None, refused=None, reported=False)
-    context.journal.record(state, keep=None)
-    if memory.request is not None and memory.request.rotation_id == state.rotation_id:
-        memory.request = None
+    taken = any(each and each.rotation_id == state.rotation_id for each in (memory.request, context.journal.requested))
+    context.journal.record(state, keep=None, taken=taken)
+    memory.request = None if taken else memory.request
 
 
 def with_kept_key(context: Context, state: RotationState) -> RotationState:
