@@ -279,6 +279,19 @@ def test_by_hand_fioconfig_is_stopped_before_and_started_again(files, systemd):
     assert "try-restart aktualizr-lite.service" in calls()
 
 
+def test_fioconfig_is_stopped_before_a_switch_in_a_later_call_too(files, systemd):
+    services, calls = systemd
+    files.device.write_request("certs-1")
+    files.gateway.faults.add("PATCH", "/config", times=None, status=500)
+    assert call(files.device, "rotate", services=services).status == PENDING
+    files.gateway.faults.clear()
+    before = len(calls())
+    assert call(files.device, "resume", services=services).status == DONE
+    later = calls()[before:]
+    assert later.index("stop fioconfig.service") < later.index("try-restart aktualizr-lite.service")
+    assert later[-1] == "start fioconfig.service"
+
+
 def test_fioconfig_is_started_again_where_a_roll_back_cannot_end(files, systemd):
     services, calls = systemd
     files.device.write_request("certs-1")

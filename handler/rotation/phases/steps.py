@@ -131,11 +131,11 @@ def move_device_config(
 
 def finalize(context: Context, state: RotationState) -> RotationState:
     """Switch sota.toml and config.encrypted to the new key (step 5): the one commit point."""
-    named = context.device.names_in_use(state.new)
-    if named != state.new and context.local_config.digest() != state.config_digest:
-        # fioconfig has stored a new configuration since step 3, while the rotation was pending.
-        state = prepare_local_config(context, state)
-        context.journal.record(state)
+    if context.device.names_in_use(state.new) != state.new:
+        state = context.fioconfig.hold(state)
+        if context.local_config.digest() != state.config_digest:  # fioconfig has stored another one since step 3
+            state = prepare_local_config(context, state)
+            context.journal.record(state)
     switch(context, state)
     return state
 
