@@ -152,6 +152,29 @@ def test_a_request_that_waits_for_what_is_kept_is_not_forgotten(files):
     assert broken_invariants(files, "certs-next", completed=True) == []
 
 
+LATER = {"status": 503, "headers": {"Retry-After": "3000"}}
+
+
+def test_a_gateway_that_asks_to_come_back_later_is_not_looked_at_before(files):
+    new_certificate_is_refused(files)
+    assert call(files.device).status == REFUSED
+    files.gateway.faults.add("GET", "/config-device", times=None, **LATER)
+    assert call(files.device, "unattended").status == DONE
+    asked = files.gateway.calls()
+    assert read_pending(files.device.storage).waiting.what == "the device gateway"
+    assert call(files.device, "unattended").status == PENDING
+    assert files.gateway.calls() == asked
+
+
+def test_an_answer_to_the_old_certificate_that_asks_to_come_back_later_is_heeded(files):
+    files.gateway.faults.add("*", "*", times=None, announced=True, status=403)
+    files.gateway.faults.add("GET", "/config-device", skip=2, times=None, **LATER)
+    assert call(files.device).status == SWITCHED
+    asked = files.gateway.calls()
+    assert call(files.device, "unattended").status == PENDING
+    assert files.gateway.calls() == asked
+
+
 def test_an_old_certificate_that_is_still_taken_is_looked_at_for_a_day_and_no_longer(files):
     new_certificate_is_refused(files)
     assert call(files.device).status == REFUSED

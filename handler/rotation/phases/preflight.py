@@ -93,14 +93,7 @@ def _check_values(
 
 
 def check_storage(device: Device) -> None:
-    """Raise RequestRefusedError for a storage folder in which nothing may be written; OSError."""
-    if not device.storage.is_dir():
-        raise RequestRefusedError(
-            f"the storage folder {device.storage} does not exist or is not a folder: correct storage.path"
-        )
-    if not os.access(device.storage, os.W_OK | os.X_OK, effective_ids=True):
-        why = "run as root" if os.geteuid() else "the file system may be mounted read-only"
-        raise RequestRefusedError(f"cannot write to {device.storage}: {why}")
+    """Raise RequestRefusedError for a storage folder that others may write to; OSError. The lock checks the rest."""
     for each in (device.storage, device.storage / FOLDER):
         if each.is_dir() and (intruder := intrusion(each)):
             raise RequestRefusedError(f"{intruder}; refusing to make a key where other users can put files")

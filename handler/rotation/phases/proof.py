@@ -18,6 +18,7 @@ from handler.errors import (
     OfflineError,
     PageError,
     PendingError,
+    PostponedError,
     RefusedError,
     RenewalError,
     ServerBusyError,
@@ -92,7 +93,7 @@ def again(context: Context, memory: Memory) -> None:
             said = PendingError(f"what answers to the new certificate is not the device gateway: {said}")
         else:
             both = "the device gateway accepts neither the new certificate nor the old one"
-            said = PendingError(f"{both}: {said}; {memory.old_said}")
+            said = _later(f"{both}: {said}; {memory.old_said}", memory.old_said)
     if isinstance(said, OfflineError):  # at boot, fioconfig has other files to extract
         raise said
     context.connections.wait(memory.rounds, said)
@@ -137,7 +138,7 @@ def watch(context: Context, memory: Memory) -> None:
             journal.record(None, keep=replace(found, refused=None))
         if memory.wish is Wish.UNATTENDED:
             back = f"rotation {found.rotation.rotation_id} was rolled back"
-            journal.wait(PendingError(f"{back}: checking for a day whether the device gateway accepts it after all"))
+            journal.wait(_later(f"{back}: checking for a day whether the device gateway accepts it after all", said))
         return
     now = datetime.now(UTC)
     if found.refused is not None and abs((now - datetime.fromisoformat(found.refused)).total_seconds()) >= DOUBT:
@@ -167,7 +168,7 @@ def restore(context: Context, memory: Memory) -> None:
     state = kept(context).rotation
     sight, said = _takes(context, state.new)
     if sight is not Sight.YES:
-        raise PendingError(f"the device gateway accepts neither the certificate in use nor the kept one: {said}")
+        raise _later(f"the device gateway accepts neither the certificate in use nor the kept one: {said}", said)
     log.warning("the device gateway accepts the certificate of rotation %s after all: continuing it", state.rotation_id)
     left = "the rotation was rolled back before"
     # Whatever step it had reached, only the switch is left: the other steps need the old certificate, which is refused.
@@ -199,6 +200,12 @@ def with_kept_key(context: Context, state: RotationState) -> RotationState:
         log.warning("not using the kept key again: it is missing or has changed")
         return state
     return replace(state, new=before.new, public_key=before.public_key)
+
+
+def _later(text: str, said: RenewalError | None) -> PendingError:
+    """Return a failure that may pass, with the time that the gateway asks to wait in its answer `said`."""
+    until = said.not_before if isinstance(said, PostponedError) else None
+    return PostponedError(text, until) if until else PendingError(text)
 
 
 def _report(context: Context) -> bool:
