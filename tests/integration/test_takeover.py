@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
+from handler.journal.pending import read_pending
 from tests import softhsm
 from tests.events import STEPS
 from tests.invariants import broken_files, broken_invariants, secrets_in_journal
@@ -101,6 +102,18 @@ def test_a_resume_takes_it_over_too(in_files, steps):
     assert call(in_files.device, "resume").status == DONE
     assert broken_invariants(in_files.factory, ID, completed=True) == []
     assert with_its_key(in_files)
+
+
+def test_a_token_that_is_away_leaves_it_to_the_daemon(in_token):
+    in_token.run(2)
+    device = in_token.device
+    away = device.token.directory.rename(device.folder / "away")
+    assert device.run().returncode == PENDING
+    away.rename(device.token.directory)
+    assert read_pending(device.storage).due
+    assert device.run("resume", "--unattended").returncode == DONE
+    assert broken_invariants(in_token.factory, ID, completed=True) == []
+    assert with_its_key(in_token)
 
 
 @pytest.mark.parametrize("steps", range(6))

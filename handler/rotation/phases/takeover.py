@@ -134,6 +134,8 @@ def take_over(context: Context) -> None:
         return
     if journal.rotation is None:
         log.warning("taking over rotation %s, which fioconfig left after step %d", left.request.rotation_id, left.step)
+        if journal.requested is None:  # so that the daemon retries if the token is missing now
+            journal.request(left.request)
         device.open_store(left.request.key_ids, left.request.certificate_ids)
         try:
             state = _state(device, left)
@@ -147,7 +149,7 @@ def take_over(context: Context) -> None:
         else:
             if state.old != device.names_in_use() and left.full_config:
                 state = _with_copy_aside(state, context, left)
-            journal.record(state)
+            journal.record(state, taken=journal.requested == left.request)
     remove(path)
 
 
@@ -186,7 +188,7 @@ def _state(device: Device, left: Left) -> RotationState | None:
     else:
         certificate = Certificate.of_pem(left.new_certificate.encode())
         new = current
-        if not _is_in_use(device, current, certificate):
+        if device.store.certificate(current.certificate) != certificate:  # else sota.toml names fioconfig's own files
             new = device.store.canonical(_store_files(device.storage, left, certificate))
     key = device.store.find_key(new.key)
     if key is None or not certificate.holds(key.public_key()):
@@ -211,11 +213,6 @@ def _other(device: Device, left: Left, new: IdentityNames) -> IdentityNames:
     candidates = (device.store.canonical(IdentityNames(*pair)) for pair in pairs)
     # A request names two different ids of each kind.
     return next(each for each in candidates if each.key != new.key and each.certificate != new.certificate)
-
-
-def _is_in_use(device: Device, current: IdentityNames, certificate: Certificate) -> bool:
-    """Tell whether fioconfig has already pointed sota.toml at the new identity, in files that it named."""
-    return device.store.certificate(current.certificate) == certificate
 
 
 def _store_files(storage: Path, left: Left, certificate: Certificate) -> IdentityNames:
