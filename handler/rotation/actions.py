@@ -109,7 +109,7 @@ class Actions:
                 memory.request = None
             self._journal.record(replace(state, request=request))  # ESTSERVER may have been corrected
             if self._context.by_fioconfig:  # it requests this one again, so no other one is requested
-                self._journal.request(None)
+                self._journal.request(memory.request)
         elif request.rotation_id in completed_rotations.rotation_ids(self._device.storage):
             memory.request = None
         elif state is not None or self._journal.kept is not None:  # it has to survive until its turn

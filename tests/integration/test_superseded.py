@@ -201,6 +201,20 @@ def test_a_refused_rotation_goes_back_later_where_the_gateway_cannot_be_asked(fi
     assert broken_invariants(files, SECOND, completed=True) == []
 
 
+def test_a_refused_rotation_that_starts_again_is_left_to_the_daemon_where_the_token_is_missing(token):
+    """Cut off between the refusal and the removal of its key."""
+    device = token.device
+    stop(token, "enrol")
+    content = journals.read(device.storage)
+    journals.write(device.storage, {**content, "rotation": {**content["rotation"], "refused": "HTTP 403"}})
+    away = device.token.directory.rename(device.folder / "away")
+    assert device.run().returncode == PENDING
+    away.rename(device.token.directory)
+    assert device.run("resume", "--unattended").returncode == DONE
+    assert ends(token, FIRST) == [False, True]
+    assert broken_invariants(token, FIRST, completed=True) == []
+
+
 def test_a_rotation_whose_new_key_got_lost_holds_up_no_other(factory):
     stop(factory, "fetch files")
     new = journals.read(factory.device.storage)["rotation"]["new"]

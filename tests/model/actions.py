@@ -101,7 +101,7 @@ def note(world, memory):
     elif world.rotation == request:
         wanted = request if world.mark is Mark.REFUSED and not world.known else 0
         if memory.by_fioconfig:
-            changes["requested"] = 0
+            changes["requested"] = wanted
     elif request not in world.completed:
         wanted = request
         if world.rotation or world.kept:
