@@ -4,13 +4,15 @@ Behind a TEE each call costs milliseconds. python-pkcs11 needs two calls for one
 requested together (`get_attributes`, since 0.9), so an object is read as a whole, once.
 """
 
+import contextlib
+import struct
 from collections.abc import Sequence
 from typing import Any
 
 import pkcs11
 from pkcs11 import Attribute, KeyType, ObjectClass
 from pkcs11 import exceptions as p11
-from pkcs11.attributes import AttributeMapper, handle_bool
+from pkcs11.attributes import AttributeMapper
 
 DESTROYABLE: Any = 0x172
 """CKA_DESTROYABLE, which has no name in python-pkcs11 0.9."""
@@ -18,7 +20,7 @@ WHOSE = (Attribute.CLASS, Attribute.ID, Attribute.LABEL, DESTROYABLE)
 """These decide whether an object is ours and may be destroyed."""
 _KEY = (Attribute.KEY_TYPE, Attribute.EC_PARAMS, Attribute.MODULUS)
 _ALLOWED = (Attribute.SIGN, Attribute.DERIVE, Attribute.SENSITIVE, Attribute.EXTRACTABLE)
-_OF_CLASS = {
+OF_CLASS = {
     ObjectClass.CERTIFICATE: (*WHOSE, Attribute.VALUE),
     ObjectClass.PUBLIC_KEY: (*WHOSE, *_KEY, Attribute.PUBLIC_EXPONENT, Attribute.EC_POINT),
     ObjectClass.PRIVATE_KEY: (*WHOSE, *_KEY, *_ALLOWED),
@@ -30,11 +32,12 @@ Values = dict[Attribute, Any]
 
 
 class TolerantMapper(AttributeMapper):
-    """Reads vendor-defined numbers as integers and labels in any encoding; python-pkcs11's own raises ValueError."""
+    """Reads labels in any encoding, numbers of a vendor and those of another size; python-pkcs11's own raises there."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_handler(DESTROYABLE, *handle_bool)
+        # Some modules leave empty what they do not know.
+        self.register_handler(DESTROYABLE, lambda value: bytes([value]), lambda value: not value or any(value))
 
     def unpack_attributes(self, key: pkcs11.Attribute, value: bytes) -> Any:  # noqa: ANN401 - whatever the attribute holds
         """Return an attribute's value in Python's terms."""
@@ -42,7 +45,7 @@ class TolerantMapper(AttributeMapper):
             return super().unpack_attributes(key, value)
         except UnicodeDecodeError:
             return value.decode("utf-8", "backslashreplace")
-        except ValueError:
+        except (ValueError, struct.error):
             return int.from_bytes(value, "little")
 
 
@@ -51,7 +54,7 @@ def read(item: Any, attributes: Sequence[Attribute] | None = None) -> Values:  #
 
     What every object of its class has, and some modules leave out of an answer about several, is asked for alone.
     """
-    wanted = attributes or _OF_CLASS.get(getattr(item, "object_class", ObjectClass.DATA), WHOSE)
+    wanted = attributes or OF_CLASS.get(getattr(item, "object_class", ObjectClass.DATA), WHOSE)
     try:
         found: Values = item.get_attributes(wanted)
     except _NOT_THERE:
@@ -60,8 +63,6 @@ def read(item: Any, attributes: Sequence[Attribute] | None = None) -> Values:  #
     if found.get(Attribute.KEY_TYPE, KeyType.EC) == KeyType.EC:
         needed |= {Attribute.EC_PARAMS, Attribute.EC_POINT}
     for each in needed.intersection(wanted).difference(found):
-        try:
+        with contextlib.suppress(*_NOT_THERE):
             found[each] = item[each]
-        except _NOT_THERE:
-            continue
     return found

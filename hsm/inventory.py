@@ -124,7 +124,7 @@ def _item(found: Found) -> Item:
         key_type, spki = _key_type(values), _spki(_public_key(values))
     elif kind in (ObjectClass.PRIVATE_KEY, ObjectClass.SECRET_KEY):
         key_type = _key_type(values)
-        flags = tuple(word for word, attribute in _MATTER.items() if values.get(attribute) is True)
+        flags = tuple(word for word, attribute in _MATTER.items() if values.get(attribute))
     return Item(name, found.cka_id, found.label, key_type, flags, spki, certificate)
 
 
@@ -141,15 +141,13 @@ def _key_type(values: Values) -> str:
 
 def _public_key(values: Values) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey | None:
     kind = values.get(Attribute.KEY_TYPE)
-    try:
+    with contextlib.suppress(ValueError, TypeError):
         if kind == KeyType.EC:
             curve = curve_of(values.get(Attribute.EC_PARAMS, b""))
             return public_key(curve, values.get(Attribute.EC_POINT, b"")) if curve else None
         if kind == KeyType.RSA:
             exponent, modulus = values.get(Attribute.PUBLIC_EXPONENT, b""), values.get(Attribute.MODULUS, b"")
             return rsa.RSAPublicNumbers(int.from_bytes(exponent), int.from_bytes(modulus)).public_key()
-    except (ValueError, TypeError):
-        pass
     return None
 
 

@@ -206,8 +206,7 @@ def load_private_key(token: Token, object_id: ObjectId) -> TokenPrivateKey:
             try:
                 return public_key_under(token, session, object_id)
             except ObjectMissingError:
-                others = public_keys_of_certificates(token, session)
-                if others:
+                if others := public_keys_of_certificates(token, session):
                     return others
                 raise
 

@@ -185,11 +185,10 @@ class Module:
         login = self._logins.get(slot)
         if login is None:
             return False
-        try:
+        with contextlib.suppress(p11.PKCS11Error):
             list(login.session.get_objects({pkcs11.Attribute.ID: b"\0"}))
-        except p11.PKCS11Error:
-            return False
-        return True
+            return True
+        return False
 
     def log_out(self, slot: int) -> None:
         """Undo one log_in(); the last one closes the session."""

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pkcs11 import Attribute, KeyType, ObjectClass
 from pkcs11 import exceptions as p11
 
-from hsm.attributes import Values, read
+from hsm.attributes import OF_CLASS, Values, read
 from hsm.certificate import Certificate
 from hsm.curves import EC_PARAMS, curve_of, public_key
 from hsm.errors import MixedHandlesError, ObjectConflictError, ObjectMissingError, UnsupportedError
@@ -29,8 +29,7 @@ _AT_ONCE = 64
 """Objects that one C_FindObjects gives at most."""
 _READABLE: tuple[Values, ...] = (
     *({Attribute.ID: bytes([each])} for each in range(1, 10)),
-    *({Attribute.CLASS: each} for each in (ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY, ObjectClass.CERTIFICATE)),
-    *({Attribute.CLASS: each} for each in (ObjectClass.SECRET_KEY, ObjectClass.DATA)),
+    *({Attribute.CLASS: each} for each in (*OF_CLASS, ObjectClass.DATA)),
 )
 """Searches that together find all that matters, in many more calls than one search for everything."""
 
