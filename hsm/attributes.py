@@ -59,7 +59,9 @@ def read(item: Any, attributes: Sequence[Attribute] | None = None) -> Values:  #
         found: Values = item.get_attributes(wanted)
     except _NOT_THERE:
         found = {}
-    needed = {Attribute.CLASS, Attribute.ID, Attribute.LABEL, Attribute.VALUE, Attribute.KEY_TYPE}
+    needed = {Attribute.CLASS, Attribute.LABEL, Attribute.VALUE, Attribute.KEY_TYPE}
+    if found.get(Attribute.CLASS) != ObjectClass.DATA:
+        needed.add(Attribute.ID)
     if found.get(Attribute.KEY_TYPE, KeyType.EC) == KeyType.EC:
         needed |= {Attribute.EC_PARAMS, Attribute.EC_POINT}
     for each in needed.intersection(wanted).difference(found):

@@ -4,12 +4,14 @@ import subprocess
 import sys
 
 import pytest
+from pkcs11 import Attribute, ObjectClass
 
 from handler.exit_status import DONE, REFUSED, SWITCHED, WARNINGS
 from tests.bench.slow_module import SlowModule, Speed
 from tests.simulators.device import REPOSITORY
 from tests.simulators.device_config import DEVICE_FILES, FACTORY_FILES, PlainFile
 from tests.simulators.factory import running_factory
+from tests.softhsm import opened
 
 from .strict_token import StrictToken
 
@@ -23,6 +25,7 @@ CONFIGURATIONS = {
     "nine of each": (SECRETS, SECRETS),
 }
 ID = "certs-slow"
+DATA_OBJECTS = 100
 """An operation is C_GenerateKeyPair, C_DeriveKey, or C_Sign with an output buffer."""
 
 
@@ -57,10 +60,15 @@ def test_a_rotation_asks_the_token_for_little_the_second_one_too(tmp_path, kind)
 
 def test_commands_that_only_look_ask_the_token_for_little(factory, tmp_path):
     device, slow = factory.device, SlowModule(factory.device, tmp_path)
+    others = {Attribute.CLASS: ObjectClass.DATA, Attribute.TOKEN: True, Attribute.LABEL: "edgelock"}
+    with opened(device.token) as session:
+        for number in range(DATA_OBJECTS):
+            session.create_object({**others, Attribute.VALUE: bytes([number])})
     device.write_request(ID)
     assert device.run(environment=slow.environment()).returncode == SWITCHED
     values = encrypted(device.encrypted_config()) + encrypted(factory.gateway.config_device or {})
-    limits = {"status": 60, "slots": 30 + 4 * len(device.token_objects()), "check": 60 + 6 * values}
+    slots = 30 + 4 * (6 + DATA_OBJECTS)
+    limits = {"status": 60, "slots": slots, "check": 60 + 6 * values + 4 * DATA_OBJECTS}
     for command, limit in limits.items():
         done = device.run(command, environment=slow.environment())
         assert done.returncode in (DONE, WARNINGS), done.stdout + done.stderr
