@@ -60,6 +60,12 @@ class Found:
         return str(self.values.get(Attribute.LABEL, ""))
 
     @property
+    def strange_type(self) -> str:
+        """Return " of type RSA" for a key that no rotation makes; else an empty text."""
+        kind = self.values.get(Attribute.KEY_TYPE, KeyType.EC)
+        return "" if kind == KeyType.EC else f" of type {getattr(kind, 'name', kind)}"
+
+    @property
     def value(self) -> bytes:
         """What a certificate object holds."""
         return bytes(self.values.get(Attribute.VALUE, b""))
@@ -174,17 +180,15 @@ def labels(objects: Sequence[Found]) -> str:
 
 def public_key_under(token: Token, session: pkcs11.Session, object_id: ObjectId) -> ec.EllipticCurvePublicKey:
     """Read the public key under an id. Raises ObjectMissingError, ObjectConflictError, UnsupportedError."""
-    public = the_object(token, session, ObjectClass.PUBLIC_KEY, object_id).values
-    kind = public.get(Attribute.KEY_TYPE)
-    curve = curve_of(public.get(Attribute.EC_PARAMS, b"")) if kind == KeyType.EC else None
-    if curve is None:
-        name = "on another curve" if kind == KeyType.EC else f"of type {getattr(kind, 'name', kind)}"
+    public = the_object(token, session, ObjectClass.PUBLIC_KEY, object_id)
+    curve = curve_of(public.values.get(Attribute.EC_PARAMS, b""))
+    if curve is None or public.strange_type:
         raise UnsupportedError(
-            f"key {object_id} of token {token.label!r} is {name}: expected EC, P-256 or P-384; register the device "
-            "again"
+            f"key {object_id} of token {token.label!r} is{public.strange_type or ' on another curve'}: expected EC, "
+            "P-256 or P-384; register the device again"
         )
     try:
-        return public_key(curve, public.get(Attribute.EC_POINT, b""))
+        return public_key(curve, public.values.get(Attribute.EC_POINT, b""))
     except ValueError as error:
         raise UnsupportedError(f"key {object_id} of token {token.label!r} has no readable public point") from error
 

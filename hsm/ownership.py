@@ -12,7 +12,7 @@ from hsm.slots import ObjectId
 from hsm.templates import CERTIFICATE_LABEL, KEY_LABEL
 from hsm.token import Token
 
-OWN_LABELS = {
+OWN_LABELS: dict[int, str] = {
     ObjectClass.PRIVATE_KEY: KEY_LABEL,
     ObjectClass.PUBLIC_KEY: KEY_LABEL,
     ObjectClass.CERTIFICATE: CERTIFICATE_LABEL,
@@ -20,11 +20,11 @@ OWN_LABELS = {
 
 
 def refuse_strangers(token: Token, object_id: ObjectId, found: Sequence[Found], place_label: str) -> None:
-    """Raise ObjectConflictError for an object under the id that is not labelled as ours or cannot be destroyed.
+    """Raise ObjectConflictError for an object under the id that is not ours by type and label, or stays.
 
     Any number of pairs that are all labelled as ours are leftovers of failed attempts, which may go.
     """
-    expected = f"expected nothing there, or what a rotation made (label {place_label!r}): "
+    expected = f"expected nothing there, or what a rotation made (EC, label {place_label!r}): "
     privates = [each for each in found if each.kind == ObjectClass.PRIVATE_KEY]
     if len(privates) > 1 and {each.label for each in privates} != {place_label}:
         raise ObjectConflictError(
@@ -32,9 +32,9 @@ def refuse_strangers(token: Token, object_id: ObjectId, found: Sequence[Found], 
             f"{labels(privates)}, {expected}have the request name another id, or remove what does not belong there"
         )
     for each in found:
-        what = f"token {token.label!r} has a {class_name(each.kind)} labelled {each.label!r} under id {object_id}"
-        own = OWN_LABELS.get(each.kind) if isinstance(each.kind, ObjectClass) else None
-        if each.label not in {place_label, own}:
+        name = f"{class_name(each.kind)}{each.strange_type} labelled {each.label!r}"
+        what = f"token {token.label!r} has a {name} under id {object_id}"
+        if each.strange_type or each.label not in {place_label, OWN_LABELS.get(each.kind)}:
             raise ObjectConflictError(f"{what}, {expected}have the request name another id, or remove that object")
         if each.values.get(DESTROYABLE) is False:
             raise ObjectConflictError(
@@ -67,7 +67,7 @@ def destroy_ours(
     """
     for object_class in classes:
         for each in objects_under(token, session, object_id, object_class):
-            if each.label != OWN_LABELS[object_class]:
+            if each.strange_type or each.label != OWN_LABELS[object_class]:
                 continue
             check_unchanged(token, each)
             check_not_in_use()

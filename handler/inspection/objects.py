@@ -40,6 +40,7 @@ def use_of(
     if names is not None and item.id == getattr(names, place):
         alike = [each for each in items if (each.kind, each.cka_id) == (item.kind, item.cka_id)]
         return IN_USE if len(alike) == 1 else AMBIGUOUS
-    if item.label != label or item.id not in {f"{number:02d}" for number in range(1, 10)}:
+    is_strange = place == "key" and item.key_type[:2] not in ("P-", "EC", "")
+    if is_strange or item.label != label or item.id not in {f"{number:02d}" for number in range(1, 10)}:
         return STRANGE
     return PENDING if any(item.id == getattr(each, place) for each in pending) else FREE

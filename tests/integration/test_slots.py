@@ -52,6 +52,7 @@ def test_what_is_ours_is_free_and_what_is_not_is_not(token):
     softhsm.add_certificate(device.token, 9, device.certificate, label="cloud")
     softhsm.add_secret(device.token, 5, "wifi")
     softhsm.add_rsa_key_pair(device.token, 6, label="vpn")
+    softhsm.add_rsa_key_pair(device.token, 8)
     shown = table(look(token, "slots"))
     uses = {tuple(row(line)[:2]): line.rsplit("  ", 1)[1] for line in shown if not line.startswith("secret")}
     assert uses == {
@@ -62,6 +63,8 @@ def test_what_is_ours_is_free_and_what_is_not_is_not(token):
         ("public", "04"): "not ours",
         ("private", "06"): "not ours",
         ("public", "06"): "not ours",
+        ("private", "08"): "not ours",
+        ("public", "08"): "not ours",
         ("private", "07"): "free",
         ("public", "07"): "free",
         ("cert", "09"): "not ours",
