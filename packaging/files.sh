@@ -15,7 +15,7 @@ sed -e "s|@PYTHON@|$TARGET_PYTHON|" -e "s|@LIBRARY@|$LIBRARY${SITE_PACKAGES:+:$S
 install -D -m 755 "$work/launcher" "$DESTDIR$PREFIX/share/fioconfig/handlers/renew-client-cert"
 install -D -m 755 "$work/launcher" "$DESTDIR$PREFIX/sbin/renew-client-cert"
 for unit in systemd/*.service systemd/*.path systemd/*.timer; do
-    sed "s|/usr/\(sbin\|share/doc\)/renew-client-cert|$PREFIX/\1/renew-client-cert|" "$unit" >"$work/unit"
+    sed "s,/usr/\(sbin\|share/doc\)/renew-client-cert,$PREFIX/\1/renew-client-cert," "$unit" >"$work/unit"
     install -D -m 644 "$work/unit" "$DESTDIR$UNITS/system/$(basename "$unit")"
 done
 install -D -m 644 systemd/80-renew-client-cert.preset "$DESTDIR$UNITS/system-preset/80-renew-client-cert.preset"

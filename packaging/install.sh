@@ -18,6 +18,10 @@ fi
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
 version=${TARGET_PYTHON_VERSION:-$(version_of "$TARGET_PYTHON")} ||
     { echo "$TARGET_PYTHON does not run here: set TARGET_PYTHON_VERSION to the device's Python, such as 3.12" >&2; exit 1; }
+case $version in
+    3.1[1-9] | 3.[2-9][0-9]) ;;
+    *) echo "the device's Python is $version: expected 3.11 or later, such as 3.12" >&2; exit 1 ;;
+esac
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/source"  # without leftovers of earlier builds
@@ -47,8 +51,8 @@ find "$new" \( -name '*.h' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o
 stripped="not stripped: neither $TARGET_STRIP nor llvm-strip can; set TARGET_STRIP"
 find "$new" -name '*.so*' -type f >"$work/modules"
 for tool in "$TARGET_STRIP" llvm-strip; do
-    # shellcheck disable=SC2046 # the names of modules have no blanks
-    if $tool --strip-unneeded $(cat "$work/modules") 2>/dev/null; then
+    # shellcheck disable=SC2086 # options are several words
+    if xargs -d '\n' $tool --strip-unneeded <"$work/modules" 2>/dev/null; then
         stripped="stripped with $tool"
         break
     fi
@@ -89,7 +93,7 @@ echo "  program            $library, $(du -sm "$DESTDIR$library" | cut -f1) MB, 
 echo "  extension modules  $stripped"
 echo "  byte code          $code"
 if [ -n "$DESTDIR" ]; then
-    echo "next, unless the image presets its units: systemctl --root=$DESTDIR preset \\"
+    echo "next, unless the image presets its units: systemctl --root=\"$DESTDIR\" preset \\"
     echo "  renew-client-cert.path renew-client-cert-offline.service renew-client-cert-if-due.timer"
     echo "then, on the device: renew-client-cert check"
 else

@@ -196,13 +196,13 @@ def test_extension_modules_are_stripped(image):
 
 
 def test_the_installation_says_what_it_installed_and_what_to_do_next(wheels, tmp_path):
-    said = packaged([REPOSITORY / "packaging/install.sh"], tmp_path / "image", **wheels)
+    said = packaged([REPOSITORY / "packaging/install.sh"], tmp_path / "an image", **wheels)
     asks = "import sys; print(*sys.version_info[:2], sep='.')"
     version = subprocess.run(["/usr/bin/python3", "-c", asks], capture_output=True, text=True, check=True).stdout
-    assert f"installed below {tmp_path}/image\n" in said
+    assert f"installed below {tmp_path}/an image\n" in said
     assert f"byte code          for Python {version}" in said
     assert "extension modules  stripped with strip\n" in said
-    assert f"systemctl --root={tmp_path}/image preset" in said
+    assert f'systemctl --root="{tmp_path}/an image" preset' in said
     assert said.endswith("then, on the device: renew-client-cert check\n")
 
 
@@ -227,6 +227,22 @@ def test_byte_code_is_for_the_python_of_the_device_or_there_is_none(tmp_path):
     assert (tmp_path / "image" / PROGRAM).read_text().startswith("#!/opt/device/bin/python3 -IS\n")
     with pytest.raises(AssertionError, match="set TARGET_PYTHON_VERSION to the device's Python"):
         packaged(install, tmp_path / "image", **device)
+
+
+@pytest.mark.parametrize("version", ["3", "3.9", "3.10", "3.11.7", "12"])
+def test_a_python_that_the_program_does_not_run_with_is_refused_by_its_version(version, tmp_path):
+    with pytest.raises(AssertionError, match=rf"device's Python is {version}: expected 3.11 or later, such as 3.12"):
+        packaged([REPOSITORY / "packaging/install.sh"], tmp_path / "image", TARGET_PYTHON_VERSION=version)
+    assert not (tmp_path / "image").exists()
+
+
+def test_units_and_actions_start_the_program_where_it_is_installed(tmp_path):
+    packaged([REPOSITORY / "packaging/install.sh"], tmp_path, PIP_OPTIONS="--no-deps", PREFIX="/usr/local")
+    files = [path for path in (tmp_path / "usr/local").rglob("*") if path.parent.name in ("system", "actions")]
+    assert len(files) > 9
+    named = [name for path in files for name in re.findall(r"/\S*/renew-client-cert\b", path.read_text())]
+    assert "/usr/local/sbin/renew-client-cert" in named
+    assert [name for name in named if name.startswith("/usr/") and not name.startswith("/usr/local/")] == []
 
 
 @pytest.mark.parametrize("umask", ["000", "077"])
