@@ -49,10 +49,12 @@ class Deliveries:
 
     def deliver_now(self) -> None:
         """Deliver what waits with the identity in use; the rest stays in the journal."""
-        if self._beside is not None:
+        context, beside = self._context, self._beside
+        if beside is not None:
             self.drain()
+            if beside.failure is not None:
+                context.journal.wait(beside.failure)
             return
-        context = self._context
         try:
             context.device.open_store()
             deliver(context.journal, context.connections.gateway(context.device.names_in_use()))

@@ -71,6 +71,7 @@ class Delivery:
         self._stop = threading.Event()
         self._draining = threading.Event()
         self._outlived = False
+        self.failure: Exception | None = None  # why it ended early, if it did
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
 
     def start(self) -> None:
@@ -109,7 +110,7 @@ class Delivery:
                     break
                 self._wake.wait()
         except FORESEEABLE as error:
-            # They stay in the journal until the next delivery.
+            self.failure = error  # they stay in the journal until the next delivery
             log.info("keeping events for later: %s", error)
         finally:
             if gateway is not None:

@@ -425,6 +425,15 @@ def test_a_refusal_whose_events_are_not_taken_is_reported_later(files, what):
 # As a process
 
 
+def test_a_wait_that_is_asked_for_beside_the_steps_is_heeded_after_a_refusal(files):
+    files.gateway.faults.add("POST", "/events", times=None, status=503, headers={"Retry-After": "3000"})
+    files.est.faults.add("POST", "/simplereenroll", status=403)
+    assert call(files.device).status == REFUSED
+    asked = files.gateway.calls()
+    assert call(files.device, "unattended").status == PENDING
+    assert files.gateway.calls() == asked
+
+
 def test_a_final_answer_is_said_in_the_servers_words_without_a_traceback(files):
     spoil(
         files, "enrol", times=None, status=403, body="this device is \x1b[31mnot\x1b[0m enrolled here\r\n" + "x" * 5000
