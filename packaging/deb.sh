@@ -1,6 +1,7 @@
 #!/bin/sh
 # Builds build/renew-client-cert_VERSION_ARCHITECTURE.deb: what `make install` installs, and the maintainer scripts.
 set -eu
+umask 022
 : "${TARGET_PYTHON_VERSION:=$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')}"
 : "${BUILD_PYTHON=python3}"
 export TARGET_PYTHON_VERSION BUILD_PYTHON

@@ -252,6 +252,17 @@ def test_everybody_reads_and_only_root_writes_what_is_installed_whatever_the_uma
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "image").rglob("*")} == {0o644, 0o755}
 
 
+@pytest.mark.parametrize("umask", ["000", "077"])
+def test_the_package_is_the_same_whatever_the_umask(umask, tmp_path):
+    copy = tmp_path / "source"
+    leave_out = shutil.ignore_patterns(".*", "build", "tests", "*.egg-info", "__pycache__")
+    shutil.copytree(REPOSITORY, copy, ignore=leave_out)
+    build = f"umask {umask}; exec {copy}/packaging/deb.sh"
+    package = copy / packaged(["sh", "-c", build], tmp_path, PIP_OPTIONS="--no-deps").strip()
+    listed = subprocess.run(["dpkg-deb", "--contents", package], capture_output=True, text=True, check=True).stdout
+    assert {line.split()[0][1:] for line in listed.splitlines()} == {"rwxr-xr-x", "rw-r--r--"}
+
+
 @pytest.mark.timeout(BUILD_SECONDS)
 def test_an_installation_and_a_removal_leave_the_hooks_of_others(tmp_path):
     hook = tmp_path / "usr/lib/renew-client-cert/hooks.d/50-vpn"
