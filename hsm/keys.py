@@ -88,8 +88,7 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
             private = self._private(session)
             self._check_allowed(private, "sign", "sign")
             with self._token.working("sign"):
-                raw: bytes = private.sign(digest, mechanism=Mechanism.ECDSA)
-            return raw
+                return bytes(private.sign(digest, mechanism=Mechanism.ECDSA))
 
     def _check_allowed(self, private: Any, method: str, use: str) -> None:  # noqa: ANN401
         """Raise UnsupportedError if the key was made without the attribute that gives it the method."""

@@ -24,7 +24,6 @@ from hsm.slots import ObjectId
 from hsm.token import Token
 
 T = TypeVar("T")
-LOOKS = 3
 _AT_ONCE = 64
 """Objects that one C_FindObjects gives at most."""
 _READABLE: tuple[Values, ...] = (
@@ -71,7 +70,7 @@ class Found:
         return bytes(self.values.get(Attribute.VALUE, b""))
 
 
-def search(session: pkcs11.Session, template: Values | None = None, looks: int = LOOKS) -> list[Any]:
+def search(session: pkcs11.Session, template: Values | None = None, looks: int = 3) -> list[Any]:
     """List the objects that fit; again if another program destroyed one just now."""
     try:
         # A list at once: a search that is half read blocks the next one.
@@ -190,7 +189,9 @@ def public_key_under(token: Token, session: pkcs11.Session, object_id: ObjectId)
     try:
         return public_key(curve, public.values.get(Attribute.EC_POINT, b""))
     except ValueError as error:
-        raise UnsupportedError(f"key {object_id} of token {token.label!r} has no readable public point") from error
+        raise UnsupportedError(
+            f"key {object_id} of token {token.label!r} has no readable public point: register the device again"
+        ) from error
 
 
 def public_keys_of_certificates(token: Token, session: pkcs11.Session) -> list[ec.EllipticCurvePublicKey]:

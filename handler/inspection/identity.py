@@ -145,7 +145,7 @@ def _judged(known: Identity, names: IdentityNames, token: TokenConfig, unseen: U
     if not keys and len(_under(items, "private", names.key)) == 1:
         return known  # the certificate has the public key; a signature will show whether it fits
     if len(keys) != 1 or keys[0].spki is None:
-        found = f"found {len(keys)}" if len(keys) != 1 else "another type"
+        found = f"found {len(keys)}" if len(keys) != 1 else "unreadable, or of another type"
         return replace(
             known,
             problem=f"expected one public key {names.key} on P-256 or P-384 in token {token.label!r}: {found}{_AMISS}",

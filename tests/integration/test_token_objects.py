@@ -2,10 +2,11 @@
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
-from pkcs11 import Attribute, ObjectClass
+from pkcs11 import Attribute, KeyType, ObjectClass
 
 from handler.exit_status import DONE, REFUSED, SWITCHED, WARNINGS
 from hsm.attributes import DESTROYABLE
+from hsm.curves import EC_PARAMS
 from tests.softhsm import opened, remove_objects
 
 ID = "certs-odd"
@@ -44,6 +45,28 @@ def test_a_private_key_that_is_missing_as_well_is_a_problem(factory):
     status = device.run("status")
     assert status.returncode == REFUSED
     assert "expected one public key 01" in status.stdout
+
+
+def test_a_public_key_that_cannot_be_read_is_called_that(factory, refused):
+    device = factory.device
+    remove_objects(device.token, 1, ObjectClass.PUBLIC_KEY)
+    with opened(device.token) as session:
+        session.create_object(
+            {
+                Attribute.CLASS: ObjectClass.PUBLIC_KEY,
+                Attribute.KEY_TYPE: KeyType.EC,
+                Attribute.TOKEN: True,
+                Attribute.ID: b"\x01",
+                Attribute.LABEL: "tls",
+                Attribute.EC_PARAMS: EC_PARAMS["secp256r1"],
+                Attribute.EC_POINT: b"\x04\x41\x04" + bytes(64),
+            }
+        )
+    assert "key 01 of token" in (said := refused(factory))
+    assert "has no readable public point: register the device again" in said
+    status = device.run("status")
+    assert status.returncode == REFUSED
+    assert "unreadable, or of another type" in status.stdout
 
 
 @pytest.mark.parametrize("is_in_the_way", [True, False], ids=["in the way", "elsewhere"])
