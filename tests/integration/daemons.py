@@ -85,11 +85,11 @@ def waits(systemd):
 
 
 def waits_for(systemd):
-    """Give what the daemon said that it waits for, with 12:34 in the place of a time of day."""
+    """Give what the daemon said that it waits for, with 12:34 in the place of a time of today or tomorrow."""
     said = [
         each.removeprefix("STATUS=") for each in systemd.said if re.search("attempt at|come back|waiting for", each)
     ]
-    return [re.sub(r"\b\d\d:\d\d\b", "12:34", each) for each in said]
+    return [re.sub(r"\b(\d{4}-\d\d-\d\d )?\d\d:\d\d\b", "12:34", each) for each in said]
 
 
 def works(systemd):
