@@ -76,7 +76,7 @@ class EstClient:
             return certificates_of(answer) if answer and answer.status == 200 else None  # noqa: PLR2004
         except (AnswerError, PageError, ServerBusyError) as error:
             if isinstance(error, PageError):
-                self.refusal = ServerRefusedError(str(error), 0)
+                self.refusal = ServerRefusedError(str(error), 0)  # like no HTTP status
             log.info("the EST server's /cacerts cannot be read: %s", error)
             return None
 

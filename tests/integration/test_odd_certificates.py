@@ -274,7 +274,7 @@ REFUSED_ISSUED = {
     "notBefore of the issued certificate is '00010101000000Z'": ODD_CURRENT["year 1"],
     "signed with ECDSA with sha1": {"algorithm": SHA1},
     "have its CA write another": {"extensions": (*CLIENT, extension(SAN, b"\xff\xff"))},
-    "as RFC 5280 has it": {"serial": tlv(2, b"\0\0\5")},
+    "as RFC 5280 requires": {"serial": tlv(2, b"\0\0\5")},
 }
 
 

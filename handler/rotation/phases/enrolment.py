@@ -122,8 +122,8 @@ def _picked(
             certificates.check_clock(issued, now=now, server_time=server_time)
             if problem := refusal_by_openssl(issued):
                 raise CertificateRefusedError(
-                    f"the issued certificate cannot be used: {problem}; have the EST server's CA write it as RFC 5280 "
-                    "has it, signed with SHA-256 or better"
+                    f"the issued certificate cannot be used: {problem}; have the EST server's CA issue it as RFC 5280 "
+                    "requires, signed with SHA-256 or better"
                 )
             # The CA file is searched for the issuer later, together with /cacerts: a CA may have a new key.
             certificates.check_issued(issued, current, public_key, issuers=answer, now=now, tried=True)
