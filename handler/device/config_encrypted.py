@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from handler.crypto import encrypted_values as encrypted_config
 from handler.errors import RefusedError, RequestRefusedError
 
-from .storage import NotRegularError, atomic_write, is_mount_point, put_in_place, read_regular, remove
+from .storage import NotRegularError, atomic_write, put_in_place, read_regular, remove, why_irreplaceable
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +47,8 @@ class LocalConfig:
 
     def check_replaceable(self) -> None:
         """Raise RequestRefusedError if the file cannot be replaced as a whole."""
-        if is_mount_point(self._path):
-            raise RequestRefusedError(
-                f"{self._path} is a mount point by itself and cannot be replaced as a whole: mount its folder instead"
-            )
+        if why := why_irreplaceable(self._path):
+            raise RequestRefusedError(why)
 
     def check_readable(self, key: ec.EllipticCurvePrivateKey) -> None:
         """Raise RefusedError unless the key decrypts every encrypted value."""

@@ -82,17 +82,34 @@ def put_in_place(path: Path, prepared: Path, *, mtime_ns: int) -> None:
     sync_folder(prepared.parent)
 
 
-def is_mount_point(path: Path) -> bool:
-    """Return whether the file itself, a symlink followed, is a mount point, which cannot be replaced (EBUSY).
+def why_irreplaceable(path: Path) -> str | None:
+    """Return why no file with the same owner can replace the file (a symlink followed); None if one can. OSError."""
+    if os.path.realpath(path) in dict(_mounts()):
+        return f"{path} is a mount point by itself and cannot be replaced as a whole: mount its folder instead"
+    with contextlib.suppress(FileNotFoundError):
+        owner = path.stat()
+        own = owner.st_uid == os.geteuid() and owner.st_gid in {os.getegid(), *os.getgroups()}
+        if not own and not _may_chown():
+            whose = f"{path} belongs to user {owner.st_uid} and group {owner.st_gid}"
+            hint = "run this as root" if os.geteuid() else "chown it to 0:0, or permit CAP_CHOWN"
+            return f"{whose}, and this process cannot give a file to them: {hint}"
+    return None
 
-    From proc_pid_mountinfo(5), the only way to see a bind mount of the same file system; False without /proc.
-    """
+
+def _may_chown() -> bool:
+    """Read whether CAP_CHOWN is effective (proc_pid_status(5)); a sandbox may take it from root."""
+    found = re.search(rb"CapEff:\s*(\w+)", Path("/proc/self/status").read_bytes())
+    return found is not None and bool(int(found[1], 16) & 1)
+
+
+def _mounts() -> list[tuple[str, str]]:
+    """Read mount points and file systems' types: proc_pid_mountinfo(5), which alone shows a bind mount of the same."""
     try:
-        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+        lines = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").split("\n")
     except OSError:
-        return False
-    points = (re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), line.split()[4]) for line in lines)
-    return os.fsencode(os.path.realpath(path)) in points
+        return []
+    parts = [(before.split(), after.split()) for before, _, after in (line.partition(" - ") for line in lines) if after]
+    return [(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), left[4]), right[0]) for left, right in parts]
 
 
 def is_same_file(first: str, second: str) -> bool:
@@ -237,15 +254,10 @@ def check_durable(folder: Path) -> None:
 
 
 def _file_system(folder: Path) -> str:
-    """Return the type of the file system at the longest mount point above, from proc_pid_mountinfo(5)."""
-    found = (0, "unknown")
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
-            fields, _, kind = line.partition(" - ")
-            point = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields.split()[4]))
-            if Path(os.path.realpath(folder)).is_relative_to(point) and len(point.parts) >= found[0]:
-                found = (len(point.parts), kind.split()[0])
-    return found[1]
+    """Return the type of the file system at the longest mount point above, the latest of equal ones."""
+    real = Path(os.path.realpath(folder))
+    above = [(len(point), at, kind) for at, (point, kind) in enumerate(_mounts()) if real.is_relative_to(point)]
+    return max(above)[2] if above else "unknown"
 
 
 def read_regular(path: Path, most: int = -1, *, follow: bool = False) -> bytes:

@@ -4,6 +4,7 @@ The program runs as a process in a mount namespace of its own, where its storage
 a file system of a few pages or one that is mounted read-only. These tests need root, as the program itself does.
 """
 
+import os
 import shutil
 import subprocess
 import tomllib
@@ -15,6 +16,7 @@ from pkcs11 import ObjectClass
 
 from handler.exit_status import PENDING, REFUSED, SWITCHED
 from tests import softhsm
+from tests.privileges import NOBODY
 from tests.simulators.device import REPOSITORY
 from tests.simulators.factory import running_factory
 from tests.simulators.pki import spki_pem
@@ -140,6 +142,41 @@ def test_a_file_that_is_a_mount_point_is_refused_before_anything_changes(tmp_pat
             assert done.returncode == (REFUSED if command == device.command() else 2)
         assert device.untouched() == before
         assert factory.est.csrs == []
+        assert finish(factory, ID) == []
+
+
+@pytest.mark.parametrize("name", ["sota.toml", "config.encrypted"])
+def test_a_file_of_another_user_is_refused_before_anything_changes_where_it_could_not_be_given_back(tmp_path, name):
+    """As in the services, which have no CAP_CHOWN; a call of root's own finishes, and the owner stays."""
+    with running_factory(tmp_path / "device", "file") as factory:
+        device = factory.device
+        device.write_request(ID)
+        os.chown(device.storage / name, NOBODY, NOBODY)
+        before = device.untouched()
+        done = run(device, ["setpriv", "--bounding-set=-chown", *device.command()])
+        assert done.returncode == REFUSED, done.stderr
+        assert f"{device.storage / name} belongs to user {NOBODY} and group {NOBODY}" in done.stderr
+        assert device.untouched() == before
+        assert factory.est.csrs == []
+        said = run(device, device.command("check")).stdout
+        assert ("belongs to user" in said) == (name == "sota.toml")
+        assert finish(factory, ID) == []
+        owner = (device.storage / name).stat()
+        assert (owner.st_uid, owner.st_gid) == (NOBODY, NOBODY)
+
+
+@pytest.mark.parametrize("name", ["sota.toml", "config.encrypted"])
+def test_a_rotation_that_began_keeps_all_where_a_file_could_not_be_given_back_and_ends_where_it_can(tmp_path, name):
+    with running_factory(tmp_path / "device", "file") as factory:
+        device = factory.device
+        device.write_request(ID)
+        os.chown(device.storage / name, NOBODY, NOBODY)
+        identity = device.current_identity()
+        factory.gateway.faults.add("PATCH", "/device", status=503, headers={"Retry-After": "3000"})
+        assert run(device, device.command()).returncode == PENDING
+        done = run(device, ["setpriv", "--bounding-set=-chown", *device.command("resume")])
+        assert f"{device.storage / name} belongs to user {NOBODY} and group {NOBODY}" in done.stderr
+        untouched(factory, identity, done)
         assert finish(factory, ID) == []
 
 

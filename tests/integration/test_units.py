@@ -115,10 +115,10 @@ def test_systemd_finds_nothing_wrong_with_the_units(root):
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_is_exposed_no_more_than_two_and_a_half(service):
-    status, said = ran("systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold=25", UNITS / service)
+def test_a_service_is_exposed_no_more_than_two(service):
+    status, said = ran("systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold=20", UNITS / service)
     assert status == 0, said
-    assert re.search(r"Overall exposure level for \S+: [012]\.\d OK", said), said
+    assert re.search(r"Overall exposure level for \S+: (?:[01]\.\d|2\.0) OK", said), said
 
 
 @pytest.mark.parametrize("device", ["tee0", "tpmrm0", "1-1:1.0", "1-2"])
@@ -176,6 +176,7 @@ def test_a_service_runs_a_command_that_the_program_has(service):
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_service_has_the_same_sandbox(service):
+    """But the offline service may give a file to its owner, because it has no network."""
     first, other = (settings(name) for name in (SERVICES[0], service))
     unit = {"Description", "ExecStart", "ConditionPathExists", "Type", "Wants", "After", "Before", "WantedBy"}
     running = {"Restart", "RestartSec", "StartLimitIntervalSec", "WatchdogSec", "TimeoutStopSec", "TimeoutStartSec"}
@@ -183,6 +184,9 @@ def test_every_service_has_the_same_sandbox(service):
     for each in (first, other):
         for key in unit | running:
             each.pop(key, None)
+    if service == "renew-client-cert-offline.service":
+        first["CapabilityBoundingSet"] = ["CAP_DAC_OVERRIDE CAP_CHOWN CAP_FOWNER"]
+        first["SystemCallFilter"] = [*first["SystemCallFilter"], "@chown"]
     assert first == other
 
 

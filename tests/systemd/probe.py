@@ -45,6 +45,12 @@ def set_user_id_file():
     path.chmod(0o4755)
 
 
+def file_of_another():
+    path = Path("/var/sota/probe-file")
+    path.touch()
+    os.chown(path, 1000, 1000)
+
+
 def device():
     path = "/var/sota/probe-device"
     os.mknod(path, 0o600 | 0o020000, os.makedev(1, 1))  # /dev/mem
@@ -81,6 +87,7 @@ ATTEMPTS = {
     "change root": lambda: os.chroot("/var/sota"),
     "become another user": as_other_user,
     "make a set-user-ID file": set_user_id_file,
+    "give a file to another user": file_of_another,
     "open another device": device,
     "look into another process": hidden_process,
     "trace another process": lambda: checked(LIBC.ptrace(PTRACE_ATTACH, 1, None, None)),

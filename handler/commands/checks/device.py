@@ -1,5 +1,6 @@
 """The checks of the device itself: configuration, permissions, disk, certificate, clock, token, key."""
 
+import os
 import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -31,8 +32,6 @@ from .result import OK, WARNING, Result, ok, problem, skipped, warning
 
 SOON = timedelta(days=30)
 _SECRET = "p11.pass"  # noqa: S105 - the name of the key that holds one
-
-
 UNREADABLE = "the configuration cannot be read completely"
 UNUSABLE = "the key in use cannot be used"
 
@@ -275,10 +274,14 @@ def _value_finding(value: Value) -> Result:
 
 
 def _private(path: Path, what: str, mode: str = "600") -> Result:
-    found = stat.S_IMODE(path.stat().st_mode)
-    if found & 0o077:
-        return warning("permissions", f"{path} {what}, and other users have access (mode {found:03o}): chmod {mode}")
-    return ok("permissions", f"{path} {what}, accessible to its owner only (mode {found:03o})")
+    found = path.stat()
+    said, shown = f"{path} {what}", f"mode {stat.S_IMODE(found.st_mode):03o}"
+    if found.st_mode & 0o077:
+        return warning("permissions", f"{said}, and other users have access ({shown}): chmod {mode}")
+    if (found.st_uid, found.st_gid) != (os.geteuid(), os.getegid()):
+        owner = f"user {found.st_uid} and group {found.st_gid}"
+        return warning("permissions", f"{said}, and belongs to {owner}: chown it to {os.geteuid()}:{os.getegid()}")
+    return ok("permissions", f"{said}, accessible to its owner only ({shown})")
 
 
 def _ca_finding(configured: Configuration) -> Result:

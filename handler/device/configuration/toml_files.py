@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from handler.device.storage import NotRegularError, atomic_write, is_mount_point, read_regular
+from handler.device.storage import NotRegularError, atomic_write, read_regular, why_irreplaceable
 from handler.errors import RequestRefusedError
 
 from .toml_edit import set_values
@@ -77,19 +77,15 @@ class TomlFile:
             raise RequestRefusedError(f"{self.path}: {key} is not UTF-8, or holds a NUL: correct it")
         return value
 
-    def is_writable(self) -> bool:
-        """Return whether the file may be replaced: it is no mount point and not managed remotely.
-
-        It and its folder must be writable, for root or its owner, because the replacement keeps the owner.
-        """
+    def obstacle(self) -> str | None:
+        """Return why an update cannot replace the file; None if one can. Raises OSError."""
+        if self.path.name == REMOTE:
+            return f"{self.path} is managed remotely"
         target = self.path.resolve()
-        places = ((target, os.W_OK), (target.parent, os.W_OK | os.X_OK))
-        return (
-            self.path.name != REMOTE
-            and all(os.access(path, mode, effective_ids=True) for path, mode in places)
-            and os.geteuid() in {0, target.stat().st_uid}
-            and not is_mount_point(target)
-        )
+        for path, mode in ((target, os.W_OK), (target.parent, os.W_OK | os.X_OK)):
+            if not os.access(path, mode, effective_ids=True):
+                return f"{path} cannot be written: run this as root, or mount the file system writable"
+        return why_irreplaceable(target)
 
 
 @lru_cache(maxsize=16)
@@ -193,14 +189,12 @@ class SotaConfig:
 
     def _target(self, keys: Iterable[str]) -> TomlFile:
         upward = self.files[self.files.index(self._holder(keys)) :: -1]
+        obstacles: list[str] = []
         for file in upward:
-            if file.is_writable():
+            if (obstacle := file.obstacle()) is None:
                 return file
-        raise RequestRefusedError(
-            f"{' and '.join(keys)} cannot be changed: none of {', '.join(str(file.path) for file in upward)} is a "
-            f"writable file in a writable folder (a mount point by itself and {REMOTE} do not count); run this as "
-            "root, or check whether the file system is mounted read-only"
-        )
+            obstacles.append(obstacle)
+        raise RequestRefusedError(f"{' and '.join(keys)} cannot be changed: {'; '.join(obstacles)}")
 
 
 def _toml_files(path: Path) -> list[Path]:

@@ -149,6 +149,7 @@ def switch(context: Context, state: RotationState) -> None:
     if device.names_in_use(state.new) != state.new:
         device.identity(state.new)
         device.store.check(state.new)
+        context.local_config.check_replaceable()
         device.switch(state.new)
     settle(context, state)
 

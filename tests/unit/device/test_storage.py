@@ -17,6 +17,7 @@ from handler.device.storage import (
     read_regular,
     remove,
     remove_leftovers,
+    why_irreplaceable,
 )
 from tests.privileges import NOBODY
 
@@ -243,6 +244,23 @@ def test_file_system_that_makes_no_names_durable_is_refused_by_name(tmp_path):
     kind = subprocess.check_output(["df", "--output=fstype", tmp_path], text=True).split()[-1]
     assert f"RequestRefusedError: {tmp_path} is on a file system (" in done.stderr
     assert f"({kind})" in done.stderr
+
+
+def test_file_of_another_owner_is_replaceable_for_who_may_give_it_back(tmp_path):
+    path = tmp_path / "sota.toml"
+    assert why_irreplaceable(path) is None
+    path.write_bytes(b"old")
+    os.chown(path, NOBODY, 0)
+    code = f"from handler.device.storage import *; print(why_irreplaceable(Path({str(path)!r})))"
+    for owner, said in (((NOBODY, 0), "belongs to user 65534 and group 0, and"), ((0, NOBODY), "group 65534, and")):
+        os.chown(path, *owner)
+        assert why_irreplaceable(path) is None
+        bounded = ["setpriv", "--bounding-set=-chown", sys.executable, "-c", code]
+        found = subprocess.check_output(bounded, text=True)
+        assert said in found
+        assert "chown it to 0:0" in found
+        os.chown(path, 0, 0)
+        assert subprocess.check_output(bounded, text=True) == "None\n"
 
 
 def test_folder_that_others_may_write_to_is_told_from_one_of_a_group(tmp_path):
