@@ -1,7 +1,10 @@
 """Connections to names with several addresses, and whom a connection trusts whatever requests puts in."""
 
+import os
 import socket
 import ssl
+import subprocess
+import sys
 import time
 from contextlib import ExitStack, closing
 
@@ -74,6 +77,29 @@ def test_many_silent_addresses_take_no_longer_than_the_call_may(silent):
     begin = time.monotonic()
     failure(*[silent] * 40, seconds=1.0, timeout=10.0)
     assert time.monotonic() - begin < 5
+
+
+UNANSWERED = """
+import sys
+from handler.servers.transport import Deadline, connect
+connect("est.example", 443, Deadline(0.5), 10.0)
+"""
+
+
+def test_a_name_server_that_is_silent_takes_no_longer_than_the_call_may(tmp_path):
+    """The resolver itself would wait for 150 s."""
+    address = f"127.53.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
+    resolver = tmp_path / "resolv.conf"
+    resolver.write_text(f"nameserver {address}\noptions timeout:30 attempts:5\n")
+    (tmp_path / "nsswitch.conf").write_text("hosts: dns\n")
+    mounts = f"mount --bind {resolver} /etc/resolv.conf && mount --bind {tmp_path}/nsswitch.conf /etc/nsswitch.conf"
+    command = ["unshare", "--mount", "sh", "-ec", f'{mounts}; exec "$@"', "sh", sys.executable, "-c", UNANSWERED]
+    with socket.socket(type=socket.SOCK_DGRAM) as server:
+        server.bind((address, 53))
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        server.setblocking(False)
+        assert b"\x03est\x07example" in server.recv(512)
+    assert done.stderr.endswith("OfflineError: the name cannot be resolved: no name server answers in time\n")
 
 
 def test_an_address_that_answers_is_found_behind_those_that_do_not(refusing, silent):
