@@ -16,6 +16,7 @@ _ADVICE = {
     errno.EDQUOT: "make room there",
     errno.EROFS: f"expected a file system that is mounted writable; {_DISK}",
     errno.EIO: _DISK,
+    errno.EISDIR: "a file belongs there: move that folder away",
 }
 
 

@@ -14,7 +14,9 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pkcs11 import ObjectClass
 
+from handler.device.storage import FOLDER
 from handler.exit_status import PENDING, REFUSED, SWITCHED
+from handler.journal.pending import MARKER
 from tests import softhsm
 from tests.privileges import NOBODY
 from tests.simulators.device import REPOSITORY
@@ -126,6 +128,24 @@ def test_a_dry_run_says_that_a_full_disk_lets_no_rotation_begin(tmp_path):
             done = run(device, arranged(FULL, device.storage, tmp_path / "spare", 0, *device.command(*command)))
             assert done.returncode == PENDING, done.stdout
         assert f"{device.storage}: 0 KiB" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["cert-rotation.state.completed", f"{FOLDER}/{MARKER}", f"{FOLDER}/config.encrypted"])
+def test_a_folder_in_the_place_of_a_file_is_named_with_what_to_do(tmp_path, name):
+    with running_factory(tmp_path / "device", "file") as factory:
+        device = factory.device
+        device.write_request(ID)
+        factory.gateway.faults.add("PATCH", "/device", times=None, status=503)
+        assert call(device).status == PENDING
+        factory.gateway.faults.clear()
+        folder = device.storage / name
+        folder.unlink(missing_ok=True)
+        folder.mkdir()
+        done = device.run("resume")
+        assert done.returncode == PENDING
+        assert f"Is a directory: {folder}; a file belongs there: move that folder away" in done.stderr
+        folder.rmdir()
+        assert finish(factory, ID) == []
 
 
 @pytest.mark.parametrize("name", ["sota.toml", "config.encrypted"])
