@@ -13,16 +13,15 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from handler.console.output import print_line, tell
+from handler.console.output import print_line
 from handler.console.settings import Settings
 from handler.console.table import columns, hanging
 from handler.console.terminal import Console
 from handler.device.configuration.configuration import TOKEN, Configuration, TokenConfig
 from handler.device.keystore import IdentityNames
 from handler.device.storage import read_regular
-from handler.errors import FORESEEABLE, RequestRefusedError, describe, is_final
-from handler.exit_status import DONE, REFUSED
-from handler.exit_status import PENDING as STATUS_PENDING
+from handler.errors import RequestRefusedError
+from handler.exit_status import DONE
 from handler.inspection.identity import token_of
 from handler.inspection.objects import IN_USE, KEPT, LEFTOVER, PENDING, fingerprint, use_of
 from handler.inspection.pin_safety import why_no_login
@@ -218,16 +217,12 @@ def _json(configured: Configuration, listing: Listing) -> str:
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Show the token's objects, or the files. Raises OutputError."""
+    """Show the token's objects, or the files. Raises OutputError, RequestRefusedError, TokenError, OSError."""
     configured = Configuration(settings.search_paths, settings.storage, settings.config_url)
-    try:
-        listing = list_slots(configured)
-        if options.json:
-            print_line(_json(configured, listing))
-            return DONE
-        for line in listing.lines(Console.of(sys.stdout, os.environ).width):
-            print_line(line)
-    except FORESEEABLE as error:
-        tell(describe(error), "problem: ")
-        return REFUSED if is_final(error) or isinstance(error, PermissionError) else STATUS_PENDING
+    listing = list_slots(configured)
+    if options.json:
+        print_line(_json(configured, listing))
+        return DONE
+    for line in listing.lines(Console.of(sys.stdout, os.environ).width):
+        print_line(line)
     return DONE

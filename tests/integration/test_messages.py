@@ -57,7 +57,7 @@ def test_a_broken_configuration_file_is_what_slots_names(token):
     file = token.device.folder / "usr/lib/sota/conf.d/40-hsm.toml"
     file.write_text(file.read_text() + "[[[")
     status, words = said(token.device, "slots")
-    assert (status, words.startswith(f"problem: {file} is not TOML: ")) == (REFUSED, True)
+    assert (status, words.startswith(f"renew-client-cert: refused: {file} is not TOML: ")) == (REFUSED, True)
     assert "p11.module is not set" not in words
 
 

@@ -173,7 +173,7 @@ def test_a_wrong_pin_is_tried_once_and_noted(token, tmp_path):
     hsm.write_text(hsm.read_text().replace(device.token.pin, "999111"))
     done = device.run("slots", environment=module.environment())
     assert done.returncode == REFUSED
-    assert "p11.pass" in done.stdout
+    assert "p11.pass" in done.stderr
     assert "999111" not in done.stdout + done.stderr
     assert device.run("slots", environment=module.environment()).returncode == DONE
     assert module.logins == 1
@@ -183,7 +183,7 @@ def test_a_token_that_is_away_is_named(token):
     with token.device.token.away():
         done = token.device.run("slots")
     assert done.returncode == PENDING
-    assert token.device.token.label in done.stdout
+    assert token.device.token.label in done.stderr
 
 
 def test_a_module_that_is_missing_is_named(token):
@@ -191,13 +191,13 @@ def test_a_module_that_is_missing_is_named(token):
     hsm.write_text(hsm.read_text().replace(token.device.token.module, "/nowhere/module.so"))
     done = look(token, "slots")
     assert done.returncode == REFUSED
-    assert "/nowhere/module.so is missing" in done.stdout
+    assert "/nowhere/module.so is missing" in done.stderr
 
 
 def test_a_device_without_a_configuration_is_told_what_is_expected(files):
     done = look(files, "slots", "--sota", "/nowhere/sota.toml")
     assert done.returncode == REFUSED
-    assert "/nowhere/sota.toml" in done.stdout
+    assert "/nowhere/sota.toml" in done.stderr
 
 
 def test_a_journal_that_is_broken_hides_nothing(factory):

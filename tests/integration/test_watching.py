@@ -72,7 +72,7 @@ def test_every_json_is_as_its_schema_says_before_in_and_after_a_rotation(factory
     assert every_json(device)["log"]["rotations"][0]["rotation_id"] == ID
 
 
-@pytest.mark.parametrize("damage", ["no configuration", "broken journal", "token away", "wrong request"])
+@pytest.mark.parametrize("damage", ["no configuration", "broken journal", "token away", "wrong request", "no folder"])
 def test_every_json_is_as_its_schema_says_where_something_is_wrong(token, damage):
     device = token.device
     device.write_request(ID, pkeyids="01" if damage == "wrong request" else "01,07")
@@ -81,12 +81,18 @@ def test_every_json_is_as_its_schema_says_where_something_is_wrong(token, damage
     if damage == "broken journal":
         (device.storage / "renew-client-cert").mkdir(mode=0o700)
         (device.storage / "renew-client-cert/journal").write_text("junk\n")
+    if damage == "no folder":
+        device.storage.rename(device.folder / "elsewhere")
     with device.token.away() if damage == "token away" else contextlib.nullcontext():
         shown = {name: device.run(*arguments) for name, arguments in COMMANDS.items()}
     for name, done in shown.items():
         assert "Traceback" not in done.stderr
-        if name != "slots" or done.stdout.startswith("{"):
+        if done.stdout:
             checked(name, done.stdout)
+        else:
+            assert name in {"slots", "log"}
+            assert done.returncode in (PENDING, REFUSED)
+            assert done.stderr.startswith("renew-client-cert: ")
 
 
 def test_every_schema_is_documented_with_its_version():
