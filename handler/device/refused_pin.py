@@ -13,6 +13,7 @@ import secrets
 from pathlib import Path
 
 from handler.device.storage import FOLDER
+from handler.errors import describe
 from hsm.errors import PinError, TokenError
 
 from .storage import atomic_write, make_folder, read_regular, remove
@@ -63,6 +64,11 @@ class RefusedPin:
             raise TokenError(
                 f"the PIN of token {label!r} is not tried, because {folder} cannot be written: run as root"
             )
+        if os.path.isdir(self._path):  # noqa: PTH112
+            raise TokenError(
+                f"the PIN of token {label!r} is not tried, because a refusal could not be noted: {self._path} is a "
+                "folder; move it away"
+            )
         if disk.f_flag & os.ST_RDONLY or disk.f_bavail * disk.f_frsize < ROOM or (disk.f_files and not disk.f_favail):
             raise TokenError(
                 f"the PIN of token {label!r} is not tried, because a refusal could not be noted in {folder}, and a "
@@ -77,14 +83,14 @@ class RefusedPin:
             note = {"salt": salt, "hash": _hash(salt, label, pin), "label": label}
             atomic_write(self._path, json.dumps(note).encode(), mode=0o600)
         except OSError as error:
-            _log.warning("the refused PIN could not be noted: %s", error)
+            _log.warning("the refused PIN could not be noted: %s", describe(error))
 
     def accepted(self) -> None:
         """Forget what was noted."""
         try:
             remove(self._path)
         except OSError as error:
-            _log.warning("%s", error)
+            _log.warning("the note of a refused PIN could not be removed: %s", describe(error))
 
 
 def _hash(salt: str, label: str, pin: str) -> str:

@@ -75,7 +75,16 @@ def test_a_note_of_a_hash_that_is_no_text_is_as_good_as_none(memory, tmp_path):
 def test_a_folder_that_cannot_be_written_is_only_warned_of(tmp_path, caplog):
     (tmp_path / "renew-client-cert").write_text("a file in the place of the folder")
     RefusedPin(tmp_path).refused("aktualizr", "1234")
-    assert "could not be noted" in caplog.text
+    RefusedPin(tmp_path).accepted()
+    folder = tmp_path / "renew-client-cert"
+    assert f"the refused PIN could not be noted: File exists: {folder}" in caplog.text
+    assert f"the note of a refused PIN could not be removed: Not a directory: {folder}" in caplog.text
+
+
+def test_no_pin_is_tried_if_a_folder_is_in_the_place_of_the_note(memory, tmp_path):
+    noted(tmp_path).mkdir(parents=True)
+    with pytest.raises(TokenError, match=r"could not be noted: .*refused-pin is a folder; move it away"):
+        memory.check("aktualizr", "1234")
 
 
 def test_a_storage_folder_that_may_not_be_entered_is_said_and_no_pin_is_tried():
