@@ -90,7 +90,7 @@ class Waiting:
     def words(self) -> str:
         """Why it waits; what it waits for comes first, unless the reason names that too."""
         what = self.what or ""
-        named = what.removeprefix("the ").lower() in self.reason.replace("'", "").lower()
+        named = f"'{self.label}'" in self.reason or what.removeprefix("the ").lower() in self.reason.lower()
         return self.reason if named else f"{what}: {self.reason}"
 
 
