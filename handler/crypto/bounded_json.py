@@ -11,7 +11,10 @@ _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[][{}]', re.DOTALL)  # a text without
 
 
 def loads(data: bytes) -> Any:  # noqa: ANN401
-    """Read a JSON text (RFC 8259, UTF-8). Raises ValueError, also for numbers that JSON cannot express."""
+    """Read a JSON text (RFC 8259, UTF-8). Raises ValueError, also for numbers that JSON cannot express.
+
+    A repeated key has its last value, as in Go: null leaves a text, a number or a truth value as it is.
+    """
     depth = 0
     for found in _TOKEN.finditer(data):
         token = found[0]
@@ -21,7 +24,16 @@ def loads(data: bytes) -> Any:  # noqa: ANN401
                 raise ValueError(f"it nests more than {MAX_DEPTH} maps and lists")
         elif token in {b"]", b"}"}:
             depth -= 1
-    return json.loads(data.decode("utf-8-sig"), parse_constant=_no_json, parse_float=_finite)  # UTF-16 hides brackets
+    text = data.decode("utf-8-sig")  # UTF-16 hides brackets
+    return json.loads(text, parse_constant=_no_json, parse_float=_finite, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        before = found.pop(name, None)  # the order of different names for one field counts too
+        found[name] = before if value is None and isinstance(before, str | int | float) else value
+    return found
 
 
 def _finite(text: str) -> float:

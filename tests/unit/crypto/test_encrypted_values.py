@@ -157,6 +157,8 @@ def test_null_is_no_files_as_in_go():
         ('"VALUE": "v", "uNENCRYPTED": true', "v", True),
         ('"Value": "a", "value": "b"', "b", None),
         ('"value": "b", "Value": "a"', "a", None),
+        ('"Value": "v", "Value": null, "Unencrypted": true, "Unencrypted": null', "v", True),
+        ('"Value": "u", "value": "w", "Value": "v"', "v", None),
         ('"value": "v", "Value": null', "v", None),  # null has no effect on a text of Go's, nor on a bool
         ('"Value": "v", "Unencrypted": true, "unencrypted": null', "v", True),
     ],
@@ -236,8 +238,10 @@ def test_files_for_the_gateway_look_as_the_reference_sends_them():
     assert json.dumps(device_files(config)) == json.dumps(body["files"])
 
 
-def test_commands_that_are_null_after_all_are_none_as_in_go():
-    config = parse_config(b'{"f": {"Value": "v", "OnChanged": ["x"], "onchanged": null}}', "config.encrypted")
+@pytest.mark.parametrize("name", ["OnChanged", "onchanged"])
+def test_commands_that_are_null_after_all_are_none_as_in_go(name):
+    fields = f'"Value": "v", "OnChanged": ["x"], "{name}": null'
+    config = parse_config(b'{"f": {%s}}' % fields.encode(), "config.encrypted")
     assert "on-changed" not in device_files(config)[0]
 
 
