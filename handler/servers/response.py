@@ -26,7 +26,7 @@ class Answer:
     @property
     def is_markup(self) -> bool:
         """Whether the body is a web page or other markup, which our servers never send."""
-        return self.body[:64].lstrip(b"\xef\xbb\xbf\xff\xfe\x00 \t\r\n").startswith(b"<")
+        return self.body.lstrip(b"\xef\xbb\xbf\xff\xfe\x00 \t\r\n").startswith(b"<")
 
     @property
     def date(self) -> datetime | None:

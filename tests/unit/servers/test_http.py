@@ -347,7 +347,10 @@ def test_content_tells_what_an_answer_is_and_not_its_type(world, server, kind):
     assert ask(world, server).body == b'{"a": 1}'
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"  \r\n<!DOCTYPE html>", b"\xef\xbb\xbf<?xml", "<html>".encode("utf-16")])
+PAGES = [b"<html>", b"  \r\n<!DOCTYPE html>", b"\xef\xbb\xbf<?xml", "<html>".encode("utf-16"), b"\r\n" * 60 + b"<html>"]
+
+
+@pytest.mark.parametrize("body", PAGES)
 @pytest.mark.parametrize("kind", ["text/html", "application/json"])
 def test_markup_is_no_answer_whatever_its_type(world, server, body, kind):
     server.answers = (https_server.Answer(200, body, {"Content-Type": kind}),)
