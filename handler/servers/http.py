@@ -201,6 +201,8 @@ class HttpClient:
             with self._session.request(
                 method, url, data=body, headers=headers, timeout=timeouts, allow_redirects=False, stream=True
             ) as response:
+                if self._allowance.ended:  # http.client takes what it has for the whole head
+                    raise requests.ConnectionError("the connection ended inside the head of the answer")
                 content = self._read(response, asked)
                 self._token_before = TOKENS.seconds
                 return Answer(url, response.status_code, response.headers, content, asked)

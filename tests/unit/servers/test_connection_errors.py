@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from handler.errors import (
+    ConnectionLostError,
     OfflineError,
     PendingError,
     ServerRefusedError,
@@ -113,6 +114,17 @@ def test_handshake_that_hangs_is_pending_within_the_time_for_connecting(world, s
     with pytest.raises(PendingError, match="in time"):
         ask(world, server, retry_delays=(), connect=0.1, read=0.1)
     assert time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize(
+    "head", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nDate: now\r\n", b"HTTP/1.1 204 No Content\r\n"]
+)
+def test_connection_that_ends_inside_the_head_of_an_answer_is_lost(world, head):
+    with running(world, RawServer) as server:
+        server.says = head
+        with pytest.raises(ConnectionLostError, match="broke off before a whole answer"):
+            ask(world, server)
+    assert server.asked == 1 + len(AT_ONCE)
 
 
 def test_body_that_stops_in_the_middle_is_pending_within_the_time_for_reading(world):
