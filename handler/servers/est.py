@@ -24,6 +24,8 @@ DEFAULT_WAIT = 30.0
 """Seconds to wait after a 202 without Retry-After."""
 _PASSWORD = re.compile(r"(?:^|,)\s*(basic|digest)(?=[\s,]|$)", re.IGNORECASE)
 """One of the challenges of WWW-Authenticate (RFC 9110 §11.6.1)."""
+_AROUND = re.compile(rb"\A\xef\xbb\xbf|-----(?:BEGIN|END) [A-Z0-9 #]+-----|[\s\0]+")
+"""A mark of UTF-8, PEM armour, white space (RFC 8951 §3.1), and the NUL of a text in C."""
 CLIENT_ERRORS = range(400, 500)
 CSR_REFUSALS = frozenset({400, 422})
 """Statuses that may mean that the server wants another CSR."""
@@ -84,10 +86,9 @@ class EstClient:
         """Fetch what the server wants in a CSR (RFC 7030 §4.5.2); NOTHING if unreadable. Raises as `_optional`."""
         try:
             answer = self._optional("csrattrs")
-            text = answer.body.translate(None, b" \t\r\n\0") if answer else b""  # libest sends a C string's NUL, too
-            if not answer or answer.status != 200 or not text:  # noqa: PLR2004 - 204, 404: nothing is wanted
+            if not answer or answer.status != 200 or not (data := _decoded(answer)):  # noqa: PLR2004 - 204, 404: none
                 return NOTHING
-            return parse_csrattrs(base64.b64decode(text, validate=True))
+            return parse_csrattrs(data)
         except (ValueError, AnswerError, PageError, ServerBusyError) as error:
             log.warning("the EST server's /csrattrs cannot be read and is ignored: %s", error)
             return NOTHING
@@ -105,14 +106,12 @@ class EstClient:
 def certificates_of(answer: Answer) -> list[Certificate]:
     """Read the certificates of a certs-only answer in order; log and skip unreadable ones. Raises AnswerError.
 
-    The body is base64 of a DER PKCS#7; white space (RFC 8951 §3.1) and PEM armour are tolerated, its type and
-    Content-Transfer-Encoding ignored.
+    The body is base64 of a DER PKCS#7; its type and Content-Transfer-Encoding are ignored.
     """
-    text = re.sub(rb"-----(BEGIN|END) [A-Z0-9 #]+-----", b"", answer.body)
     kind = answer.headers.get("Content-Type", "")
     received = f"{answer.asked}: its answer ({len(answer.body)} bytes, type '{kind}')"
     try:
-        found, notes = certificates_in(base64.b64decode(b"".join(text.split()), validate=True))
+        found, notes = certificates_in(_decoded(answer))
     except ValueError as error:
         raise AnswerError(f"{received} is not base64 of a certs-only PKCS#7: {error}") from error
     for note in notes:
@@ -122,6 +121,13 @@ def certificates_of(answer: Answer) -> list[Certificate]:
             f"{answer.asked}: its answer holds no certificate" + "".join(f": {each}" for each in notes[:1])
         )
     return found
+
+
+def _decoded(answer: Answer) -> bytes:
+    """Decode a body of base64, without what servers put around it (`_AROUND`), or of plain DER. Raises ValueError."""
+    if answer.body.startswith(b"0"):  # the tag of a SEQUENCE, whose base64 begins with M
+        return answer.body
+    return base64.b64decode(_AROUND.sub(b"", answer.body), validate=True)
 
 
 def _refusal(answer: Answer) -> ServerRefusedError:

@@ -88,6 +88,20 @@ def test_certificates_are_what_they_are_whatever_their_content_type(content_type
     ]
 
 
+@pytest.mark.parametrize(
+    "around", [(b"", b"\0"), (b"\xef\xbb\xbf", b"\r\n"), (b"\xef\xbb\xbf-----BEGIN PKCS7-----\n", b"\0")]
+)
+def test_what_servers_put_around_base64_does_not_matter(around):
+    before, behind = around
+    assert certificates_of(answer(before + base64.encodebytes(certs_only(CERTIFICATES)) + behind)) == [
+        read(each) for each in CERTIFICATES
+    ]
+
+
+def test_certificates_that_come_without_base64_are_read():
+    assert certificates_of(answer(certs_only(CERTIFICATES))) == [read(each) for each in CERTIFICATES]
+
+
 def test_a_bag_without_certificates_is_refused():
     with pytest.raises(AnswerError):
         certificates_of(answer(base64.b64encode(certs_only([]))))
