@@ -56,6 +56,16 @@ def test_a_file_that_is_none_is_named_and_not_its_folder(tree):
     assert tree.load().problems == [f"{file} is not a file; remove it" for file in files]
 
 
+def test_file_that_is_masked_overrides_nothing_and_is_never_written(tree):
+    tree.write("usr/z-90.toml", identity("/masked"))
+    tree.write("etc/z-50-fioctl.toml", identity())
+    (tree.root / "etc/z-90.toml").symlink_to(os.devnull)
+    sota = tree.load()
+    assert (sota.problems, sota.get(KEY)) == ([], "/old/pkey.pem")
+    with pytest.raises(RequestRefusedError, match="cannot be changed"):
+        sota.check_writable([KEY])
+
+
 def test_missing_paths_are_fine(tmp_path):
     sota = SotaConfig.load([tmp_path / "none", tmp_path / "none.toml"])
     assert sota.get("a.b") is None
