@@ -88,8 +88,8 @@ def _made(
         except p11.TemplateInconsistent:
             if is_explicit:
                 raise
-    values = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.ID: object_id.cka_id, Attribute.LABEL: KEY_LABEL}
-    return Found(private, values)
+    values = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.ID: bytes.fromhex(object_id)}
+    return Found(private, values | {Attribute.LABEL: KEY_LABEL})
 
 
 def _clean_up(token: Token, object_id: ObjectId, check_not_in_use: Callable[[], None]) -> None:

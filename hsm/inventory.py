@@ -47,7 +47,8 @@ class Item:
 
     kind: str
     """`private`, `public`, `cert`, or PKCS#11's name of the class."""
-    cka_id: bytes
+    id: str
+    """The CKA_ID in hexadecimal: `01`; `-` if there is none."""
     label: str
     key_type: str
     """`P-256`, `P-384`, `RSA 2048`, ..., also of a certificate's key; empty if there is none."""
@@ -56,11 +57,6 @@ class Item:
     spki: bytes | None = None
     """The public key of a public key or certificate (DER), if its kind is known."""
     certificate: Certificate | None = None
-
-    @property
-    def id(self) -> str:
-        """The CKA_ID in hexadecimal: `01`; `-` if there is none."""
-        return self.cka_id.hex() or "-"
 
 
 class Inventory:
@@ -104,7 +100,7 @@ def items(token: Token) -> list[Item]:
 
 
 def _listed(found: Iterable[Found]) -> list[Item]:
-    return sorted(map(_item, found), key=lambda item: (item.cka_id, item.kind, item.label))
+    return sorted(map(_item, found), key=lambda item: (item.id, item.kind, item.label))
 
 
 def _item(found: Found) -> Item:
@@ -125,7 +121,7 @@ def _item(found: Found) -> Item:
     elif kind in (ObjectClass.PRIVATE_KEY, ObjectClass.SECRET_KEY):
         key_type = _key_type(values)
         flags = tuple(word for word, attribute in _MATTER.items() if values.get(attribute))
-    return Item(name, found.cka_id, found.label, key_type, flags, spki, certificate)
+    return Item(name, found.id or "-", found.label, key_type, flags, spki, certificate)
 
 
 def _key_type(values: Values) -> str:

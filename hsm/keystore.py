@@ -32,10 +32,9 @@ from hsm.errors import (
 )
 from hsm.generation import PAIR, found_after_making, make_pair
 from hsm.keys import TokenPrivateKey, load_private_key
-from hsm.names import IdentityNames, id_of
 from hsm.objects import Found, believed, labels, objects_under, the_object
 from hsm.ownership import check_unchanged, destroy_ours, refuse_strangers
-from hsm.slots import ObjectId, alternate
+from hsm.slots import ALL_IDS, IdentityNames, ObjectId, alternate, id_of, read_id
 from hsm.templates import CERTIFICATE_LABEL, KEY_LABEL, create_certificate
 from hsm.token import Token
 
@@ -47,8 +46,9 @@ T = TypeVar("T")
 class TokenKeyStore:
     """The identities in a token. All methods raise hsm.errors.TokenError and its subclasses.
 
-    `in_use` returns the ids that must not be destroyed; it is called before each removal. `delays` are the seconds
-    before each further attempt at a change; `wait` waits.
+    The ids are those of the request; the constructor raises ValueError for anything but 1 to 9. `in_use` returns what
+    must not be destroyed; it is called before each removal. `delays` are the seconds before each further attempt at a
+    change; `wait` waits.
     """
 
     sota_keys = ("p11.tls_pkey_id", "p11.tls_clientcert_id")
@@ -56,23 +56,23 @@ class TokenKeyStore:
     def __init__(
         self,
         token: Token,
-        key_ids: Sequence[ObjectId],
-        certificate_ids: Sequence[ObjectId],
+        key_ids: Sequence[str],
+        certificate_ids: Sequence[str],
         *,
         in_use: Callable[[], IdentityNames] | None = None,
         delays: Sequence[float] = (0.5, 2.0, 5.0),
         wait: Callable[[float], object] | None = None,
     ) -> None:
         self._token = token
-        self._key_ids = key_ids
-        self._certificate_ids = certificate_ids
+        self._key_ids = tuple(map(read_id, key_ids))
+        self._certificate_ids = tuple(map(read_id, certificate_ids))
         self._in_use = in_use
         self._delays = delays
         self._wait = wait or threading.Event().wait
 
     def canonical(self, names: IdentityNames) -> IdentityNames:
         """Return the ids with two digits. Raises UnsupportedError for anything but 01 to 09."""
-        return names.canonical_ids
+        return IdentityNames(*names.ids)
 
     def unused(self, current: IdentityNames) -> IdentityNames:
         """Choose ids that are not in use, by value, and check that their slots are empty or ours. Changes nothing.
@@ -94,7 +94,7 @@ class TokenKeyStore:
                 )
             for object_id, label in ((key, KEY_LABEL), (certificate, CERTIFICATE_LABEL)):
                 refuse_strangers(self._token, object_id, objects_under(self._token, session, object_id), label)
-        return IdentityNames(str(key), str(certificate))
+        return IdentityNames(key, certificate)
 
     def key(self, name: str) -> TokenPrivateKey:
         """Load a private key, which stays in the token."""
@@ -170,7 +170,7 @@ class TokenKeyStore:
             self._refuse_in_use(object_id, 1)
             self._destroy(session, object_id, _CERTIFICATE, 1)
             item = create_certificate(session, object_id, certificate)
-        values = {Attribute.CLASS: ObjectClass.CERTIFICATE, Attribute.ID: object_id.cka_id}
+        values = {Attribute.CLASS: ObjectClass.CERTIFICATE, Attribute.ID: bytes.fromhex(object_id)}
         values |= {Attribute.LABEL: CERTIFICATE_LABEL, Attribute.VALUE: der}
         found = found_after_making(self._token, object_id, Found(item, values))
         stored = [each.value for each in found if each.kind == ObjectClass.CERTIFICATE]
@@ -192,11 +192,11 @@ class TokenKeyStore:
     def spare(self, current: IdentityNames) -> list[IdentityNames]:
         """Return the other ids that hold one key of ours, of the given ids, else of all; with the same certificate."""
         used_key, certificate = current.ids
-        ids = self._key_ids or [ObjectId(value) for value in range(1, 10)]
+        ids = self._key_ids or ALL_IDS
         with self._token.session("look for other keys of ours") as session:
             found = {each: objects_under(self._token, session, each, ObjectClass.PRIVATE_KEY) for each in ids}
         ours = [each for each, keys in found.items() if [key.label for key in keys] == [KEY_LABEL]]
-        return [IdentityNames(str(each), str(certificate)) for each in ours if each != used_key]
+        return [IdentityNames(each, certificate) for each in ours if each != used_key]
 
     def retire(self, names: IdentityNames) -> None:
         """Keep an identity that is no longer in use in its slots until the next rotation."""

@@ -49,9 +49,9 @@ class Found:
         return kind
 
     @property
-    def cka_id(self) -> bytes:
-        """The id; empty if there is none."""
-        return bytes(self.values.get(Attribute.ID, b""))
+    def id(self) -> str:
+        """The id in hexadecimal; empty if there is none."""
+        return bytes(self.values.get(Attribute.ID, b"")).hex()
 
     @property
     def label(self) -> str:
@@ -106,9 +106,7 @@ def objects_under(
     token: Token, session: pkcs11.Session, object_id: ObjectId, object_class: ObjectClass | None = None
 ) -> list[Found]:
     """List the objects that were seen under an id, of one class or of all."""
-    return [
-        each for each in seen(token, session) if each.cka_id == object_id.cka_id and object_class in (None, each.kind)
-    ]
+    return [each for each in seen(token, session) if each.id == object_id and object_class in (None, each.kind)]
 
 
 def found_again(token: Token, session: pkcs11.Session, object_id: ObjectId, made: Found | None = None) -> list[Found]:
@@ -117,11 +115,11 @@ def found_again(token: Token, session: pkcs11.Session, object_id: ObjectId, made
     tpm2-pkcs11 1.9 gives a new object the handle of another one, if any was destroyed since the module was started:
     what is found under id 03 is then read, used and destroyed as 09. Raises MixedHandlesError.
     """
-    others = [each for each in seen(token, session) if each.cka_id != object_id.cka_id]
-    items = search(session, {Attribute.ID: object_id.cka_id})
+    others = [each for each in seen(token, session) if each.id != object_id]
+    items = search(session, {Attribute.ID: bytes.fromhex(object_id)})
     found = [made if made and made.item.handle == item.handle else Found(item, read(item)) for item in items]
     handles = {each.item.handle for each in others}
-    if any(each.cka_id != object_id.cka_id or each.item.handle in handles for each in found):
+    if any(each.id != object_id or each.item.handle in handles for each in found):
         raise _mixed(session, f"another object than the one under id {object_id}")
     token.changed(others + found)
     return found

@@ -45,10 +45,10 @@ def refuse_strangers(token: Token, object_id: ObjectId, found: Sequence[Found], 
 def check_unchanged(token: Token, found: Found) -> None:
     """Read again what an object is. Raises TokenError if it has changed."""
     now = Found(found.item, read(found.item, WHOSE))
-    if (now.kind, now.cka_id, now.label) != (found.kind, found.cka_id, found.label):
+    if (now.kind, now.id, now.label) != (found.kind, found.id, found.label):
         token.objects_changed()
         raise TokenError(
-            f"token {token.label!r} was changed by another program: {class_name(found.kind)} {found.cka_id.hex()} is "
+            f"token {token.label!r} was changed by another program: {class_name(found.kind)} {found.id} is "
             "no longer the same; try again"
         )
 

@@ -1,43 +1,50 @@
-"""The ids of a token's objects (CKA_ID), and which one a rotation uses next.
+"""How sota.toml names an identity, the ids of a token's objects (CKA_ID), and which one a rotation uses next.
 
 fioconfig turns the text of an id into bytes one decimal digit at a time and drops leading zeros; aktualizr reads two
-hexadecimal digits. They agree on `01` to `09` only. Ids are compared by value, never as text: `1` and `01` are the same
-slot, and treating them as two would wipe the one in use.
+hexadecimal digits. They agree on `01` to `09` only. `1` and `01` are the same slot, and treating them as two would wipe
+the one in use: every id is read into its two digits before it is compared.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NewType
 
-_HIGHEST = 9
+from hsm.errors import UnsupportedError
+
+ObjectId = NewType("ObjectId", str)
+"""An id in two digits, `01` to `09`: the byte that is CKA_ID in the token, in hexadecimal (PKCS#11 v2.40 §4.4.2)."""
+ALL_IDS = tuple(ObjectId(f"0{value}") for value in range(1, 10))
 _DIGITS = re.compile(r"0*([1-9])", re.ASCII)
 
 
-@dataclass(frozen=True, order=True)
-class ObjectId:
-    """The id of a key pair or certificate, by its value 1 to 9. Raises ValueError for any other value."""
+@dataclass(frozen=True)
+class IdentityNames:
+    """How sota.toml names an identity: paths (files), or ids (token)."""
 
-    value: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.value <= _HIGHEST:
-            raise ValueError(f"an object id is a number from 1 to {_HIGHEST}, not {self.value}")
-
-    @classmethod
-    def parse(cls, text: str) -> "ObjectId":
-        """Read an id of a configuration (`7`, `07`). Raises ValueError for anything but 1 to 9."""
-        match = _DIGITS.fullmatch(text.strip(" \t"))
-        if match is None:
-            raise ValueError(f"{text!r} is not an object id: expected 01 to 09")
-        return cls(int(match[1]))
-
-    def __str__(self) -> str:
-        return f"{self.value:02d}"
+    key: str
+    certificate: str
 
     @property
-    def cka_id(self) -> bytes:
-        """The byte that is CKA_ID in the token (PKCS#11 v2.40 §4.4.2)."""
-        return bytes([self.value])
+    def ids(self) -> tuple[ObjectId, ObjectId]:
+        """The ids of key and certificate in a token. Raises UnsupportedError for anything but 01 to 09."""
+        return id_of(self.key), id_of(self.certificate)
+
+
+def id_of(name: str) -> ObjectId:
+    """Read an id of sota.toml. Raises UnsupportedError for anything but 1 to 9."""
+    try:
+        return read_id(name)
+    except ValueError as error:
+        raise UnsupportedError(f"p11.tls_pkey_id or p11.tls_clientcert_id in sota.toml: {error}") from error
+
+
+def read_id(text: str) -> ObjectId:
+    """Read an id of a configuration (`7`, `07`). Raises ValueError for anything but 1 to 9."""
+    match = _DIGITS.fullmatch(text.strip(" \t"))
+    if match is None:
+        raise ValueError(f"{text!r} is not an object id: expected 01 to 09")
+    return ObjectId(f"0{match[1]}")
 
 
 def parse_ids(text: str, name: str) -> tuple[ObjectId, ...]:
@@ -45,7 +52,7 @@ def parse_ids(text: str, name: str) -> tuple[ObjectId, ...]:
     ids: list[ObjectId] = []
     for item in text.split(","):
         try:
-            object_id = ObjectId.parse(item)
+            object_id = read_id(item)
         except ValueError as error:
             raise ValueError(f"{name}={text}: {error}, separated by commas, such as 01,07") from None
         if object_id in ids:

@@ -26,7 +26,7 @@ def generate_pair(
     explicit = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.EC_PARAMS: EC_PARAMS[curve.name]}
     _, private = session.generate_keypair(
         KeyType.EC,
-        id=object_id.cka_id,
+        id=bytes.fromhex(object_id),
         label=KEY_LABEL,
         store=True,
         mechanism=Mechanism.EC_KEY_PAIR_GEN,
@@ -55,7 +55,7 @@ def create_certificate(session: pkcs11.Session, object_id: ObjectId, certificate
         Attribute.CERTIFICATE_TYPE: CertificateType.X_509,
         Attribute.TOKEN: True,
         Attribute.PRIVATE: False,
-        Attribute.ID: object_id.cka_id,
+        Attribute.ID: bytes.fromhex(object_id),
         Attribute.LABEL: CERTIFICATE_LABEL,
         Attribute.SUBJECT: certificate.subject,
         Attribute.VALUE: certificate.der,

@@ -28,7 +28,7 @@ from pkcs11.util.rsa import encode_rsa_public_key
 from hsm import module
 from hsm.curves import EC_PARAMS
 from hsm.keys import load_private_key
-from hsm.slots import ObjectId
+from hsm.slots import read_id
 from hsm.token import Token
 
 MODULE = "/usr/lib/softhsm/libsofthsm2.so"
@@ -93,7 +93,7 @@ class TokenFixture:
         """Open the private key under an id ("01")."""
         token = Token(self.module, self.label, self.pin)
         try:
-            yield load_private_key(token, ObjectId.parse(object_id))
+            yield load_private_key(token, read_id(object_id))
         finally:
             token.close()
 

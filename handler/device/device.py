@@ -166,7 +166,6 @@ class Device:
     def _token_store(self, config: TokenConfig, key_ids: Sequence[str], certificate_ids: Sequence[str]) -> KeyStore:
         # Loaded only here: a device with keys in files needs no PKCS#11.
         from hsm.keystore import TokenKeyStore  # noqa: PLC0415
-        from hsm.slots import ObjectId  # noqa: PLC0415
         from hsm.token import Token  # noqa: PLC0415
 
         from .refused_pin import RefusedPin  # noqa: PLC0415
@@ -179,9 +178,8 @@ class Device:
                 wait_for_token(token, self._token_wait)
             self._token = token
         try:
-            ids = [[ObjectId.parse(text) for text in texts] for texts in (key_ids, certificate_ids)]
+            return TokenKeyStore(self._token, key_ids, certificate_ids, in_use=self.names_in_use)
         except ValueError as error:  # from a request made when the key was in a file
             raise RequestRefusedError(
                 f"this rotation was requested with ids that no token has: {error}; request it again with fioctl"
             ) from error
-        return TokenKeyStore(self._token, *ids, in_use=self.names_in_use)

@@ -21,7 +21,7 @@ from handler.errors import RequestRefusedError
 from hsm import tls
 from hsm.certificate import Certificate
 from hsm.errors import TlsBindingError
-from hsm.names import IdentityNames
+from hsm.slots import IdentityNames
 
 from .storage import atomic_write, read_regular, remove, why_not
 

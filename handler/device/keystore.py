@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from hsm.names import IdentityNames
+from hsm.slots import IdentityNames
 
 if TYPE_CHECKING:
     from hsm.keystore import TokenKeyStore

@@ -38,7 +38,7 @@ def use_of(
     if place is None:
         return STRANGE
     if names is not None and item.id == getattr(names, place):
-        alike = [each for each in items if (each.kind, each.cka_id) == (item.kind, item.cka_id)]
+        alike = [each for each in items if (each.kind, each.id) == (item.kind, item.id)]
         return IN_USE if len(alike) == 1 else AMBIGUOUS
     is_strange = place == "key" and item.key_type[:2] not in ("P-", "EC", "")
     if is_strange or item.label != label or item.id not in {f"{number:02d}" for number in range(1, 10)}:

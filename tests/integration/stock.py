@@ -62,13 +62,13 @@ class Stock:
             if not self.device.token:
                 return encrypted_config.reencrypt(config, old, self.key)[0]
         from hsm.keys import load_private_key  # noqa: PLC0415
-        from hsm.slots import ObjectId  # noqa: PLC0415
+        from hsm.slots import read_id  # noqa: PLC0415
         from hsm.token import Token  # noqa: PLC0415
 
         fixture = self.device.token
         token = Token(fixture.module, fixture.label, fixture.pin)
         try:
-            old, new = (load_private_key(token, ObjectId(number)) for number in (1, 7))
+            old, new = (load_private_key(token, read_id(each)) for each in ("01", "07"))
             return encrypted_config.reencrypt(config, old, new)[0]
         finally:
             token.close()

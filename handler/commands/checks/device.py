@@ -170,7 +170,6 @@ class DeviceChecks:
             return
         from hsm.inventory import Inventory  # noqa: PLC0415 - only where a token is used
         from hsm.keystore import TokenKeyStore  # noqa: PLC0415
-        from hsm.slots import ObjectId  # noqa: PLC0415
 
         self.no_store = "the token is not open"
         Inventory(config.module, config.label).pin_state()
@@ -184,8 +183,7 @@ class DeviceChecks:
         # Without a complete configuration, reading the identity did not open the token.
         token = self.identity.opened or token_of(config, storage)
         token.open()
-        ids = [[ObjectId.parse(each) for each in part] for part in (self.asked.key_ids, self.asked.certificate_ids)]
-        self.store, self.no_store = TokenKeyStore(token, *ids), UNUSABLE
+        self.store, self.no_store = TokenKeyStore(token, self.asked.key_ids, self.asked.certificate_ids), UNUSABLE
         yield ok("token", "the PIN is correct, with all attempts left")
 
     def slots(self) -> Iterator[Result]:

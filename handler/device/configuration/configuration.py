@@ -263,7 +263,7 @@ def canonical(names: IdentityNames, *, token: bool) -> IdentityNames:
     if not token:
         return FileKeyStore(Path()).canonical(names)
     try:
-        return names.canonical_ids
+        return IdentityNames(*names.ids)
     except UnsupportedError:
         return names
 

@@ -39,7 +39,7 @@ def token(fixture):
 
 @pytest.fixture(params=CURVES, ids=[curve.name for curve in CURVES.values()])
 def key(token, request):
-    return load_private_key(token, ObjectId(request.param))
+    return load_private_key(token, ObjectId(f"0{request.param}"))
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_key_agreement_leaves_nothing_in_the_token(fixture, token, key):
 
 
 def test_key_agreement_with_another_curve_is_refused(token):
-    key = load_private_key(token, ObjectId(1))
+    key = load_private_key(token, ObjectId("01"))
     with pytest.raises(ValueError, match="secp256r1, not on secp384r1"):
         key.exchange(ec.ECDH(), ec.generate_private_key(ec.SECP384R1()).public_key())
 
@@ -128,7 +128,7 @@ def test_the_key_looks_like_any_other(key):
 
 
 def test_eight_threads_sign_and_agree_at_once(token):
-    key = load_private_key(token, ObjectId(1))
+    key = load_private_key(token, ObjectId("01"))
     peer = ec.generate_private_key(ec.SECP256R1())
     expected = peer.exchange(ec.ECDH(), key.public_key())
     start = threading.Barrier(8)
@@ -148,7 +148,7 @@ _SHA256 = ec.ECDSA(hashes.SHA256())
 
 
 def test_the_object_is_looked_up_once_per_session(token):
-    key = load_private_key(token, ObjectId(1))
+    key = load_private_key(token, ObjectId("01"))
     key.sign(b"data", _SHA256)
     era = token.era
     key.sign(b"data", _SHA256)
@@ -156,7 +156,7 @@ def test_the_object_is_looked_up_once_per_session(token):
 
 
 def test_a_key_works_after_the_session_was_lost(token):
-    key = load_private_key(token, ObjectId(1))
+    key = load_private_key(token, ObjectId("01"))
     key.sign(b"data", _SHA256)
     token.reinitialize()
     key.public_key().verify(key.sign(b"data", _SHA256), b"data", _SHA256)
@@ -165,7 +165,7 @@ def test_a_key_works_after_the_session_was_lost(token):
 def test_a_key_that_was_replaced_does_not_sign_with_the_new_one(own):
     fixture, client = own
     add_key_pair(fixture, 7)
-    key = load_private_key(client, ObjectId(7))
+    key = load_private_key(client, ObjectId("07"))
     key.sign(b"data", _SHA256)
     remove_objects(fixture, 7, ObjectClass.PRIVATE_KEY)
     remove_objects(fixture, 7, ObjectClass.PUBLIC_KEY)
@@ -178,7 +178,7 @@ def test_a_key_that_was_replaced_does_not_sign_with_the_new_one(own):
 def test_a_key_destroyed_by_somebody_else_is_a_token_error(own):
     fixture, client = own
     add_key_pair(fixture, 7)
-    key = load_private_key(client, ObjectId(7))
+    key = load_private_key(client, ObjectId("07"))
     key.sign(b"data", _SHA256)
     remove_objects(fixture, 7, ObjectClass.PRIVATE_KEY)
     with pytest.raises(TokenError):
@@ -190,7 +190,7 @@ def test_a_key_destroyed_by_somebody_else_is_a_token_error(own):
 def test_a_missing_key_is_named(own):
     _, client = own
     with pytest.raises(ObjectMissingError, match="no private key 01"):
-        load_private_key(client, ObjectId(1))
+        load_private_key(client, ObjectId("01"))
 
 
 def test_two_keys_under_one_id_are_refused_with_both_labels(own):
@@ -198,7 +198,7 @@ def test_two_keys_under_one_id_are_refused_with_both_labels(own):
     add_key_pair(fixture, 1, "tls")
     add_key_pair(fixture, 1, "from the factory")
     with pytest.raises(ObjectConflictError, match=r"'tls' and 'from the factory'|'from the factory' and 'tls'"):
-        load_private_key(client, ObjectId(1))
+        load_private_key(client, ObjectId("01"))
 
 
 def test_an_rsa_key_is_refused_with_the_reason(own):
@@ -206,7 +206,7 @@ def test_an_rsa_key_is_refused_with_the_reason(own):
     with opened(fixture) as session:
         session.generate_keypair(KeyType.RSA, 1024, id=b"\x01", label="tls", store=True)
     with pytest.raises(UnsupportedError, match=r"key 01 of .* is of type RSA: expected EC, P-256 or P-384"):
-        load_private_key(client, ObjectId(1))
+        load_private_key(client, ObjectId("01"))
 
 
 def test_another_curve_is_refused_with_the_reason(own):
@@ -217,7 +217,7 @@ def test_another_curve_is_refused_with_the_reason(own):
             KeyType.EC, id=b"\x01", label="tls", store=True, public_template={Attribute.EC_PARAMS: p521}
         )
     with pytest.raises(UnsupportedError, match="on another curve"):
-        load_private_key(client, ObjectId(1))
+        load_private_key(client, ObjectId("01"))
 
 
 def test_a_key_that_may_not_derive_says_so(own):
@@ -231,7 +231,7 @@ def test_a_key_that_may_not_derive_says_so(own):
             public_template={Attribute.EC_PARAMS: bytes.fromhex("06082a8648ce3d030107")},
             private_template={Attribute.DERIVE: False},
         )
-    key = load_private_key(client, ObjectId(1))
+    key = load_private_key(client, ObjectId("01"))
     assert isinstance(key, TokenPrivateKey)
     with pytest.raises(UnsupportedError, match="may not be used to derive"):
         key.exchange(ec.ECDH(), ec.generate_private_key(ec.SECP256R1()).public_key())
