@@ -12,12 +12,10 @@ import logging
 import ssl
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TypeVar
 
-import pkcs11
 from cryptography.hazmat.primitives.asymmetric import ec
-from pkcs11 import Attribute, ObjectClass
+from pkcs11 import ObjectClass
 
 from hsm import tls
 from hsm.certificate import Certificate
@@ -30,15 +28,12 @@ from hsm.errors import (
     TokenError,
     UnsupportedError,
 )
-from hsm.generation import PAIR, found_after_making, make_pair
 from hsm.keys import TokenPrivateKey, load_private_key
-from hsm.objects import Found, believed, labels, objects_under, the_object
-from hsm.ownership import check_unchanged, destroy_ours, refuse_strangers
-from hsm.slots import ALL_IDS, IdentityNames, ObjectId, alternate, id_of, read_id
-from hsm.templates import CERTIFICATE_LABEL, KEY_LABEL, create_certificate
+from hsm.objects import believed, check_unchanged, objects_under, the_object
+from hsm.place import KEY_LABEL, CertificatePlace, KeyPlace
+from hsm.slots import ALL_IDS, IdentityNames, alternate, id_of, read_id
 from hsm.token import Token
 
-_CERTIFICATE = (ObjectClass.CERTIFICATE,)
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -77,24 +72,18 @@ class TokenKeyStore:
     def unused(self, current: IdentityNames) -> IdentityNames:
         """Choose ids that are not in use, by value, and check that their slots are empty or ours. Changes nothing.
 
-        Raises ObjectConflictError for another program's object there, or if the key in use is ambiguous.
+        Raises ObjectConflictError for another program's object there.
         """
-        current_key, current_certificate = current.ids
-        try:
-            key = alternate(self._key_ids, current_key)
-            certificate = alternate(self._certificate_ids, current_certificate)
-        except ValueError as error:
-            raise ObjectConflictError(str(error)) from error
+        key, certificate = map(alternate, (self._key_ids, self._certificate_ids), current.ids)
+        names = IdentityNames(key, certificate)
         with self._token.session("look at the free slots") as session:
-            privates = objects_under(self._token, session, current_key, ObjectClass.PRIVATE_KEY)
-            if len(privates) > 1:
-                raise ObjectConflictError(
-                    f"token {self._token.label!r} has {len(privates)} private keys {current_key}, labelled "
-                    f"{labels(privates)}: expected the one in use; remove what does not belong there"
-                )
-            for object_id, label in ((key, KEY_LABEL), (certificate, CERTIFICATE_LABEL)):
-                refuse_strangers(self._token, object_id, objects_under(self._token, session, object_id), label)
-        return IdentityNames(key, certificate)
+            for place in self._places(names):
+                place.refuse_strangers(objects_under(self._token, session, place.id))
+        return names
+
+    def _places(self, names: IdentityNames) -> tuple[KeyPlace, CertificatePlace]:
+        key, certificate = names.ids
+        return KeyPlace(self._token, key, self._in_use), CertificatePlace(self._token, certificate, self._in_use)
 
     def key(self, name: str) -> TokenPrivateKey:
         """Load a private key, which stays in the token."""
@@ -133,12 +122,11 @@ class TokenKeyStore:
         Raises ObjectConflictError for an id in use or with another program's object, UnsupportedError for a curve other
         than P-256 and P-384, TokenError.
         """
-        object_id = id_of(name)
+        place = KeyPlace(self._token, id_of(name), self._in_use)
         if curve.name not in EC_PARAMS:
             raise UnsupportedError(f"expected a key on {' or '.join(EC_PARAMS)}, not on {curve.name}")
-        check_not_in_use = partial(self._refuse_in_use, object_id, 0)
-        check_not_in_use()
-        return self._patiently(lambda: make_pair(self._token, object_id, curve, check_not_in_use), while_absent=True)
+        place.check_not_in_use()
+        return self._patiently(lambda: place.make_pair(curve), while_absent=True)
 
     def _patiently(self, change: Callable[[], T], *, while_absent: bool) -> T:
         """Change the token; retry failures that may pass: another program may be writing to it."""
@@ -156,38 +144,17 @@ class TokenKeyStore:
 
     def store_certificate(self, name: str, certificate: Certificate) -> None:
         """Replace our certificate under that id, unless it is there already; retry while the token is busy."""
-        object_id = id_of(name)
-        self._patiently(lambda: self._store_once(object_id, certificate), while_absent=False)
-
-    def _store_once(self, object_id: ObjectId, certificate: Certificate) -> None:
-        der = certificate.der
-        with self._token.session(f"store certificate {object_id}") as session:
-            found = objects_under(self._token, session, object_id)
-            refuse_strangers(self._token, object_id, found, CERTIFICATE_LABEL)
-            present = [each for each in found if each.kind == ObjectClass.CERTIFICATE]
-            if [(each.value, each.label) for each in present] == [(der, CERTIFICATE_LABEL)]:
-                return
-            self._refuse_in_use(object_id, 1)
-            self._destroy(session, object_id, _CERTIFICATE, 1)
-            item = create_certificate(session, object_id, certificate)
-        values = {Attribute.CLASS: ObjectClass.CERTIFICATE, Attribute.ID: bytes.fromhex(object_id)}
-        values |= {Attribute.LABEL: CERTIFICATE_LABEL, Attribute.VALUE: der}
-        found = found_after_making(self._token, object_id, Found(item, values))
-        stored = [each.value for each in found if each.kind == ObjectClass.CERTIFICATE]
-        if stored != [der]:
-            raise TokenError(
-                f"stored certificate {object_id} in token {self._token.label!r}, but found {len(stored)} there, "
-                "not exactly that one: try again, and check the token if that persists"
-            )
+        place = CertificatePlace(self._token, id_of(name), self._in_use)
+        self._patiently(lambda: place.store(certificate), while_absent=False)
 
     def discard(self, names: IdentityNames) -> None:
         """Remove our key pair and certificate under these ids. Raises ObjectConflictError for an id in use."""
-        key, certificate = names.ids
-        self._refuse_in_use(key, 0)
-        self._refuse_in_use(certificate, 1)
-        with self._token.session(f"remove key {key} and certificate {certificate}") as session:
-            self._destroy(session, key, PAIR, 0)
-            self._destroy(session, certificate, _CERTIFICATE, 1)
+        places = self._places(names)
+        for place in places:
+            place.check_not_in_use()
+        with self._token.session(f"remove key {places[0].id} and certificate {places[1].id}") as session:
+            for place in places:
+                place.destroy_ours(session)
 
     def spare(self, current: IdentityNames) -> list[IdentityNames]:
         """Return the other ids that hold one key of ours, of the given ids, else of all; with the same certificate."""
@@ -229,13 +196,3 @@ class TokenKeyStore:
     def close(self) -> None:
         """Log out."""
         self._token.close()
-
-    def _destroy(
-        self, session: pkcs11.Session, object_id: ObjectId, classes: Sequence[ObjectClass], place: int
-    ) -> None:
-        destroy_ours(self._token, session, object_id, classes, partial(self._refuse_in_use, object_id, place))
-
-    def _refuse_in_use(self, object_id: ObjectId, place: int) -> None:
-        if self._in_use is not None and self._in_use().ids[place] == object_id:
-            what = ("key", "certificate")[place]
-            raise ObjectConflictError(f"{what} {object_id} of token {self._token.label!r} is in use: left as it is")

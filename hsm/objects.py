@@ -1,7 +1,7 @@
 """What is in a token: looked up once per era, with one search.
 
 `seen` is that look. It is kept (Token.seen) until another program may have changed the token: a new session, a restart
-of the module, a while without any use. Changes made here update it (`found_again`, hsm.ownership). It decides what is
+of the module, a while without any use. Changes made here update it (`found_again`, hsm.place). It decides what is
 used, never what is destroyed: such an object is read again just before.
 """
 
@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pkcs11 import Attribute, KeyType, ObjectClass
 from pkcs11 import exceptions as p11
 
-from hsm.attributes import OF_CLASS, Values, read
+from hsm.attributes import OF_CLASS, WHOSE, Values, read
 from hsm.certificate import Certificate
 from hsm.curves import EC_PARAMS, curve_of, public_key
-from hsm.errors import MixedHandlesError, ObjectConflictError, ObjectMissingError, UnsupportedError
+from hsm.errors import MixedHandlesError, ObjectConflictError, ObjectMissingError, TokenError, UnsupportedError
 from hsm.slots import ObjectId
 from hsm.token import Token
 
@@ -161,6 +161,17 @@ def the_object(token: Token, session: pkcs11.Session, object_class: ObjectClass,
     raise ObjectConflictError(
         f"expected one {what}, found {len(objects)}, labelled {labels(objects)}: remove what does not belong there"
     )
+
+
+def check_unchanged(token: Token, found: Found) -> None:
+    """Read again what an object is. Raises TokenError if it has changed."""
+    now = Found(found.item, read(found.item, WHOSE))
+    if (now.kind, now.id, now.label) != (found.kind, found.id, found.label):
+        token.objects_changed()
+        raise TokenError(
+            f"token {token.label!r} was changed by another program: {class_name(found.kind)} {found.id} is "
+            "no longer the same; try again"
+        )
 
 
 def class_name(object_class: ObjectClass | int) -> str:

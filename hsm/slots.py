@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NewType
 
-from hsm.errors import UnsupportedError
+from hsm.errors import ObjectConflictError, UnsupportedError
 
 ObjectId = NewType("ObjectId", str)
 """An id in two digits, `01` to `09`: the byte that is CKA_ID in the token, in hexadecimal (PKCS#11 v2.40 §4.4.2)."""
@@ -66,8 +66,8 @@ def parse_ids(text: str, name: str) -> tuple[ObjectId, ...]:
 
 
 def alternate(ids: Sequence[ObjectId], in_use: ObjectId) -> ObjectId:
-    """Return the first id of the list that is not in use. Raises ValueError if there is none."""
+    """Return the first id of the list that is not in use. Raises ObjectConflictError if there is none."""
     for object_id in ids:
         if object_id != in_use:
             return object_id
-    raise ValueError(f"the list has no id but {in_use}, which is in use: add another one")
+    raise ObjectConflictError(f"the list has no id but {in_use}, which is in use: add another one")

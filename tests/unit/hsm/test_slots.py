@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm.errors import UnsupportedError
+from hsm.errors import ObjectConflictError, UnsupportedError
 from hsm.slots import ALL_IDS, IdentityNames, alternate, id_of, parse_ids, read_id
 
 
@@ -67,5 +67,5 @@ def test_the_free_id_is_the_first_that_is_not_in_use_by_value(in_use, free):
 
 
 def test_no_free_id_is_an_error():
-    with pytest.raises(ValueError, match="which is in use"):
+    with pytest.raises(ObjectConflictError, match="which is in use"):
         alternate([read_id("01")], read_id("1"))
