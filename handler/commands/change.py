@@ -12,7 +12,7 @@ from handler.console.progress import LogProgress, make_progress
 from handler.console.settings import Settings
 from handler.console.terminal import Console
 from handler.device.device import Device
-from handler.device.lock import DeviceLock
+from handler.device.lock import device_lock
 from handler.device.storage import exposure, remove_leftovers
 from handler.errors import FORESEEABLE, describe
 from handler.exit_status import DONE, PENDING, SWITCHED
@@ -40,7 +40,7 @@ def change(
     Raises RenewalError and OSError if the lock cannot be taken; OutputError.
     """
     limits = Limits()
-    with DeviceLock(device.storage).acquire(limits.lock_wait):
+    with device_lock(device.storage, limits.lock_wait):
         for folder in (*device.folders, Journal(device.storage).folder):
             remove_leftovers(folder)
         progress = make_progress(sys.stdout, Console.of(sys.stdout, os.environ).width)

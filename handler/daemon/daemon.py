@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 
 from handler.backoff import Backoff
-from handler.device.lock import DeviceLock
+from handler.device.lock import device_lock
 from handler.device.storage import FOLDER, remove
 from handler.errors import BusyError, describe
 from handler.journal.pending import (
@@ -98,7 +98,7 @@ class Daemon:
             if pending and pending.due:
                 return pending
             try:
-                with DeviceLock(self._storage).acquire(0.0):
+                with device_lock(self._storage, 0.0):
                     pending = self._pending()
                     if not (pending and pending.due):
                         remove(marker(self._storage))
@@ -174,10 +174,10 @@ class Daemon:
 
     def _is_free(self) -> bool:
         try:
-            DeviceLock(self._storage).acquire(0.0).release()
+            with device_lock(self._storage, 0.0):
+                return True
         except BusyError:
             return False
-        return True
 
     def _sleep(self, seconds: float) -> None:
         """Sleep, or return earlier if something happens; keep the watchdog quiet."""

@@ -11,11 +11,9 @@ import logging
 import os
 import re
 import stat
-import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from handler.errors import BusyError, RequestRefusedError
 
@@ -29,69 +27,30 @@ POLL_SECONDS = 0.1
 MAX_COMMAND = 200
 
 
-class DeviceLock:
-    """One rotation at a time on a device; the lock ends with its process.
+@contextlib.contextmanager
+def device_lock(folder: Path, timeout: float) -> Iterator[None]:
+    """Hold the lock on the device with that storage folder, after waiting `timeout` seconds at most.
 
-    Use: `with DeviceLock(folder).acquire(60.0): ...`
+    It ends with its process. Raises BusyError naming the holder, RequestRefusedError if the folder is missing or not
+    writable or the lock cannot be opened, OSError.
     """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._path = folder
-        self._descriptor: int | None = None
-
-    def acquire(self, timeout: float) -> Self:
-        """Take the lock, waiting `timeout` seconds at most.
-
-        Raises BusyError naming the holder, RequestRefusedError if the folder is missing or not writable or the lock
-        cannot be opened, OSError.
-        """
-        if self._descriptor is not None:
-            return self
-        check_folder(self._folder)
-        self._path = _path(self._folder)
-        descriptor = _opened(self._path)
-        end = time.monotonic() + timeout
-        pause = threading.Event()
-        told = False
+    check_folder(folder)
+    path, end = _path(folder), time.monotonic() + timeout
+    while True:
+        descriptor = _opened(path)
         try:
-            while not _try_lock(descriptor):
-                remaining = end - time.monotonic()
-                who = holder(self._folder) or "another process"
-                if remaining <= 0:
-                    raise BusyError(
-                        f"{who} holds the lock on {self._folder}: waited {timeout:.0f} s for it; try again when that "
-                        "rotation is done"
-                    )
-                if not told:
-                    log.info("%s holds the lock on %s: waiting", who, self._folder)
-                    told = True
-                pause.wait(min(POLL_SECONDS, remaining))
-            if _is_at(self._path, descriptor):
-                self._descriptor, descriptor = descriptor, -1
-                return self
-        finally:
-            if descriptor >= 0:
-                os.close(descriptor)
-        return self.acquire(max(0.0, end - time.monotonic()))  # the previous holder has removed the file
-
-    def release(self) -> None:
-        """Release the lock. Idempotent."""
-        if self._descriptor is None:
+            _wait_for(descriptor, folder, timeout, end)
+            if not _is_at(path, descriptor):  # the previous holder has removed the file
+                continue
+            try:
+                yield
+            finally:
+                if path.parent == RUN:
+                    with contextlib.suppress(OSError):
+                        path.unlink()
             return
-        if self._path.parent == RUN:
-            with contextlib.suppress(OSError):
-                self._path.unlink()
-        os.close(self._descriptor)
-        self._descriptor = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.release()
+        finally:
+            os.close(descriptor)
 
 
 def holder(folder: Path) -> str | None:
@@ -124,12 +83,23 @@ def _path(folder: Path) -> Path:
     return RUN / f"{os.major(status.st_dev)}-{os.minor(status.st_dev)}-{status.st_ino}"
 
 
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _wait_for(descriptor: int, folder: Path, timeout: float, end: float) -> None:
+    """Lock the open file before `end`, on the monotonic clock. Raises BusyError."""
+    told = False
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        remaining = end - time.monotonic()
+        who = holder(folder) or "another process"
+        if remaining <= 0:
+            raise BusyError(
+                f"{who} holds the lock on {folder}: waited {timeout:.0f} s for it; try again when that rotation is done"
+            )
+        if not told:
+            log.info("%s holds the lock on %s: waiting", who, folder)
+            told = True
+        time.sleep(min(POLL_SECONDS, remaining))
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

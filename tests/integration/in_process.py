@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from handler.device.device import Device
-from handler.device.lock import DeviceLock
+from handler.device.lock import device_lock
 from handler.device.request import Overrides, read_request
 from handler.device.services import Services
 from handler.errors import RenewalError, describe, is_final
@@ -50,7 +50,7 @@ def call(device, command=None, limits=LIMITS, services=None):
     paths = [Path(each) for each in environment["SOTA_DIR"].split(",")]
     configured = Device(paths, device.storage)
     by_fioconfig = command in (None, "withdraw")
-    with DeviceLock(device.storage).acquire(5.0):
+    with device_lock(device.storage, 5.0):
         rotator = Rotator(
             configured,
             Silent(),

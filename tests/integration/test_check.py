@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from handler.commands.checks.disk import disk_finding
 from handler.commands.checks.result import OK, PROBLEM
-from handler.device.lock import DeviceLock
+from handler.device.lock import device_lock
 from handler.device.refused_pin import RefusedPin
 from tests import softhsm
 from tests.simulators.device import REPOSITORY
@@ -66,7 +66,7 @@ def test_est_is_tried_where_an_option_says_where_it_is(factory):
 
 
 def test_it_works_while_another_process_holds_the_lock(factory):
-    with DeviceLock(factory.device.storage).acquire(1.0):
+    with device_lock(factory.device.storage, 1.0):
         assert not_ok(checked(factory, asked=[GATEWAY]))[0] == set()
 
 

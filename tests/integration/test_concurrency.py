@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from handler.device.lock import RUN, DeviceLock
+from handler.device.lock import RUN, device_lock
 from handler.errors import BusyError, is_final
 from handler.exit_status import DONE, PENDING, SWITCHED
 from tests.invariants import broken_invariants
@@ -74,8 +74,8 @@ def test_a_second_call_waits_and_then_finds_the_work_done(files, until):
         until(lambda: ("PATCH", "/device") in files.gateway.calls())
         with device.start() as second:
             until(lambda: has_open(second.pid, RUN))
-            with pytest.raises(BusyError) as caught:
-                DeviceLock(device.storage).acquire(0.1)
+            with pytest.raises(BusyError) as caught, device_lock(device.storage, 0.1):
+                pass
             assert f"process {first.pid} " in str(caught.value)
             assert "-m handler" in str(caught.value)
             # As the command line ends such a call: not final is pending, 75.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from handler.daemon.daemon import TICK
-from handler.device.lock import DeviceLock
+from handler.device.lock import device_lock
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from handler.journal.pending import marker, read_pending
 from tests import journal as journals
@@ -185,7 +185,7 @@ def test_while_it_waits_it_holds_neither_lock_nor_connection_nor_token_and_littl
     left_pending(factory)
     with running(factory, systemd) as daemon:
         until(lambda: waits(systemd))
-        with DeviceLock(factory.device.storage).acquire(0.0):
+        with device_lock(factory.device.storage, 0.0):
             pass
         process = Path("/proc", str(daemon.pid))
         maps, status = (process / "maps").read_text(), (process / "status").read_text()
@@ -210,7 +210,7 @@ def test_a_change_of_the_journal_wakes_it_at_once(files, systemd, until):
 
 def test_a_process_that_rotates_already_is_waited_for(files, systemd, until):
     cut_off(files, until)
-    with DeviceLock(files.device.storage).acquire(0.0), running(files, systemd, *SLOW) as daemon:
+    with device_lock(files.device.storage, 0.0), running(files, systemd, *SLOW) as daemon:
         until(lambda: "STATUS=waiting: another process is rotating" in systemd.said)
         assert read_pending(files.device.storage) is not None
         daemon.terminate()
@@ -277,7 +277,7 @@ def test_a_child_that_is_killed_again_and_again_is_followed_by_a_back_off(files,
 def test_it_is_ready_before_it_waits_for_the_lock(files, systemd, until):
     marker(files.device.storage).parent.mkdir()
     marker(files.device.storage).touch()
-    with DeviceLock(files.device.storage).acquire(0.0), running(files, systemd) as daemon:
+    with device_lock(files.device.storage, 0.0), running(files, systemd) as daemon:
         until(lambda: "STATUS=waiting: another process is rotating" in systemd.said)
         assert systemd.said[0] == "READY=1"
         daemon.terminate()
@@ -306,7 +306,7 @@ def test_its_child_waits_for_no_token_and_holds_no_lock_meanwhile(token, systemd
         with running(token, systemd, *SLOW, HSM_WAIT="600") as daemon:
             until(lambda: waits(systemd))
             assert children(daemon) == []
-            with DeviceLock(token.device.storage).acquire(0.0):
+            with device_lock(token.device.storage, 0.0):
                 pass
 
 

@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pkcs11 import Attribute, KeyType
 
-from handler.device.lock import DeviceLock
+from handler.device.lock import device_lock
 from handler.device.refused_pin import RefusedPin
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from hsm.curves import EC_PARAMS
@@ -135,7 +135,7 @@ def test_what_a_pending_rotation_made_is_pending(factory):
 
 
 def test_it_answers_while_another_process_holds_the_lock(factory):
-    with DeviceLock(factory.device.storage).acquire(1.0):
+    with device_lock(factory.device.storage, 1.0):
         table(look(factory, "slots"))
 
 

@@ -10,7 +10,7 @@ import pytest
 from handler.commands import check, slots, status
 from handler.console.arguments import make_parser
 from handler.console.settings import Settings
-from handler.device.lock import DeviceLock
+from handler.device.lock import device_lock
 from handler.errors import RequestRefusedError
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from tests import journal as journals
@@ -119,7 +119,7 @@ def test_a_failed_rotation_is_shown_with_its_reason(files):
 def test_it_answers_without_a_network_while_another_process_holds_the_lock(factory):
     factory.gateway_server.stop()
     factory.est_server.stop()
-    with DeviceLock(factory.device.storage).acquire(1.0):
+    with device_lock(factory.device.storage, 1.0):
         done = look(factory, "status")
     assert done.returncode == DONE
     assert facts(done)["running"].startswith(f"process {os.getpid()}")
