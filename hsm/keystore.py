@@ -46,8 +46,6 @@ class TokenKeyStore:
     change; `wait` waits.
     """
 
-    sota_keys = ("p11.tls_pkey_id", "p11.tls_clientcert_id")
-
     def __init__(
         self,
         token: Token,

@@ -50,10 +50,10 @@ def plan(device: Device, request: RotationRequest) -> Iterator[Line]:
     if request.rotation_id in completed.rotation_ids(device.storage):
         yield "", f"nothing to do: rotation {request.rotation_id} is already complete"
         return
-    if device.config.token is not None:
-        unsafe = why_no_login(device.config.token, device.storage)
+    if device.token is not None:
+        unsafe = why_no_login(device.token, device.storage)
         if unsafe is not None:
-            raise RequestRefusedError(f"token {device.config.token.label!r}: {unsafe}; nothing was checked")
+            raise RequestRefusedError(f"token {device.token.label!r}: {unsafe}; nothing was checked")
     limits = Limits()
     connections = Connections(device, Deadline(limits.total), limits)
     device.open_store(request.key_ids, request.certificate_ids)
@@ -130,10 +130,10 @@ def _steps(
     device: Device, request: RotationRequest, old: IdentityNames, new: IdentityNames, kept: Kept | None
 ) -> Iterator[Line]:
     certificate = device.store.certificate(old.certificate)
-    token = device.config.token
+    token = device.token
     place = f"token {token.label}" if token else "files"
-    server, config = device.config.server, device.config.config_url
-    key, name = device.store.sota_keys
+    server, config = device.server, device.config_url
+    key, name = device.sota_keys
     if kept is not None:
         new = kept.rotation.new
     elif token is None:  # a number is drawn then

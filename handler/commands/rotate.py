@@ -156,14 +156,14 @@ def _request(options: argparse.Namespace, settings: Settings, device: Device) ->
         # The ROTATIONID of the request file belongs to the rotation that the operators requested.
         rotation_id = options.rotation_id or (new_id if options.if_due else None)
         overrides = Overrides(options.est_server, rotation_id, options.pkey_ids, options.cert_ids)
-        if options.est_server and device.config.token is not None and not settings.request_file.exists():
+        if options.est_server and device.token is not None and not settings.request_file.exists():
             overrides = with_usual_ids(overrides)
     if settings.request_named and not settings.request_file.exists():
         raise RequestRefusedError(f"--config-file {settings.request_file}: expected a request file, there is none")
     request = read_request(
         settings.request_file,
         overrides,
-        token=device.config.token is not None,
+        token=device.token is not None,
         default_rotation_id=new_id if by_hand else None,
     )
     differs = by_hand and options.rotation_id is None and overrides != Overrides()

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from handler.device.configuration.configuration import Configuration, TokenConfig, canonical
+from handler.device.configuration.configuration import (
+    CA_FILE,
+    KEYS_OF_IDENTITY,
+    OF_TOKEN,
+    TOKEN,
+    Configuration,
+    TokenConfig,
+    canonical,
+)
 from handler.errors import RequestRefusedError
 from hsm.certificate import Certificate
 
@@ -22,7 +30,9 @@ if TYPE_CHECKING:
 class Device:
     """The configuration (read again after every change) and its key store.
 
-    `token_wait`: seconds to wait for a missing token when its store is opened.
+    `token_wait`: seconds to wait for a missing token when its store is opened. `server`, an https URL, and `config_url`
+    have no slash at their end. `ca_file` (PEM) holds the only trust anchors for both servers. `token` is None if keys
+    are in files. `names`: the identity in use, as the configuration named it when it was read.
     """
 
     def __init__(
@@ -38,28 +48,8 @@ class Device:
         self._config_url = config_url
         self._token_wait = token_wait
         self._store: KeyStore | None = None
-        self._token: Token | None = None
+        self._open_token: Token | None = None
         self._read()
-
-    @property
-    def storage(self) -> Path:
-        """The storage folder."""
-        return self.config.storage
-
-    @property
-    def server(self) -> str:
-        """The device gateway: an https URL without a slash at its end."""
-        return self.config.server
-
-    @property
-    def config_url(self) -> str:
-        """The URL of this device's configuration at the gateway."""
-        return self.config.config_url
-
-    @property
-    def ca_file(self) -> Path:
-        """PEM, the only trust anchors for both servers."""
-        return self.config.ca_file
 
     def authenticate(self, context: ssl.SSLContext, names: IdentityNames) -> None:
         """Make the context present that identity: the one certificate, without a chain."""
@@ -78,31 +68,29 @@ class Device:
     @property
     def store(self) -> KeyStore:
         """The key store, opened on first use."""
-        if self._store is None:
-            self.open_store()
-        assert self._store is not None  # noqa: S101
-        return self._store
+        return self._store or self.open_store()
 
-    def open_store(self, key_ids: Sequence[str] = (), certificate_ids: Sequence[str] = ()) -> None:
+    def open_store(self, key_ids: Sequence[str] = (), certificate_ids: Sequence[str] = ()) -> KeyStore:
         """Open the key store; the ids are those that a rotation may use in a token. Raises hsm.errors.TokenError.
 
         Opening it again with other ids does not log in again.
         """
-        if self.config.token is None:
+        if self.token is None:
             self._store = FileKeyStore(self.storage)
         else:
-            self._store = self._token_store(self.config.token, key_ids, certificate_ids)
+            self._store = self._token_store(self.token, key_ids, certificate_ids)
+        return self._store
 
     def close(self) -> None:
         """Close the key store."""
         if self._store is not None:
             self._store.close()
-            self._store = self._token = None
+            self._store = self._open_token = None
 
     @property
     def is_slow(self) -> bool:
         """Whether operations with the key take seconds, so that nothing should run beside them."""
-        return self._token is not None and self._token.is_slow
+        return self._open_token is not None and self._open_token.is_slow
 
     def names_in_use(self, *known: IdentityNames) -> IdentityNames:
         """Return the names of the identity that the configuration on disk names now.
@@ -110,8 +98,8 @@ class Device:
         If they lead to the files of one of `known` (a link, another spelling), those names are returned.
         """
         self._read()
-        names = canonical(self.config.names, token=self.config.token is not None)
-        if self.config.token is not None or names in known:
+        names = canonical(self.names, token=self.token is not None)
+        if self.token is not None or names in known:
             return names
         same = (
             each
@@ -121,18 +109,26 @@ class Device:
         return next(same, names)
 
     def _read(self) -> None:
-        configuration = Configuration(self._search_paths, self._storage, self._config_url)
-        self.sota, self.config = configuration.sota, configuration.checked()
+        """Read all that a rotation needs. Raises RequestRefusedError for the first problem."""
+        now = Configuration(self._search_paths, self._storage, self._config_url)
+        source = now.demand_source()
+        self.sota, self.sota_keys = now.sota, KEYS_OF_IDENTITY[source]
+        self.server, self.config_url = now.demand_urls()
+        now.anchors()
+        self.token = TokenConfig(*map(now.demand, OF_TOKEN)) if source == TOKEN else None
+        self.ca_file = Path(now.demand(CA_FILE))
+        self.storage = self._storage or Path(now.demand("storage.path"))
+        self.names = IdentityNames(*map(now.demand, self.sota_keys))
 
     def switch(self, names: IdentityNames) -> bool:
         """Make the configuration name another identity, in one atomic replacement; return whether it changed."""
         if self.names_in_use(names) == names:
             return False
-        key, certificate = self.store.sota_keys
+        key, certificate = self.sota_keys
         self.sota.update({key: names.key, certificate: names.certificate})
         if self.names_in_use() != names:
             raise RequestRefusedError(
-                f"the configuration still names {self.config.names.key} after {names.key} was written: "
+                f"the configuration still names {self.names.key} after {names.key} was written: "
                 "a more significant TOML file must hold another value"
             )
         return True
@@ -140,7 +136,7 @@ class Device:
     def check_not_in_use(self, names: IdentityNames) -> None:
         """Raise RequestRefusedError if key or certificate of `names` are in use."""
         used = self.names_in_use()
-        same = is_same_file if self.config.token is None else str.__eq__
+        same = is_same_file if self.token is None else str.__eq__
         if same(used.key, names.key) or same(used.certificate, names.certificate):
             raise RequestRefusedError(
                 f"{names.key} and {names.certificate} were meant for the new identity, but the configuration names "
@@ -170,15 +166,15 @@ class Device:
 
         from .refused_pin import RefusedPin  # noqa: PLC0415
 
-        if self._token is None:
+        if self._open_token is None:
             token = Token(config.module, config.label, config.pin, RefusedPin(self.storage))
             if self._token_wait > 0:
                 from hsm.presence import wait_for_token  # noqa: PLC0415
 
                 wait_for_token(token, self._token_wait)
-            self._token = token
+            self._open_token = token
         try:
-            return TokenKeyStore(self._token, key_ids, certificate_ids, in_use=self.names_in_use)
+            return TokenKeyStore(self._open_token, key_ids, certificate_ids, in_use=self.names_in_use)
         except ValueError as error:  # from a request made when the key was in a file
             raise RequestRefusedError(
                 f"this rotation was requested with ids that no token has: {error}; request it again with fioctl"

@@ -39,8 +39,6 @@ class FileKeyStore:
     Only those are ever overwritten or removed: factory-provisioned files are kept.
     """
 
-    sota_keys: tuple[str, str] = ("import.tls_pkey_path", "import.tls_clientcert_path")
-
     def __init__(self, storage: Path) -> None:
         self._storage = storage
 

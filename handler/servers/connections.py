@@ -28,19 +28,11 @@ Identity = Any
 
 
 class Device(Protocol):
-    """What a connection needs to know: the server, the trust anchors, and our identity."""
+    """What a connection needs to know: the device gateway, the trust anchors (PEM) and our identity."""
 
-    @property
-    def server(self) -> str:
-        """The device gateway: an https URL without a slash at its end."""
-
-    @property
-    def config_url(self) -> str:
-        """The URL of this device's configuration at the gateway."""
-
-    @property
-    def ca_file(self) -> Path:
-        """PEM, the only trust anchors for both servers."""
+    server: str
+    config_url: str
+    ca_file: Path
 
     def authenticate(self, context: ssl.SSLContext, names: Identity) -> None:
         """Make the context present that identity: the one certificate, without a chain."""

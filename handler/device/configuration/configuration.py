@@ -1,6 +1,6 @@
 """The device's configuration: every value with its origin and its problem.
 
-Code that needs a value demands it and gets the refusal (`demand`, `checked`); code that only looks sees all problems.
+Code that needs a value demands it and gets the refusal (`demand`); code that only looks sees all problems.
 The rules about a value are in one place, `Configuration.value`.
 """
 
@@ -22,12 +22,15 @@ from .toml_files import SotaConfig, UnreadError
 
 FILE, TOKEN = "file", "pkcs11"
 CA_FILE = "import.tls_cacert_path"
-KEYS_OF_IDENTITY = {FILE: FileKeyStore.sota_keys, TOKEN: ("p11.tls_pkey_id", "p11.tls_clientcert_id")}
+KEYS_OF_IDENTITY = {
+    FILE: ("import.tls_pkey_path", "import.tls_clientcert_path"),
+    TOKEN: ("p11.tls_pkey_id", "p11.tls_clientcert_id"),
+}
 _SERVERS = ("tls.server", "tls.ca_source", "tls.pkey_source", "tls.cert_source", CA_FILE)
-_OF_TOKEN = ("p11.module", "p11.label", "p11.pass")
+OF_TOKEN = ("p11.module", "p11.label", "p11.pass")
 _BASE = "import.base_path"
 """Relative names are relative to it, as in aktualizr."""
-_PATHS = (CA_FILE, *FileKeyStore.sota_keys)
+_PATHS = (CA_FILE, *KEYS_OF_IDENTITY[FILE])
 _DEFAULTS = {"p11.label": "aktualizr", _BASE: "/var/sota/import"}
 _certificates = lru_cache(maxsize=1)(certificates_in_pem)  # a rotation reads the configuration dozens of times
 _CHOICES = {"tls.ca_source": (FILE,), "tls.pkey_source": (FILE, TOKEN), "tls.cert_source": (FILE, TOKEN)}
@@ -42,22 +45,6 @@ class TokenConfig:
     label: str
     pin: str = field(repr=False)
     """Empty if none is set."""
-
-
-@dataclass(frozen=True)
-class DeviceConfig:
-    """The checked values that a rotation needs."""
-
-    server: str
-    """The device gateway: an https URL without a slash at its end."""
-    config_url: str
-    ca_file: Path
-    """PEM, the only trust anchors for gateway and EST server."""
-    storage: Path
-    token: TokenConfig | None
-    """None if key and certificate are files."""
-    names: IdentityNames
-    """The identity in use, as the configuration names it."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +76,7 @@ class Configuration:
     def values(self) -> Iterator[Value]:
         """Iterate over the values that a rotation needs."""
         names = KEYS_OF_IDENTITY.get(self.source or "", ())
-        for key in (*_SERVERS, *(_OF_TOKEN if self.source == TOKEN else ()), *names):
+        for key in (*_SERVERS, *(OF_TOKEN if self.source == TOKEN else ()), *names):
             yield self.value(key)
         if self._storage is not None:
             yield Value("storage.path", str(self._storage), "--storage-dir or STORAGE_DIR")
@@ -129,28 +116,21 @@ class Configuration:
             raise RequestRefusedError(value.problem or self.sota.not_set(key))
         return value.text
 
-    def checked(self) -> DeviceConfig:
-        """Return all that a rotation needs. Raises RequestRefusedError for the first problem."""
+    def demand_source(self) -> str:
+        """Return where key and certificate are: FILE or TOKEN. Raises RequestRefusedError."""
         self.demand("tls.ca_source")
         source = self.demand("tls.pkey_source")
         self.demand("tls.cert_source")
         if self.sources_differ:
             raise RequestRefusedError(self.sources_differ)
+        return source
+
+    def demand_urls(self) -> tuple[str, str]:
+        """Return the device gateway's URL, and that of the device's configuration. Raises RequestRefusedError."""
         server = self.demand("tls.server").rstrip("/")
         if self._config_url and (problem := _why_no_address(self._config_url, "CONFIG_URL")):
             raise RequestRefusedError(problem)
-        self.anchors()
-        token = None
-        if source == TOKEN:
-            token = TokenConfig(self.demand("p11.module"), self.demand("p11.label"), self.demand("p11.pass"))
-        return DeviceConfig(
-            server=server,
-            config_url=(self._config_url or f"{server}/config").rstrip("/"),
-            ca_file=Path(self.demand(CA_FILE)),
-            storage=self._storage or Path(self.demand("storage.path")),
-            token=token,
-            names=IdentityNames(*map(self.demand, KEYS_OF_IDENTITY[source])),
-        )
+        return server, (self._config_url or f"{server}/config").rstrip("/")
 
     def anchors(self) -> tuple[list[Certificate], list[str]]:
         """Read the CA file; return its certificates, and notes on what is skipped. Raises RequestRefusedError."""

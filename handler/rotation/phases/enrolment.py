@@ -191,9 +191,9 @@ def _try(
     if est.certificate_requested is False:
         log.warning("the EST server did not ask for a client certificate, so it could not test the new one")
     chain = [Certificate.of_pem(text.encode()) for text in state.chain]
-    anchors, notes = certificates_in_pem(read_regular(context.device.config.ca_file, follow=True))
+    anchors, notes = certificates_in_pem(read_regular(context.device.ca_file, follow=True))
     for note in notes:
-        log.warning("%s: %s", context.device.config.ca_file, note)
+        log.warning("%s: %s", context.device.ca_file, note)
     issuers = [*chain, *(authorities or []), *anchors]
     now = datetime.now(UTC)
     for warning in certificates.check_issued(issued, current, key.public_key(), issuers=issuers, now=now, tried=tried):

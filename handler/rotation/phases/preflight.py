@@ -36,7 +36,7 @@ def check_before_anything_changes(device: Device, local_config: LocalConfig, con
     names = device.names_in_use()
     with refusals("storage"):
         check_storage(device)
-        target = device.sota.check_writable(device.store.sota_keys)
+        target = device.sota.check_writable(device.sota_keys)
         for folder in {device.storage, target.resolve().parent}:
             check_durable(folder)
         local_config.check_replaceable()
@@ -67,7 +67,7 @@ def report_refusal(context: Context, memory: Memory) -> None:
     rotation_id, error = memory.refused
     check_storage(context.device)
     if os.geteuid():  # the journal would belong to a user who cannot rotate, and root would refuse it
-        context.device.sota.check_writable(context.device.store.sota_keys)
+        context.device.sota.check_writable(context.device.sota_keys)
     factory, reason = context.events(rotation_id), describe(error)
     events = [factory.make(name, failure=reason) for name in (STARTED, COMPLETED)]
     context.journal.record(context.journal.rotation, *events, kind=kind_of_refusal(error))

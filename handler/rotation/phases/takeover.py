@@ -123,7 +123,7 @@ def take_over(context: Context) -> None:
     device, journal = context.device, context.journal
     path = device.storage / NAME
     try:
-        left = Left.parse(_content(path), token=device.config.token is not None)
+        left = Left.parse(_content(path), token=device.token is not None)
     except FileNotFoundError:
         return
     except (ValueError, RequestRefusedError) as error:
@@ -142,7 +142,7 @@ def take_over(context: Context) -> None:
         except UNUSABLE as error:
             log.warning("its key or certificate is missing (%s): starting it again", error)
             state = None
-        if device.config.token is None:
+        if device.token is None:
             _remove_copies(device, left, state)
         if state is None:
             journal.request(left.request)
@@ -182,7 +182,7 @@ def _state(device: Device, left: Left) -> RotationState | None:
     if not left.new_key or not left.new_certificate:
         return None
     current = device.names_in_use()
-    if device.config.token is not None:
+    if device.token is not None:
         new = device.store.canonical(IdentityNames(left.new_key, left.new_certificate))
         certificate = device.store.certificate(new.certificate)
     else:
@@ -207,7 +207,7 @@ def _state(device: Device, left: Left) -> RotationState | None:
 
 def _other(device: Device, left: Left, new: IdentityNames) -> IdentityNames:
     """Return the names of the old identity if sota.toml already has the new ones: the other ids of the token."""
-    if device.config.token is None:
+    if device.token is None:
         return NOWHERE
     pairs = itertools.product(left.request.key_ids, left.request.certificate_ids)
     candidates = (device.store.canonical(IdentityNames(*pair)) for pair in pairs)

@@ -101,10 +101,6 @@ def presented(store, names, folder):
     return Handshake(context, folder)
 
 
-def test_keys_of_the_configuration_are_those_of_files(store):
-    assert store.sota_keys == ("import.tls_pkey_path", "import.tls_clientcert_path")
-
-
 def test_paths_of_one_file_are_equal_text(store, tmp_path):
     with contextlib.chdir(tmp_path):
         names = store.canonical(IdentityNames("/var//sota/../sota/pkey.pem", "client.pem"))

@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 from pkcs11 import Attribute, ObjectClass
 from pkcs11.exceptions import AttributeSensitive
 
-from handler.device.keystore import IdentityNames, KeyStore
+from handler.device.keystore import IdentityNames
 from hsm.errors import ObjectConflictError, ObjectMissingError, TokenError, UnsupportedError
 from hsm.keystore import TokenKeyStore
 from hsm.slots import parse_ids
@@ -90,11 +90,6 @@ def rotate(store, current):
     store.store_certificate(names.certificate, read(issue(key.public_key())))
     store.retire(current)
     return names
-
-
-def test_it_is_a_key_store_of_the_handler(device):
-    store: KeyStore = device.store
-    assert store.sota_keys == ("p11.tls_pkey_id", "p11.tls_clientcert_id")
 
 
 def test_ids_have_one_canonical_form(device):

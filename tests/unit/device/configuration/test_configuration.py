@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from handler.device.configuration.configuration import Configuration, DeviceConfig, TokenConfig
+from handler.device.configuration.configuration import Configuration, TokenConfig
+from handler.device.device import Device
 from handler.device.keystore import IdentityNames
 from handler.errors import RequestRefusedError
 from tests.authority import Authority
@@ -35,7 +36,7 @@ def configured(tree, values, storage=None, config_url=None):
     (tree.root / "root.crt").write_bytes(PEM)
     values = {"import.tls_cacert_path": str(tree.root / "root.crt"), **values}
     tree.write("sota.toml", "".join(f'{key} = "{value}"\n' for key, value in values.items() if value is not None))
-    return Configuration(tree.paths, storage, config_url).checked()
+    return Device(tree.paths, storage, config_url)
 
 
 def refusal(tree, values, **arguments):
@@ -46,21 +47,20 @@ def refusal(tree, values, **arguments):
 
 
 def test_device_with_software_keys(tree):
-    assert configured(tree, SOFTWARE) == DeviceConfig(
-        server="https://gateway.example:8443",
-        config_url="https://gateway.example:8443/config",
-        ca_file=tree.root / "root.crt",
-        storage=Path("/var/sota"),
-        token=None,
-        names=IdentityNames("/var/sota/pkey.pem", "/var/sota/client.pem"),
-    )
+    device = configured(tree, SOFTWARE)
+    assert device.server == "https://gateway.example:8443"
+    assert device.config_url == "https://gateway.example:8443/config"
+    assert device.ca_file == tree.root / "root.crt"
+    assert device.storage == Path("/var/sota")
+    assert device.token is None
+    assert device.names == IdentityNames("/var/sota/pkey.pem", "/var/sota/client.pem")
 
 
 def test_device_with_a_token(tree):
     config = configured(tree, TOKEN)
     assert config.token == TokenConfig("/usr/lib/libckteec.so.0", "aktualizr", "s3cret-pin")
     assert config.names == IdentityNames("01", "3")
-    assert "s3cret" not in repr(config)
+    assert "s3cret" not in repr(config.token)
     assert configured(tree, {**TOKEN, "p11.label": "mine"}).token.label == "mine"
 
 
