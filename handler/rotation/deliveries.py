@@ -27,31 +27,23 @@ class Deliveries:
             self._beside = Delivery(
                 self._context.journal, lambda stop: self._context.connections.new_gateway(names, stop)
             )
-            self._beside.start()
 
     def notify(self) -> None:
         """Signal a new event."""
         if self._beside is not None:
             self._beside.notify()
 
-    def stop(self) -> None:
-        """Wait for an event in flight, then send nothing more beside the rotation."""
+    def stop(self, *, drain: bool = False) -> None:
+        """Wait for an event in flight, or deliver what waits (`drain`); then send nothing more beside the rotation."""
         if self._beside is not None:
-            self._beside.stop(IN_FLIGHT)
-            self._beside = None
-
-    def drain(self) -> None:
-        """Deliver what waits beside the rotation, if that was started, and stop."""
-        if self._beside is not None:
-            self._beside.drain(IN_FLIGHT)
-            self._beside.stop(IN_FLIGHT)
+            self._beside.end(IN_FLIGHT, drain=drain)
             self._beside = None
 
     def deliver_now(self) -> None:
         """Deliver what waits with the identity in use; the rest stays in the journal."""
         context, beside = self._context, self._beside
         if beside is not None:
-            self.drain()
+            self.stop(drain=True)
             if beside.failure is not None:
                 context.journal.wait(beside.failure)
             return

@@ -134,7 +134,7 @@ class Rotator:
         """Journal why this call failed, for the daemon and `status`."""
         if memory.failure is None or memory.wish is Wish.OFFLINE:
             return
-        self._deliveries.drain()
+        self._deliveries.stop(drain=True)
         if is_final(memory.failure) or Action.WAIT in memory.done:
             return
         try:

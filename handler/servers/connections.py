@@ -5,7 +5,9 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,17 +47,11 @@ class Connections:
         self._device = device
         self._deadline = deadline
         self._limits = limits
-        self._gateway: tuple[Identity, GatewayClient] | None = None
-        self._ahead: _Ahead | None = None
-        self._files: ConfigEntries | None = None
-        self._asked_to_wait: PendingError | None = None
+        self._gateway: _Gateway | None = None
 
     def http(self, server: str, names: Identity, stop: threading.Event | None = None) -> HttpClient:
         """Make a client of the server with that name, as that identity; it stops waiting when `stop` is set."""
-
-        def authenticate(context: ssl.SSLContext) -> None:
-            self._device.authenticate(context, names)
-
+        authenticate = partial(self._device.authenticate, names=names)
         return HttpClient(self._device.ca_file, authenticate, self._deadline, self._limits, stop, server)
 
     @contextmanager
@@ -77,24 +73,30 @@ class Connections:
         The next request meets, and reports, what fails here.
         """
         self.close()
-        self._ahead = _Ahead(names, lambda stop: self.new_gateway(names, stop))
+        self._gateway = _Gateway(names)
+        self._gateway.begin(partial(self.new_gateway, names))
 
     def gateway(self, names: Identity) -> GatewayClient:
         """Return the client of the device gateway that this call keeps open for that identity."""
-        self._take_over(None)
-        if self._gateway is None or self._gateway[0] != names:
-            self.close()
-            self._gateway = (names, self.new_gateway(names))
-        return self._gateway[1]
+        return self._opened(names)[1]
 
     def device_config(self, names: Identity) -> ConfigEntries:
         """Return this device's own files, fetched once per connection. Raises ServerRefusedError, PendingError."""
-        gateway = self.gateway(names)
-        if self._asked_to_wait is not None:
-            raise self._asked_to_wait
-        if self._files is None:
-            self._files = gateway.device_config()
-        return self._files
+        opened, gateway = self._opened(names)
+        if opened.asked_to_wait is not None:
+            raise opened.asked_to_wait
+        if opened.files is None:
+            opened.files = gateway.device_config()
+        return opened.files
+
+    def _opened(self, names: Identity) -> tuple["_Gateway", GatewayClient]:
+        opened = self._gateway
+        if opened is not None and opened.ended(None) and opened.client is not None and opened.names == names:
+            return opened, opened.client
+        self.close()
+        client = self.new_gateway(names)
+        self._gateway = _Gateway(names, client)
+        return self._gateway, client
 
     def wait(self, retry: int, reason: PendingError) -> None:
         """Wait before the `retry`-th repetition (from 0). Raises `reason` if that exceeds the time of this call."""
@@ -109,44 +111,39 @@ class Connections:
 
     def close(self) -> None:
         """Close the gateway's client."""
-        self._take_over(IN_FLIGHT)
-        self._files = self._asked_to_wait = None
-        if self._gateway is not None:
-            self._gateway[1].close()
-            self._gateway = None
-
-    def _take_over(self, timeout: float | None) -> None:
-        """Take over what was fetched in advance, if that ends within so many seconds."""
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead.ended(timeout):
-            self._gateway = None if ahead.client is None else (ahead.names, ahead.client)
-            self._files, self._asked_to_wait = ahead.files, ahead.asked_to_wait
+        opened, self._gateway = self._gateway, None
+        if opened is not None and opened.ended(IN_FLIGHT) and opened.client is not None:
+            opened.client.close()
 
 
-class _Ahead:
-    """Fetches this device's files in a thread of its own. Read the results only after `ended`."""
+@dataclass
+class _Gateway:
+    """The device gateway's client for one identity, and what it was given. After `begin`, read it after `ended`."""
 
-    def __init__(self, names: Identity, connect: Callable[[threading.Event], GatewayClient]) -> None:
-        self.names = names
-        self.client: GatewayClient | None = None
-        self.files: ConfigEntries | None = None
-        self.asked_to_wait: PendingError | None = None
-        self._connect = connect
-        self._abandoned = False
-        self._thread = threading.Thread(target=self._ask, name="gateway", daemon=True)
+    names: Identity
+    client: GatewayClient | None = None
+    files: ConfigEntries | None = None
+    asked_to_wait: PendingError | None = None
+    _thread: threading.Thread | None = None
+    _abandoned: bool = False
+
+    def begin(self, connect: Callable[[threading.Event], GatewayClient]) -> None:
+        """Connect and fetch this device's files in a thread."""
+        self._thread = threading.Thread(target=self._ask, args=[connect], name="gateway", daemon=True)
         self._thread.start()
 
     def ended(self, timeout: float | None) -> bool:
-        """Wait so many seconds for the end; return whether it came. Else the thread itself closes what it opened."""
-        self._thread.join(timeout)
-        self._abandoned = self._thread.is_alive()
+        """Wait so many seconds for the thread; tell whether it has ended. Else it closes what it opened by itself."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+            self._abandoned = self._thread.is_alive()
         return not self._abandoned
 
-    def _ask(self) -> None:
+    def _ask(self, connect: Callable[[threading.Event], GatewayClient]) -> None:
         once = threading.Event()
         once.set()  # no retries here
         try:
-            self.client = self._connect(once)
+            self.client = connect(once)
             self.files = self.client.device_config()
         except PendingError as error:
             self.asked_to_wait = error if error.not_before else None

@@ -58,7 +58,7 @@ def deliver(outbox: Outbox, gateway: GatewayClient, stop: threading.Event | None
 
 
 class Delivery:
-    """Delivers events in a thread and over a connection of its own, without ever delaying the rotation.
+    """Delivers waiting and new events in a thread and over a connection of its own, without delaying the rotation.
 
     `connect` opens the gateway client in that thread, so that its TLS handshake delays nothing; the client stops
     waiting when the event that it is given is set.
@@ -70,34 +70,20 @@ class Delivery:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._draining = threading.Event()
-        self._outlived = False
         self.failure: Exception | None = None  # why it ended early, if it did
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
-
-    def start(self) -> None:
-        """Begin to deliver waiting and new events."""
         self._thread.start()
 
     def notify(self) -> None:
         """Announce a new event."""
         self._wake.set()
 
-    def stop(self, timeout: float) -> None:
-        """Send no further request; wait `timeout` seconds at most for the current one."""
-        self._stop.set()
-        self._wait_for_end(timeout)
-
-    def drain(self, timeout: float) -> None:
-        """Deliver what is left, waiting `timeout` seconds at most."""
-        self._draining.set()
-        self._wait_for_end(timeout)
-
-    def _wait_for_end(self, timeout: float) -> None:
-        """Wait for the end of the thread, but only once for a silent server."""
+    def end(self, timeout: float, *, drain: bool = False) -> None:
+        """Wait `timeout` seconds at most for the current request, or for all (`drain`), then send no other one."""
+        (self._draining if drain else self._stop).set()
         self._wake.set()
-        if self._thread.ident is not None and not self._outlived:
-            self._thread.join(timeout)
-            self._outlived = self._thread.is_alive()
+        self._thread.join(timeout)
+        self._stop.set()
 
     def _run(self) -> None:
         gateway = None

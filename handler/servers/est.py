@@ -36,15 +36,10 @@ class EstClient:
 
     def __init__(self, url: str, http: HttpClient) -> None:
         self._url = url.rstrip("/")
-        self._http = http
+        self.http = http
         self.server_time: datetime | None = None
         """The server's clock when it issued the certificate, if it gave the time."""
         self.refusal: ServerRefusedError | None = None  # of /cacerts: a 4xx, or a page in its place
-
-    @property
-    def certificate_requested(self) -> bool | None:
-        """Whether the server has asked for the client certificate so far; None if that cannot be seen."""
-        return self._http.certificate_requested
 
     def reenroll(self, csr: bytes) -> list[Certificate]:
         """Send the CSR (DER) to simplereenroll and return the certificates of the answer (RFC 7030 §4.2.2).
@@ -55,7 +50,7 @@ class EstClient:
         # In lines, as in MIME: libest takes nothing else, and other servers SHOULD tolerate them (RFC 8951 §3.1).
         body = base64.encodebytes(csr)
         while True:
-            answer = self._http.request(
+            answer = self.http.request(
                 "POST", f"{self._url}/simplereenroll", content_type="application/pkcs10", body=body, costly=True
             )
             if answer.status in ISSUED_STATUSES:
@@ -66,8 +61,8 @@ class EstClient:
             seconds = max(MIN_WAIT, DEFAULT_WAIT if answer.retry_after is None else answer.retry_after)
             reason = PendingError(f"{answer.asked}: it asks to come back in {seconds:.0f} s")
             log.info("%s", reason)
-            self._http.wait(seconds, reason)
-            self._http.close()
+            self.http.wait(seconds, reason)
+            self.http.close()
 
     def cacerts(self) -> list[Certificate] | None:
         """Fetch the CA certificates (RFC 7030 §4.1.3); None if it gives none. Raises as `_optional`."""
@@ -96,7 +91,7 @@ class EstClient:
     def _optional(self, name: str) -> Answer | None:
         """Ask for what a server need not give. Raises PendingError, ServerRefusedError (a TLS alert)."""
         try:
-            return self._http.request("GET", f"{self._url}/{name}", content_type="application/pkcs10", optional=True)
+            return self.http.request("GET", f"{self._url}/{name}", content_type="application/pkcs10", optional=True)
         except ServerRefusedError as error:
             if error.status is None:
                 raise

@@ -28,12 +28,7 @@ class GatewayClient:
     def __init__(self, server: str, config_url: str, http: HttpClient) -> None:
         self._server = server
         self._config_url = config_url
-        self._http = http
-
-    @property
-    def repeated(self) -> bool:
-        """Whether the last request was sent more than once: the gateway may have done what it refuses now."""
-        return self._http.repeated
+        self.http = http
 
     def announce_key(self, public_key: str) -> None:
         """Announce the next key (SPKI, PEM); until it is in use, the gateway refuses configuration changes.
@@ -91,11 +86,11 @@ class GatewayClient:
 
     def close(self) -> None:
         """Close the connection."""
-        self._http.close()
+        self.http.close()
 
     def _send(self, method: str, url: str, body: object = None, *, once: bool = False) -> Answer:
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
-        return self._http.request(method, url, content_type=JSON, body=data, once=once)
+        return self.http.request(method, url, content_type=JSON, body=data, once=once)
 
 
 def _is_own(answer: Answer, empty: bytes = b"null") -> bool:

@@ -187,8 +187,8 @@ def _try(
         if begin is not None and begin > datetime.now(UTC):
             raise PendingError(f"the issued certificate is valid from {begin:%H:%M:%S} UTC", begin) from why
         raise CertificateRefusedError(f"the EST server does not accept the certificate that it issued: {why}") from why
-    tried = est.certificate_requested is True
-    if est.certificate_requested is False:
+    tried = est.http.certificate_requested is True
+    if est.http.certificate_requested is False:
         log.warning("the EST server did not ask for a client certificate, so it could not test the new one")
     chain = [Certificate.of_pem(text.encode()) for text in state.chain]
     anchors, notes = certificates_in_pem(read_regular(context.device.ca_file, follow=True))

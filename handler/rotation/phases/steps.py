@@ -57,7 +57,7 @@ def _announced(context: Context, state: RotationState) -> RotationState:
     try:
         gateway.announce_key(state.public_key or "")
     except ServerRefusedError as error:
-        may_be_known = (before or gateway.repeated) and error.status in CERTIFICATE_REFUSALS
+        may_be_known = (before or gateway.http.repeated) and error.status in CERTIFICATE_REFUSALS
         context.journal.record(replace(state, announced=may_be_known))
         raise
     return state

@@ -85,10 +85,16 @@ def journal(tmp_path):
 
 
 @pytest.fixture
-def delivery(world, server, journal):
-    made = Delivery(journal, lambda stop: world.client(server, stop))
-    yield made
-    made.stop(PATIENCE)
+def begin(world, server, journal):
+    made = []
+
+    def begin(**limits):
+        made.append(Delivery(journal, lambda stop: world.client(server, stop, **limits)))
+        return made[-1]
+
+    yield begin
+    for each in made:
+        each.end(PATIENCE)
 
 
 @pytest.fixture
@@ -296,18 +302,18 @@ def test_events_arrive_in_order_at_least_once_and_none_is_lost_whatever_fails(wo
 # Delivery beside the rotation
 
 
-def test_events_that_wait_already_are_delivered_at_the_start(server, journal, delivery, ended):
+def test_events_that_wait_already_are_delivered_at_the_start(server, journal, begin, ended):
     made = events(BATCH + 1)
     journal.record(None, *made)
-    delivery.start()
-    delivery.drain(PATIENCE)
+    delivery = begin()
+    delivery.end(PATIENCE, drain=True)
     assert server.state.events == made
     assert journal.undelivered() == []
     assert ended()
 
 
-def test_event_is_delivered_as_soon_as_it_is_told_of(server, journal, delivery):
-    delivery.start()
+def test_event_is_delivered_as_soon_as_it_is_told_of(server, journal, begin):
+    delivery = begin()
     made = events(3)
     for number, event in enumerate(made):
         taken = threading.Event()
@@ -322,47 +328,32 @@ def test_event_is_delivered_as_soon_as_it_is_told_of(server, journal, delivery):
         delivery.notify()
         assert taken.wait(PATIENCE), number
         server.state.record_events = record
-    delivery.drain(PATIENCE)
+    delivery.end(PATIENCE, drain=True)
     assert server.state.events == made
     assert {request.connection for request in server.state.requests} == {1}
 
 
-def test_draining_delivers_what_came_without_a_word(server, journal, delivery, ended):
-    delivery.start()
+def test_draining_delivers_what_came_without_a_word(server, journal, begin, ended):
+    delivery = begin()
     made = events(1)
     journal.record(None, *made)
-    delivery.drain(PATIENCE)
+    delivery.end(PATIENCE, drain=True)
     assert server.state.events == made
     assert ended()
 
 
-def test_draining_waits_no_longer_than_it_is_told_to(server, journal, delivery):
+def test_draining_waits_no_longer_than_it_is_told_to(server, journal, begin):
     release = threading.Event()
     server.state.faults.add("POST", "/events", hang=release)
     made = events(1)
     journal.record(None, *made)
-    delivery.start()
-    delivery.drain(0.05)
+    delivery = begin()
+    delivery.end(0.05, drain=True)
     assert journal.undelivered() == made
     release.set()
 
 
-def test_a_server_that_says_nothing_is_waited_for_once(server, journal, delivery):
-    release = threading.Event()
-    server.state.faults.add("POST", "/events", hang=release)
-    journal.record(None, *events(1))
-    delivery.start()
-    delivery.stop(0.05)
-    later = threading.Timer(2.0, release.set)
-    later.start()
-    delivery.drain(PATIENCE)
-    delivery.stop(PATIENCE)
-    assert not release.is_set()
-    release.set()
-    later.join()
-
-
-def test_stopping_lets_the_request_under_way_end_and_sends_no_other(world, server, journal, ended):
+def test_stopping_lets_the_request_under_way_end_and_sends_no_other(server, begin, journal, ended):
     under_way, release = threading.Event(), threading.Event()
     record = server.state.record_events
 
@@ -374,17 +365,16 @@ def test_stopping_lets_the_request_under_way_end_and_sends_no_other(world, serve
     server.state.record_events = hold
     made = events(BATCH + 1)
     journal.record(None, *made)
-    delivery = Delivery(journal, lambda stop: world.client(server, stop))
-    delivery.start()
+    delivery = begin()
     assert under_way.wait(PATIENCE)
-    delivery.stop(0.01)  # comes back though the request is not done
+    delivery.end(0.01)  # comes back though the request is not done
     release.set()
     assert ended()
     assert server.state.events == made[:BATCH]
     assert journal.undelivered() == made[BATCH:]
 
 
-def test_stopping_ends_the_wait_for_another_try(world, server, journal, ended):
+def test_stopping_ends_the_wait_for_another_try(begin, server, journal, ended):
     refused = threading.Event()
 
     def refuse(_request):
@@ -395,10 +385,9 @@ def test_stopping_ends_the_wait_for_another_try(world, server, journal, ended):
     journal.record(None, *made)
     server.state.record_events = refuse
     server.state.faults.add("POST", "/events", times=None, status=503, work=True)
-    delivery = Delivery(journal, lambda stop: world.client(server, stop, retry_delays=(25.0,)))
-    delivery.start()
+    delivery = begin(retry_delays=(25.0,))
     assert refused.wait(PATIENCE)
-    delivery.stop(PATIENCE)
+    delivery.end(PATIENCE)
     assert ended()
     assert len(server.state.requests) == 1
     assert journal.undelivered() == made
@@ -413,34 +402,24 @@ def test_delivery_that_is_stopped_before_it_connects_sends_nothing(world, server
 
     journal.record(None, *events(1))
     delivery = Delivery(journal, connect)
-    delivery.start()
-    delivery.stop(0)
+    delivery.end(0)
     release.set()
     assert ended()
     assert server.state.requests == []
 
 
-def test_delivery_that_never_began_can_be_stopped_and_drained(server, journal, delivery):
-    delivery.notify()
-    delivery.drain(PATIENCE)
-    delivery.stop(PATIENCE)
-    assert server.state.requests == []
-
-
 @pytest.mark.parametrize("fault", [{"status": 503}, {"status": 400}, {"drop": "before"}], ids=str)
-def test_delivery_that_fails_ends_and_leaves_the_events_for_the_next_one(world, server, journal, ended, fault):
+def test_delivery_that_fails_ends_and_leaves_the_events_for_the_next_one(server, begin, journal, ended, fault):
     server.state.faults.add("POST", "/events", **fault)
     made = events(2)
     journal.record(None, *made)
-    first = Delivery(journal, lambda stop: world.client(server, stop))
-    first.start()
+    first = begin()
     assert ended()
     first.notify()
-    first.drain(PATIENCE)
+    first.end(PATIENCE, drain=True)
     assert journal.undelivered() == made
-    second = Delivery(journal, lambda stop: world.client(server, stop))
-    second.start()
-    second.drain(PATIENCE)
+    second = begin()
+    second.end(PATIENCE, drain=True)
     assert server.state.events == made
 
 
@@ -453,15 +432,14 @@ def test_connection_that_cannot_be_made_leaves_the_events_for_later(journal, end
     journal.record(None, *made)
     caplog.set_level("INFO")
     delivery = Delivery(journal, connect)
-    delivery.start()
     assert ended()
-    delivery.stop(PATIENCE)
+    delivery.end(PATIENCE)
     assert journal.undelivered() == made
     assert f"keeping events for later: {error}" in caplog.text
 
 
 def test_journal_that_cannot_be_written_ends_the_delivery_and_keeps_the_events(
-    world, server, journal, ended, tmp_path, caplog
+    server, begin, journal, ended, tmp_path, caplog
 ):
     caplog.set_level("INFO")
     made = events(BATCH + 1)
@@ -469,8 +447,7 @@ def test_journal_that_cannot_be_written_ends_the_delivery_and_keeps_the_events(
     written = journal.folder / JOURNAL
     written.unlink()
     written.mkdir()  # nothing can replace it
-    delivery = Delivery(journal, lambda stop: world.client(server, stop))
-    delivery.start()
+    begin()
     assert ended()
     assert server.state.events == made[:BATCH]
     assert journal.undelivered() == made
