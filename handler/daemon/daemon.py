@@ -8,16 +8,13 @@ module (and pyudev only while waiting for a token).
     due ─▶ wait (back-off, Retry-After, the clock, the token, the lock) ─▶ run the child ─▶ look again
 """
 
-import contextlib
 import fcntl
 import logging
 import os
 import selectors
 import signal
-import socket
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -36,7 +33,7 @@ from handler.journal.waits import delay_of
 
 from .child import STOP_LIMIT, Child, ChildLimits
 from .notify import Notifier
-from .waits import Wake, clock, seconds_until, waits_for_token, words
+from .waits import clock, seconds_until, waits_for_token, words
 
 log = logging.getLogger(__name__)
 
@@ -68,25 +65,27 @@ class Daemon:
         self._failures = 0
         self._was_killed = False
         self._seen: tuple[int, int, int] | None = None
+        self._clock = clock()
         self._status = ""
         self._listening = False
         self._device_came = False
 
     def run(self) -> None:
         """Return when nothing is due, or after SIGTERM. Raises OSError if the journal cannot be read."""
-        with self._signals(), self._watched_folder():
-            self._pending()
-            # Before the first wait, even for the lock, so that the unit starts quickly.
-            self._tell(READY=1, STATUS="reading the journal")
+        self._hear_signals()
+        self._watch_folder()
+        self._pending()
+        # Before the first wait, even for the lock, so that the unit starts quickly.
+        self._notifier.tell(READY=1, STATUS="reading the journal")
+        pending = self._look()
+        # The udev rule restarts the daemon when a device appears, and that event is over by now.
+        news = pending is not None and waits_for_token(pending)
+        while pending and not self._stopping:
+            due = self._wait(pending, self._schedule(pending, news=news))
+            news = due and self._work(pending)
             pending = self._look()
-            # The udev rule restarts the daemon when a device appears, and that event is over by now.
-            news = pending is not None and waits_for_token(pending)
-            while pending and not self._stopping:
-                due = self._wait(pending, self._schedule(pending, news=news))
-                news = due and self._work(pending)
-                pending = self._look()
-            self._say("stopped" if self._stopping else "nothing is pending")
-            self._tell(STOPPING=1)
+        self._say("stopped" if self._stopping else "nothing is pending")
+        self._notifier.tell(STOPPING=1)
 
     # What is pending
 
@@ -115,17 +114,20 @@ class Daemon:
         except LaterJournalError as error:
             return Pending(problem=str(error))
 
-    def _schedule(self, pending: Pending, *, news: bool = False) -> Wake:
-        """Return when to try again. `news`: what we waited for may have come, so only a server's Retry-After counts."""
-        now, ahead = time.monotonic(), clock()
+    def _schedule(self, pending: Pending, *, news: bool = False) -> float:
+        """Return when to try again, on the monotonic clock.
+
+        `news`: what we waited for may have come, so only a server's Retry-After counts.
+        """
+        now, self._clock = time.monotonic(), clock()
         waiting = pending.waiting
         attempts = max(self._failures, waiting.attempts if waiting else 0)
         asked = seconds_until(waiting)
         if attempts == 0 and pending.problem:
-            return Wake(now + SETTLED, self._seen, ahead)
+            return now + SETTLED
         if attempts == 0 or (news and asked is None):
-            return Wake(now, self._seen, ahead)
-        return Wake(now + delay_of(pending, self._backoff, attempts, asked), self._seen, ahead)
+            return now
+        return now + delay_of(pending, self._backoff, attempts, asked)
 
     def _signature(self) -> tuple[int, int, int] | None:
         """Return a value that changes with every change of the journal."""
@@ -137,16 +139,16 @@ class Daemon:
 
     # Waiting
 
-    def _wait(self, pending: Pending, wake: Wake) -> bool:
-        """Wait until the next attempt is due. Return False if the journal changed or the daemon was told to stop."""
+    def _wait(self, pending: Pending, at: float) -> bool:
+        """Wait until `at`. Return False if the journal changed or the daemon was told to stop."""
         if waits_for_token(pending):
             self._listen()
         while not self._stopping:
-            if self._signature() != wake.journal:
+            if self._signature() != self._seen:
                 self._failures = 0
                 return False
-            wake = self._after_clock_was_set(pending, wake)
-            remaining = wake.at - time.monotonic()
+            at = self._after_clock_was_set(pending, at)
+            remaining = at - time.monotonic()
             if remaining <= 0 or self._device_came:
                 self._device_came = False
                 if self._is_free():
@@ -154,23 +156,24 @@ class Daemon:
                 self._say("waiting: another process is rotating")
                 self._sleep(LOCK_TICK)
                 continue
-            self._say(words(pending, clock() + wake.at))
+            self._say(words(pending, clock() + at))
             self._sleep(min(remaining, TICK))
         return False
 
-    def _after_clock_was_set(self, pending: Pending, wake: Wake) -> Wake:
+    def _after_clock_was_set(self, pending: Pending, at: float) -> float:
         """Return when to try again by the clock as it is now.
 
         A wrong clock may be why the last call failed (TLS). If a server asked for a delay, a clock set forward shortens
         it; a clock set back changes only the displayed time.
         """
-        jumped = clock() - wake.clock
+        jumped = clock() - self._clock
         if abs(jumped) <= CLOCK_JUMP:
-            return wake
+            return at
         log.info("the clock was set by %+.0f s", jumped)
         if jumped > 0 or not (pending.waiting and pending.waiting.until):
             return self._schedule(pending, news=True)
-        return replace(wake, clock=clock())
+        self._clock = clock()
+        return at
 
     def _is_free(self) -> bool:
         try:
@@ -186,7 +189,7 @@ class Daemon:
 
     def _is_alive(self) -> None:
         if self._notifier.watchdog is not None:
-            self._tell(WATCHDOG=1)
+            self._notifier.tell(WATCHDOG=1)
 
     def _select(self, seconds: float) -> None:
         for key, _ in self._selector.select(max(0.0, seconds)):
@@ -212,10 +215,8 @@ class Daemon:
         self._listening = True
         self._selector.register(devices, selectors.EVENT_READ, heard)
 
-    @contextlib.contextmanager
-    def _watched_folder(self) -> Iterator[None]:
-        """Receive SIGIO when the journal's folder changes (fcntl(2), F_NOTIFY)."""
-        descriptor = -1
+    def _watch_folder(self) -> None:
+        """Receive SIGIO when the journal's folder changes (fcntl(2), F_NOTIFY), as long as this process lives."""
         try:
             descriptor = os.open(self._storage / FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             changes = fcntl.DN_CREATE | fcntl.DN_DELETE | fcntl.DN_RENAME | fcntl.DN_MODIFY | fcntl.DN_MULTISHOT
@@ -224,11 +225,6 @@ class Daemon:
             pass  # nothing was ever pending
         except OSError as error:
             log.info("cannot watch the journal's folder, checking it every few seconds: %s", describe(error))
-        try:
-            yield
-        finally:
-            if descriptor >= 0:
-                os.close(descriptor)
 
     # Working
 
@@ -249,7 +245,7 @@ class Daemon:
                 self._is_alive()
             self._select(limits.tick)
         if self._stopping:
-            self._tell(STOPPING=1, STATUS="stopping", EXTEND_TIMEOUT_USEC=int(2e6 * STOP_LIMIT))
+            self._notifier.tell(STOPPING=1, STATUS="stopping", EXTEND_TIMEOUT_USEC=int(2e6 * STOP_LIMIT))
             child.stop()
             return False
         log.info("the child exited with status %s", child.status)
@@ -262,26 +258,13 @@ class Daemon:
 
     # Small parts
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
+    def _hear_signals(self) -> None:
         """Let signals wake the loop: SIGTERM and SIGINT end it, SIGCHLD and SIGIO make it look again."""
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            ours.setblocking(False)
-            theirs.setblocking(False)
-            self._selector.register(ours, selectors.EVENT_READ, lambda: ours.recv(4096))
-            before = {
-                number: signal.signal(number, self._heard)
-                for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGIO)
-            }
-            wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-            try:
-                yield
-            finally:
-                signal.set_wakeup_fd(wakeup)
-                for number, handler in before.items():
-                    signal.signal(number, handler)
-                self._selector.close()
+        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._selector.register(reader, selectors.EVENT_READ, lambda: os.read(reader, 4096))
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGIO):
+            signal.signal(number, self._heard)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
 
     def _heard(self, number: int, _frame: FrameType | None) -> None:
         self._stopping |= number in {signal.SIGTERM, signal.SIGINT}
@@ -290,7 +273,4 @@ class Daemon:
         if status != self._status:
             self._status = status
             log.info("%s", status)
-            self._tell(STATUS=status)
-
-    def _tell(self, **variables: str | int) -> None:
-        self._notifier.tell(**variables)
+            self._notifier.tell(STATUS=status)

@@ -1,20 +1,8 @@
 """What the daemon waits for, and until when."""
 
 import time
-from dataclasses import dataclass
 
 from handler.journal.pending import CLOCK, EST, GATEWAY, NETWORK, TOKEN, Pending, Waiting
-
-
-@dataclass(frozen=True)
-class Wake:
-    """When to try again, and the state that this depends on."""
-
-    at: float
-    """On the monotonic clock."""
-    journal: tuple[int, int, int] | None
-    clock: float
-    """How far the wall clock was ahead of the monotonic clock (seconds)."""
 
 
 def words(pending: Pending, attempt: float) -> str:
