@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from handler.console.output import print_line
@@ -17,7 +17,8 @@ from handler.device.storage import atomic_write
 from handler.exit_status import ALL_OK, DONE, PENDING, PROBLEMS, REFUSED, WARNINGS
 from handler.inspection.identity import Identity
 from handler.inspection.judgement import PROBLEM, findings
-from handler.inspection.status import LastRotation, Status, read_status, undelivered
+from handler.inspection.past import LastRotation
+from handler.inspection.status import Status, read_status
 from handler.inspection.units import DAEMON_UNIT, PATH_UNIT
 from handler.journal.rotation_state import ANNOUNCED, PROVED, SWITCHED
 from handler.journal.snapshot import Snapshot
@@ -59,52 +60,37 @@ def _give(text: str, output: str | None) -> None:
 def lines(status: Status, width: int | None) -> Iterator[str]:
     """Yield the lines for a console of that width."""
     for name, text in _facts(status):
-        yield from hanging(f"{name:{_NAME_WIDTH}}", text, width)
+        if text:
+            yield from hanging(f"{name:{_NAME_WIDTH}}", text, width)
 
 
-def _facts(status: Status) -> Iterator[tuple[str, str]]:
+def _facts(status: Status) -> Iterator[tuple[str, str | None]]:
+    """Yield each row's name and text; without a text, there is none."""
     identity = status.identity
     yield "identity", _where(identity)
     if identity.certificate is not None:
         yield from _certificate_facts(identity.certificate, status.now)
-    if identity.problem:
-        yield "problem", identity.problem
-    for text in status.odd:
-        yield "odd", text
-    if identity.pin is not None:
-        # The token's own count; only a login shows whether p11.pass is the PIN.
-        yield "PIN", "all attempts left" if identity.pin == "good" else identity.pin
-    for kind in ("key", "certificate"):
-        slots = [f"{each.id} {each.use}" for each in status.slots if each.kind == kind]
-        if slots:
-            yield _SLOTS[kind], ", ".join(slots)
-    yield from _last_facts(status)
+    yield "problem", identity.problem
+    yield from (("odd", text) for text in status.odd)
+    # The token's own count; only a login shows whether p11.pass is the PIN.
+    yield "PIN", "all attempts left" if identity.pin == "good" else identity.pin
+    for kind, name in _SLOTS.items():
+        yield name, ", ".join(f"{each.id} {each.use}" for each in status.slots if each.kind == kind)
+    yield "last rotation", _last_words(status.past.last)
+    yield "rolled back", str(status.past.roll_back or "")
     yield "pending", "; ".join(_pending_words(status.view))
-    yield from _waiting_facts(status)
-    yield "events", "unknown" if (count := undelivered(status.view)) is None else f"{count} not delivered yet"
-    if status.running:
-        yield "running", status.running
-    for anchor in status.anchors:
-        if anchor.warning:
-            yield "trust anchor", f"{anchor.subject} {anchor.warning}: put its successor into import.tls_cacert_path"
-
-
-def _last_facts(status: Status) -> Iterator[tuple[str, str]]:
-    yield "last rotation", _last_words(status.last)
-    if status.roll_back:
-        yield "rolled back", str(status.roll_back)
-
-
-def _waiting_facts(status: Status) -> Iterator[tuple[str, str]]:
     waiting = status.view.pending.waiting if status.view.pending else None
     if waiting is not None:
         yield "waits for", waiting.words
-        if waiting.moment is not None:
-            yield "not before", f"{datetime.fromtimestamp(waiting.moment, UTC):{_SECONDS}}"
     elif status.due and status.view.kept and status.pending is None:
         yield "waits for", "a day to pass: until then, the device gateway may accept the new certificate after all"
-    if status.due:
-        yield "next attempt", _next_words(status)
+    yield "not before", f"{status.not_before:{_SECONDS}}" if status.not_before else None
+    yield "next attempt", _next_words(status) if status.due else None
+    yield "events", "unknown" if status.undelivered is None else f"{status.undelivered} not delivered yet"
+    yield "running", status.running
+    for anchor in status.anchors:
+        if anchor.warning:
+            yield "trust anchor", f"{anchor.subject} {anchor.warning}: put its successor into import.tls_cacert_path"
 
 
 def _next_words(status: Status) -> str:
@@ -150,7 +136,7 @@ def _left(certificate: Certificate, now: datetime) -> str:
 def _last_words(last: LastRotation | None) -> str:
     if last is None:
         return "none recorded"
-    time = f", {last.time.replace('T', ' ').removesuffix('Z')} UTC" if last.time else ""
+    time = f", {last.time:{_SECONDS}}" if last.time else ""
     if last.success:
         return f"{last.rotation_id}: complete{time}"
     return f"{last.rotation_id}: failed{time}: {last.details or 'no reason recorded'}"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from .status import Status, undelivered
+from .status import Status
 from .units import DAEMON_UNIT
 
 WARNING, PROBLEM = "warning", "problem"
@@ -28,7 +28,7 @@ class Finding:
 
 def findings(status: Status) -> Iterator[Finding]:
     """Give what needs attention, problems first."""
-    identity, pending, last = status.identity, status.pending, status.last
+    identity, pending, last = status.identity, status.pending, status.past.last
     if identity.problem:
         yield Finding(PROBLEM, "identity", identity.problem)
     if pending and pending.refused:
@@ -44,12 +44,12 @@ def _warnings(status: Status) -> Iterator[Finding]:
         yield Finding(WARNING, "journal", view.problem)
     if view.left_by_fioconfig:
         yield Finding(WARNING, "left-by-fioconfig", "a rotation that fioconfig left waits to be taken over")
-    if status.roll_back:
-        yield Finding(WARNING, "rolled-back", str(status.roll_back))
+    if status.past.roll_back:
+        yield Finding(WARNING, "rolled-back", str(status.past.roll_back))
     if pending and not pending.refused:
         reason = f": {pending.waiting.reason}" if pending.waiting else ""
         yield Finding(WARNING, "pending", f"rotation {pending.rotation_id} is pending{reason}")
-    if count := undelivered(view):
+    if count := status.undelivered:
         yield Finding(WARNING, "undelivered", f"events not delivered yet: {count}")
     if status.due and status.units is not None and not status.units[DAEMON_UNIT].active:
         yield Finding(WARNING, "daemon", f"{DAEMON_UNIT} does not run, though there is something to do")

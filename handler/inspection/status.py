@@ -3,31 +3,27 @@
 It takes no lock, needs no network, and leaves the PIN alone wherever the token shows its certificates without it.
 """
 
-import contextlib
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from handler.backoff import Backoff
-from handler.device import completed_rotations as completed
 from handler.device.configuration.configuration import TOKEN, Configuration
 from handler.device.keystore import IdentityNames
 from handler.device.lock import holder
 from handler.device.request import Overrides
 from handler.device.storage import FOLDER
-from handler.inspection.anchors import Anchor, read_anchors
-from handler.inspection.effective_request import EffectiveRequest
-from handler.inspection.identity import Identity, read_identity
-from handler.inspection.roll_back import RollBack, read_roll_back
-from handler.inspection.units import Unit, read_units
-from handler.journal.events import STARTED
-from handler.journal.history import History
-from handler.journal.pending import COMPLETED, EARLIER, JOURNAL, Pending
-from handler.journal.rotation_state import ANNOUNCED, PROVED
+from handler.journal.pending import EARLIER, JOURNAL, Pending
+from handler.journal.rotation_state import ANNOUNCED
 from handler.journal.snapshot import Snapshot
 from handler.journal.waits import delay_of
 
+from .anchors import Anchor, read_anchors
+from .effective_request import EffectiveRequest
+from .identity import Identity, read_identity
 from .objects import AMBIGUOUS, IN_USE, STRANGE, use_of
+from .past import Past, read_past
+from .units import Unit, read_units
 
 EMPTY = "empty"
 
@@ -44,16 +40,6 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class LastRotation:
-    """How the last rotation ended."""
-
-    rotation_id: str
-    time: str | None
-    success: bool
-    details: str = ""
-
-
-@dataclass(frozen=True)
 class Status:
     """Everything that is shown."""
 
@@ -61,8 +47,7 @@ class Status:
     storage: Path | None
     identity: Identity
     slots: tuple[Slot, ...]
-    last: LastRotation | None
-    roll_back: RollBack | None
+    past: Past
     view: Snapshot
     odd: tuple[str, ...]
     """What is odd about the configuration's files, though it hinders nothing."""
@@ -71,8 +56,6 @@ class Status:
     units: dict[str, Unit] | None
     """The program's own units; None if systemd does not run here."""
     anchors: tuple[Anchor, ...]
-    since: datetime | None
-    """When the rotation became pending."""
     next_attempt: datetime | None
     """When the daemon tries again, if it runs."""
 
@@ -87,6 +70,19 @@ class Status:
         """Whether the daemon has something to do."""
         return self.view.pending is not None and self.view.pending.due
 
+    @property
+    def not_before(self) -> datetime | None:
+        """The time (UTC) before which a retry makes no sense."""
+        waiting = self.view.pending.waiting if self.view.pending else None
+        return None if waiting is None or waiting.moment is None else datetime.fromtimestamp(waiting.moment, UTC)
+
+    @property
+    def undelivered(self) -> int | None:
+        """The number of events that the gateway has not accepted; None if the journal cannot be read."""
+        if self.view.problem is not None:
+            return None
+        return self.view.pending.undelivered if self.view.pending else 0
+
 
 def read_status(configured: Configuration, request_file: Path, *, named: bool) -> Status:
     """Look. Raises nothing that is foreseeable."""
@@ -99,20 +95,21 @@ def read_status(configured: Configuration, request_file: Path, *, named: bool) -
         end = identity.certificate.shown_end
         ended = f"the certificate in use ended {end}: servers refuse it; register the device again"
         identity = replace(identity, problem=ended)
+    past = read_past(storage, view)
+    if past.since is None and storage and view.pending and view.pending.rotation_id:
+        past = replace(past, since=_modified(storage / FOLDER / EARLIER))  # it comes and goes with the journal
     return Status(
         now=now,
         storage=storage,
         identity=identity,
         slots=_slots(request_file, identity, view, named=named),
-        last=None if storage is None else _last_rotation(storage, view),
-        roll_back=None if storage is None else read_roll_back(storage, view),
+        past=past,
         view=view,
         odd=tuple(configured.odd),
-        running=None if storage is None else holder(storage),
+        running=holder(storage) if storage else None,
         units=read_units(),
         anchors=read_anchors(configured, identity.certificate, now),
-        since=None if storage is None else _since(storage, view.pending),
-        next_attempt=None if storage is None else _next_attempt(storage, view.pending),
+        next_attempt=_next_attempt(storage, view.pending) if storage else None,
     )
 
 
@@ -142,32 +139,6 @@ def _use(identity: Identity, names: IdentityNames, view: Snapshot, object_id: st
     return worst or next(iter(sorted(uses)), EMPTY)
 
 
-def _last_rotation(storage: Path, view: Snapshot) -> LastRotation | None:
-    """Give the rotation that ended last. A pending one has not ended before it is proved, even if it was reported."""
-    pending = view.rotation.rotation_id if view.rotation and view.rotation.step < PROVED else None
-    try:
-        entries = History(storage / FOLDER).read()
-    except OSError:
-        entries = []
-    ends = [each for each in entries if each.event == COMPLETED and each.rotation_id != pending]
-    if ends:
-        last = ends[-1]
-        return LastRotation(last.rotation_id, last.time, last.success, last.details)
-    names = completed.rotation_ids(storage)
-    return LastRotation(names[0], None, success=True) if names else None
-
-
-def _since(storage: Path, pending: Pending | None) -> datetime | None:
-    """Say when the pending rotation began; if it is only requested, when the journal was made."""
-    if pending is None or pending.rotation_id is None:
-        return None
-    with contextlib.suppress(OSError, ValueError):
-        for entry in reversed(History(storage / FOLDER).read()):
-            if (entry.rotation_id, entry.event, entry.success) == (pending.rotation_id, STARTED, True):
-                return datetime.fromisoformat(entry.time)
-    return _modified(storage / FOLDER / EARLIER)  # it comes and goes with the journal
-
-
 def _next_attempt(storage: Path, pending: Pending | None) -> datetime | None:
     """Say when the daemon tries again, as it reckons itself with its usual limits."""
     last = _modified(storage / FOLDER / JOURNAL)
@@ -185,10 +156,3 @@ def _modified(path: Path) -> datetime | None:
         return datetime.fromtimestamp(path.stat().st_mtime, UTC)
     except (OSError, ValueError, OverflowError):
         return None
-
-
-def undelivered(view: Snapshot) -> int | None:
-    """Count the events that the gateway has not accepted; None if the journal cannot be read."""
-    if view.problem is not None:
-        return None
-    return view.pending.undelivered if view.pending else 0

@@ -19,8 +19,8 @@ from handler.errors import RequestRefusedError
 from handler.inspection.anchors import read_anchors
 from handler.inspection.effective_request import EffectiveRequest
 from handler.inspection.identity import read_identity, token_of
+from handler.inspection.past import read_past
 from handler.inspection.pin_safety import why_no_login
-from handler.inspection.roll_back import read_roll_back
 from handler.journal.snapshot import Snapshot
 from handler.rotation.phases.enrolment import curve_of
 from handler.rotation.phases.preflight import CLOCK_TOLERANCE
@@ -246,8 +246,8 @@ class DeviceChecks:
 
     def rotation(self) -> Iterator[Result]:
         """Report what is pending, and the aftermath of a roll-back."""
-        view, storage = self.view, self.configured.storage
-        if storage is not None and (roll_back := read_roll_back(storage, view)):
+        view = self.view
+        if roll_back := read_past(self.configured.storage, view).roll_back:
             yield warning("rotation", str(roll_back))
         if view.problem:
             yield warning("rotation", view.problem)

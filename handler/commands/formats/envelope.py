@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,16 +13,13 @@ VERSIONS = {"status": 2, "check": 1, "slots": 1, "log": 1, "dry-run": 1}
 
 
 def as_json(schema: str, content: Mapping[str, Any]) -> str:
-    """Give the JSON text of one of the schemas, ASCII only."""
-    head = {
-        "schema": schema,
-        "version": VERSIONS[schema],
-        "program_version": __version__,
-        "time": moment(datetime.now(UTC)),
-    }
-    return json.dumps(head | dict(content), indent=2)
+    """Give the JSON text of one of the schemas, ASCII only; of a dataclass in it, every field."""
+    head = {"schema": schema, "version": VERSIONS[schema], "program_version": __version__, "time": datetime.now(UTC)}
+    return json.dumps(head | dict(content), indent=2, default=_plain)
 
 
-def moment(time: datetime) -> str:
-    """Give a time (aware) as every schema has it: RFC 3339, UTC, whole seconds."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _plain(value: object) -> object:
+    """Give a time (aware) as RFC 3339 in UTC with whole seconds, and a path as text."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return vars(value) if is_dataclass(value) else str(value)

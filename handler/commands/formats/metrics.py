@@ -5,7 +5,7 @@ from datetime import datetime
 
 from handler import __version__
 from handler.inspection.judgement import PROBLEM, WARNING, findings
-from handler.inspection.status import Status, undelivered
+from handler.inspection.status import Status
 
 PREFIX = "renew_client_cert_"
 Sample = tuple[Mapping[str, str], float]
@@ -22,24 +22,23 @@ def metrics(status: Status) -> str:
 
 
 def _families(status: Status) -> Iterator[tuple[str, str, Sequence[Sample]]]:
-    certificate, pending, last = status.identity.certificate, status.pending, status.last
+    certificate, pending, last = status.identity.certificate, status.pending, status.past.last
     yield "info", "Version of the program.", [({"version": __version__}, 1.0)]
     yield "certificate_loaded", "Whether the certificate in use can be read.", _one(certificate is not None)
     yield "identity_ok", "Whether key and certificate in use can be used.", _one(status.identity.problem is None)
     begin, end = (certificate.begin, certificate.end) if certificate else (None, None)
     yield "certificate_not_before_timestamp_seconds", "When the certificate in use becomes valid.", _time(begin)
     yield "certificate_not_after_timestamp_seconds", "When the certificate in use expires.", _time(end)
-    ended = None if last is None or last.time is None else datetime.fromisoformat(last.time)
-    yield "last_rotation_timestamp_seconds", "When the last rotation ended.", _time(ended)
+    yield "last_rotation_timestamp_seconds", "When the last rotation ended.", _time(last.time if last else None)
     yield "last_rotation_success", "Whether the last rotation succeeded.", [] if last is None else _one(last.success)
-    yield "rolled_back", "Whether no rotation has succeeded since a roll-back.", _one(status.roll_back is not None)
+    yield "rolled_back", "Whether no rotation has succeeded since a roll-back.", _one(status.past.roll_back is not None)
     yield "rotation_pending", "Whether a rotation is pending.", _one(pending is not None)
     yield "rotation_refused", "Whether the pending rotation was refused.", _one(bool(pending and pending.refused))
-    yield "rotation_pending_since_timestamp_seconds", "When the rotation became pending.", _time(status.since)
+    yield "rotation_pending_since_timestamp_seconds", "When the rotation became pending.", _time(status.past.since)
     yield "rotation_step", "Steps of the pending rotation that are done.", _one(pending.step) if pending else []
     attempts = pending.waiting.attempts if pending and pending.waiting else 0
     yield "rotation_attempts", "Consecutive attempts without progress.", _one(attempts)
-    count = undelivered(status.view)
+    count = status.undelivered
     yield "undelivered_events", "Events that the device gateway has not accepted.", [] if count is None else _one(count)
     anchors = [({"subject": a.subject, "fingerprint": a.fingerprint}, a.not_after.timestamp()) for a in status.anchors]
     yield "trust_anchor_not_after_timestamp_seconds", "When a certificate of the CA file expires.", anchors
