@@ -13,10 +13,9 @@ from handler.console.settings import Settings
 from handler.console.terminal import Console
 from handler.device.device import Device
 from handler.device.lock import device_lock
-from handler.device.storage import exposure, remove_leftovers
+from handler.device.storage import FOLDER, exposure, remove_leftovers
 from handler.errors import FORESEEABLE, describe
 from handler.exit_status import DONE, PENDING, SWITCHED
-from handler.journal.journal import Journal
 from handler.journal.pending import Pending, read_pending
 from handler.journal.rotation_state import ANNOUNCED
 from handler.rotation.rotator import Rotator
@@ -41,7 +40,7 @@ def change(
     """
     limits = Limits()
     with device_lock(device.storage, limits.lock_wait):
-        for folder in (*device.folders, Journal(device.storage).folder):
+        for folder in (*device.folders, device.storage / FOLDER):
             remove_leftovers(folder)
         progress = make_progress(sys.stdout, Console.of(sys.stdout, os.environ).width)
         rotator = Rotator(device, progress, called_by_fioconfig=by_fioconfig, limits=limits)

@@ -17,8 +17,7 @@ from handler.device.request import Overrides, RotationRequest, read_request, rea
 from handler.errors import FORESEEABLE, PendingError, RequestRefusedError, describe
 from handler.exit_status import DONE
 from handler.inspection.identity import read_identity
-from handler.journal.journal import Journal
-from handler.journal.pending import read_pending
+from handler.journal.pending import is_there, read_pending
 from handler.journal.rotation_state import ANNOUNCED, PROVED
 from handler.journal.snapshot import Snapshot
 from handler.rotation.phases.preflight import CLOCK_TOLERANCE
@@ -83,7 +82,7 @@ def _handle(options: argparse.Namespace, settings: Settings, device: Device) -> 
         except RequestRefusedError as error:
             return _refuse(settings, device, Overrides(), error, by_fioconfig=True)
         return change(device, settings, lambda rotator: _rotate(rotator, request, device.storage), by_fioconfig=True)
-    if not Journal(device.storage).exists():
+    if not is_there(device.storage):
         tell(f"nothing to do: {settings.request_file} does not exist, so no rotation is requested")
         return DONE
     return change(device, settings, _withdraw, by_fioconfig=True)

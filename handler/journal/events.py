@@ -53,6 +53,14 @@ def says_the_same(event: Event, last: Event) -> bool:
     )
 
 
+def withdraws(event: Event, waiting: Event) -> bool:
+    """Tell whether a failed completion replaces an undelivered success of the same rotation."""
+    if event["eventType"]["id"] != COMPLETED or waiting["eventType"]["id"] != COMPLETED:
+        return False
+    new, old = event["event"], waiting["event"]
+    return new["correlationId"] == old["correlationId"] and old["success"] and not new["success"]
+
+
 def limited(events: list[Event]) -> list[Event]:
     """Drop surplus events: the oldest failed attempts first, then the oldest events."""
     surplus = len(events) - MAX_EVENTS

@@ -15,7 +15,7 @@ import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from handler.device.storage import FOLDER, NotRegularError, read_regular
 from handler.errors import RefusedError
 
 from .decoding import MalformedError, read
-from .due import is_due
 from .records import parse, state_of
 
 JOURNAL = "journal"
@@ -52,6 +51,8 @@ BUSY, UNREACHABLE, UNTRUSTED = "busy", "unreachable", "untrusted"
 wrong with the server that the reason names."""
 EVENTS = "events"
 """The `Waiting.kind` of events that the gateway permanently refuses: all calls but the daemon post them again."""
+WATCHED = 24 * 3600.0
+"""Seconds after a roll-back in which the daemon checks whether the gateway accepts the old identity."""
 MAX_REASON = 1000
 MAX_ATTEMPTS = 1_000_000
 
@@ -216,22 +217,22 @@ def summary(data: Mapping[str, Any]) -> Pending:
     kept = None if data.get("kept") is None else read(_Kept, data["kept"], "kept")
     if kept is not None:
         _check_time(kept.since, "kept.since")
-    undelivered, waiting = len(events_of(data)), waiting_of(data)
+    device, undelivered, waiting = data.get("device"), len(events_of(data)), _waiting(data)
+    offered = undelivered > 0 and not (waiting and waiting.kind == EVENTS)
     asked = rotation.request if rotation else requested
+    if rotation is None:
+        due = requested is not None or offered or (kept is not None and _is_watched(kept.since))
+    else:  # a refused one continues only if it has to be cleaned up, and blocks a requested one otherwise
+        due = rotation.refused is None or not rotation.locked or offered
     return Pending(
-        device=device_of(data),
+        device=device if isinstance(device, str) else "",
         rotation_id=asked.rotation_id if asked else None,
         step=rotation.step if rotation else 0,
         refused=rotation.refused if rotation else None,
         waiting=waiting,
         undelivered=undelivered,
         kept=kept.rotation.request.rotation_id if kept else None,
-        due=is_due(
-            rotation,
-            requested=requested is not None,
-            offered=undelivered > 0 and not (waiting and waiting.kind == EVENTS),
-            kept_since=kept.since if kept else None,
-        ),
+        due=due,
     )
 
 
@@ -243,13 +244,12 @@ def _check_time(text: str, where: str) -> None:
         raise MalformedError(f"{where}: expected a time, found {text[:40]!r}") from error
 
 
-def device_of(data: Mapping[str, Any]) -> str:
-    """Return the device's id, or "": it only serves the jitter."""
-    device = data.get("device")
-    return device if isinstance(device, str) else ""
+def _is_watched(since: str) -> bool:
+    """Tell whether that is less than a day ago, in either direction: the clock may be wrong."""
+    return abs(datetime.now(UTC).timestamp() - datetime.fromisoformat(since).timestamp()) < WATCHED
 
 
-def waiting_of(data: Mapping[str, Any]) -> Waiting | None:
+def _waiting(data: Mapping[str, Any]) -> Waiting | None:
     """Return why the last call could not continue; None if that cannot be read."""
     if data.get("waiting") is None:
         return None

@@ -90,7 +90,7 @@ class Actions:
     def _opened(self) -> Context:
         """Open the key store for the ids of the pending rotation."""
         request, new = self._context.rotation.request, self._context.rotation.new
-        kept = self._journal.kept
+        kept = self._journal.facts.kept
         ids = () if kept is not None and kept.rotation.new == new else (request.key_ids, request.certificate_ids)
         self._device.open_store(*ids)
         return self._context
@@ -99,10 +99,10 @@ class Actions:
 
     def _note(self) -> None:
         """Journal what this call is for, so that a power cut does not lose it."""
-        memory, state, request = self._memory, self._journal.rotation, self._memory.request
+        memory, state, request = self._memory, self._journal.facts.rotation, self._memory.request
         memory.noted = True
         if request is None:
-            memory.changed = self._journal.requested is not None
+            memory.changed = self._journal.facts.requested is not None
             self._journal.request(None)
         elif state is not None and state.rotation_id == request.rotation_id:
             if state.locked or state.refused is None:  # otherwise it is dropped and starts again
@@ -112,11 +112,11 @@ class Actions:
                 self._journal.request(memory.request)
         elif request.rotation_id in completed_rotations.rotation_ids(self._device.storage):
             memory.request = None
-        elif state is not None or self._journal.kept is not None:  # it has to survive until its turn
+        elif state is not None or self._journal.facts.kept is not None:  # it has to survive until its turn
             self._journal.request(request)
 
     def _wait(self) -> None:
-        waiting = self._journal.waiting
+        waiting = self._journal.facts.waiting
         moment = datetime.fromisoformat((waiting and waiting.until) or datetime.now(UTC).isoformat())
         raise PendingError(f"{self._memory.early}; not contacting it yet", moment)
 
@@ -131,7 +131,7 @@ class Actions:
     def _checked(self, request: RotationRequest) -> RotationState:
         """Check a request before anything changes, note a failure, and return how its rotation starts."""
         try:
-            unmended = self._lost_journal.refusal() if self._journal.rotation is None else None
+            unmended = self._lost_journal.refusal() if self._journal.facts.rotation is None else None
             self._device.open_store(request.key_ids, request.certificate_ids)
             old = self._device.names_in_use()
             new = check_before_anything_changes(self._device, self._context.local_config, self._context.connections)
@@ -139,14 +139,14 @@ class Actions:
                 if self._device.store.find_key(new.key) is not None:
                     raise unmended  # the new key would replace one that may still be needed
                 log.warning("leftovers of an abandoned rotation could not be cleaned up: %s", describe(unmended))
-            self._journal.device = common_name(self._device.store.certificate(old.certificate).subject)
+            self._journal.name_device(common_name(self._device.store.certificate(old.certificate).subject))
             state = RotationState(request, old, new)
-            return proof.with_kept_key(self._context, state) if self._journal.rotation is None else state
+            return proof.with_kept_key(self._context, state) if self._journal.facts.rotation is None else state
         except FORESEEABLE as error:
             if not is_final(error):
                 self._journal.request(request)
             else:
-                if self._journal.requested == request:
+                if self._journal.facts.requested == request:
                     self._journal.request(None)
                 self._memory.refused = request.rotation_id, error
             raise
@@ -279,7 +279,7 @@ class Actions:
 
     def _make_whole(self) -> None:
         self._memory.call = Call.ENDS
-        if self._journal.rotation is None:
+        if self._journal.facts.rotation is None:
             self._memory.changed = proof.settle_kept(self._context)
             return
         state = self._opened().rotation

@@ -62,7 +62,7 @@ class Context:
     @property
     def rotation(self) -> RotationState:
         """The pending rotation; the caller knows that there is one."""
-        state = self.journal.rotation
+        state = self.journal.facts.rotation
         assert state is not None  # noqa: S101 - the rules make sure of it
         return state
 

@@ -64,7 +64,7 @@ class Fioconfig:
 
     def release(self) -> None:
         """Start it again if the pending rotation has stopped it. Raises OSError."""
-        state = self._journal.rotation
+        state = self._journal.facts.rotation
         if state is None or not state.fioconfig_stopped:
             return
         self._services.start(FIOCONFIG, wait=not self._waits_for_us)

@@ -27,7 +27,7 @@ _STAGES = (Stage.ENROL, Stage.ANNOUNCE, Stage.PREPARE, Stage.MOVE, Stage.SWITCH,
 
 def look(context: Context, memory: Memory, lost_journal: LostJournal) -> Found:
     """Return what a decision depends on. Raises RequestRefusedError if the configuration cannot be read."""
-    journal, state = context.journal, context.journal.rotation
+    journal, state = context.journal, context.journal.facts.rotation
     named = Named.OLD if state is None else named_by_configuration(context, state)
     mark, known = mark_of(state), state is not None and state.locked
     way = memory.way if mark in GOING_BACK else Way.UNKNOWN
@@ -46,7 +46,7 @@ def look(context: Context, memory: Memory, lost_journal: LostJournal) -> Found:
         new=memory.new if proving else Sight.UNKNOWN,
         old=memory.old if proving else Taken.UNKNOWN,
         shown=is_shown(context),
-        kept=Kept.NONE if journal.kept is None or state is not None else memory.kept,
+        kept=Kept.NONE if journal.facts.kept is None or state is not None else memory.kept,
         wanted=wanted(context, memory) is not None,
         hooks=_are_hooks_due(context, memory, stage, way),
         waits=context.by_fioconfig and (memory.told or context.switched),
@@ -61,12 +61,12 @@ def wanted(context: Context, memory: Memory) -> RotationRequest | None:
     """Return the rotation to start when nothing else is pending."""
     if memory.wish is Wish.ROTATE:
         return memory.request if memory.noted else None
-    return context.journal.requested if memory.wish in {Wish.RESUME, Wish.UNATTENDED} else None
+    return context.journal.facts.requested if memory.wish in {Wish.RESUME, Wish.UNATTENDED} else None
 
 
 def is_shown(context: Context) -> bool:
     """Tell whether the gateway may have seen a certificate of the new key, in this rotation or an earlier one."""
-    state, kept = context.journal.rotation, context.journal.kept
+    state, kept = context.journal.facts.rotation, context.journal.facts.kept
     if state is None:
         return False
     return state.reported or state.step >= PROVED or (kept is not None and kept.rotation.new == state.new)
@@ -94,8 +94,8 @@ def why_early(context: Context, memory: Memory) -> str | None:
 
     A time more than a day away means that the clock is wrong: no server is granted that much.
     """
-    waiting, state, request = context.journal.waiting, context.journal.rotation, memory.request
-    again = request is not None and request in (state and state.request, context.journal.requested)
+    waiting, state, request = context.journal.facts.waiting, context.journal.facts.rotation, memory.request
+    again = request is not None and request in (state and state.request, context.journal.facts.requested)
     if not (memory.wish in {Wish.UNATTENDED, Wish.REFUSED} or (context.by_fioconfig and again)):
         return None
     if waiting is None or waiting.until is None or waiting.kind not in {EST, GATEWAY}:
@@ -106,7 +106,7 @@ def why_early(context: Context, memory: Memory) -> str | None:
 
 def _is_news(context: Context, memory: Memory, rotation_id: str, error: Exception) -> bool:
     """Tell whether a refusal is to be reported: once, and not as the end of a rotation that goes on or is complete."""
-    state = context.journal.rotation
+    state = context.journal.facts.rotation
     if Action.REPORT in memory.done or (state is not None and state.rotation_id == rotation_id):
         return False
     if rotation_id in completed_rotations.rotation_ids(context.device.storage):

@@ -56,7 +56,7 @@ class Rotator:
     @property
     def rotation_id(self) -> str | None:
         """The ROTATIONID that this call works on now."""
-        state, requested = self._context.journal.rotation, self._context.journal.requested
+        state, requested = self._context.journal.facts.rotation, self._context.journal.facts.requested
         asked = state.request if state else requested or self._asked
         return self._refused_id or (asked.rotation_id if asked else None)
 
@@ -141,7 +141,7 @@ class Rotator:
             self._context.journal.wait(memory.failure)
         except OSError as error:
             log.warning("after that failure: %s", describe(error))
-        state = self._context.journal.rotation
+        state = self._context.journal.facts.rotation
         if memory.wish is Wish.ABORT and state is not None and state.rollback == BY_HAND:
             log.warning("the abort is recorded: the rotation is given up as soon as possible")
 

@@ -312,7 +312,7 @@ def test_a_start_that_an_earlier_call_owes_is_not_waited_for_within_fioconfigs_o
     journal.record(state)
     Fioconfig(journal, services, waits_for_us=True).release()
     assert calls()[-1] == "start --no-block fioconfig.service"
-    assert journal.rotation.fioconfig_stopped is False
+    assert journal.facts.rotation.fioconfig_stopped is False
 
 
 def test_without_systemd_a_warning_says_what_to_do(files):

@@ -97,7 +97,7 @@ def waited(text):
         journal = Journal(Path(folder))
         journal.request(RotationRequest("https://est.example/est", ("01", "07"), ("03", "09"), "certs-1"))
         journal.wait(PendingError(text))
-        return journal.waiting.reason
+        return journal.facts.waiting.reason
 
 
 def told(text):

@@ -76,7 +76,7 @@ def tidy(context: Context, lost_journal: LostJournal) -> None:
     context.device.check_not_in_use(state.old)
     lost_journal.clear()
     context.device.store.retire(state.old)
-    kept = context.journal.kept
+    kept = context.journal.facts.kept
     if kept is not None and kept.rotation.new != state.new:
         forget(context, kept.rotation.new)
     context.fioconfig.release()

@@ -66,7 +66,7 @@ def keep(context: Context, reason: str) -> None:
 
     If this rotation reused the kept key and got no certificate, the earlier one stays. Raises OSError.
     """
-    state, before = context.rotation, context.journal.kept
+    state, before = context.rotation, context.journal.facts.kept
     now = datetime.now(UTC).isoformat(timespec="seconds")
     if state.certificate is None and before is not None:
         state = before.rotation
@@ -74,7 +74,7 @@ def keep(context: Context, reason: str) -> None:
     context.local_config.forget()
     event = context.events(context.rotation.rotation_id).make(COMPLETED, failure=reason)
     keep = Kept(replace(state, chain=(), fioconfig_stopped=False), now)
-    context.journal.record(None, event, without=COMPLETED, keep=keep, kind=_kind(context.rotation))
+    context.journal.record(None, event, keep=keep, kind=_kind(context.rotation))
     log.info("rotation ended, keeping its key: %s", reason)
 
 
@@ -119,10 +119,10 @@ def _end(context: Context, reason: str) -> None:
     context.fioconfig.release()
     context.local_config.forget()
     event = context.events(context.rotation.rotation_id).make(COMPLETED, failure=reason)
-    kept = context.journal.kept
+    kept = context.journal.facts.kept
     gone = kept is not None and kept.rotation.new == context.rotation.new
     keep, kind = None if gone else kept, _kind(context.rotation)
-    context.journal.record(None, event, without=COMPLETED, keep=keep, kind=kind)
+    context.journal.record(None, event, keep=keep, kind=kind)
 
 
 def _kind(state: RotationState) -> str:

@@ -70,7 +70,7 @@ def report_refusal(context: Context, memory: Memory) -> None:
         context.device.sota.check_writable(context.device.sota_keys)
     factory, reason = context.events(rotation_id), describe(error)
     events = [factory.make(name, failure=reason) for name in (STARTED, COMPLETED)]
-    context.journal.record(context.journal.rotation, *events, kind=kind_of_refusal(error))
+    context.journal.record(context.journal.facts.rotation, *events, kind=kind_of_refusal(error))
 
 
 def _check_values(

@@ -119,7 +119,7 @@ def record(context: Context, memory: Memory) -> None:
 
 def kept(context: Context) -> Kept:
     """Return the kept rotation; the caller knows that there is one."""
-    found = context.journal.kept
+    found = context.journal.facts.kept
     assert found is not None  # noqa: S101 - the rules make sure of it
     return found
 
@@ -174,7 +174,9 @@ def restore(context: Context, memory: Memory) -> None:
     # Whatever step it had reached, only the switch is left: the other steps need the old certificate, which is refused.
     step = SWITCHED - 1
     state = replace(state, step=step, announced=True, files_left=left, rollback=None, refused=None, reported=False)
-    taken = any(each and each.rotation_id == state.rotation_id for each in (memory.request, context.journal.requested))
+    taken = any(
+        each and each.rotation_id == state.rotation_id for each in (memory.request, context.journal.facts.requested)
+    )
     context.journal.record(state, keep=None, taken=taken)
     memory.request = None if taken else memory.request
 
@@ -184,9 +186,9 @@ def with_kept_key(context: Context, state: RotationState) -> RotationState:
 
     Otherwise there would be two keys that the gateway may have accepted. Raises hsm.errors.TokenError if it may pass.
     """
-    if context.journal.kept is None:
+    if context.journal.facts.kept is None:
         return state
-    before, device = context.journal.kept.rotation, context.device
+    before, device = context.journal.facts.kept.rotation, context.device
     try:
         key = device.store_of(before.new).find_key(before.new.key)
         device.check_not_in_use(before.new)

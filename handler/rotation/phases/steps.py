@@ -197,7 +197,7 @@ def run_step(context: Context, step: Step, *, is_new_in_use: bool) -> None:
 
 
 def _record_failure(context: Context, step: Step, error: Exception, *, is_refused: bool) -> None:
-    state, reason, waiting = context.rotation, describe(error), context.journal.waiting
+    state, reason, waiting = context.rotation, describe(error), context.journal.facts.waiting
     events = context.events(state.rotation_id)
     # A Retry-After is reported once, a missing network not at all.
     known = isinstance(error, OfflineError) or (waiting is not None and None not in (waiting.until, until(error)))

@@ -129,12 +129,12 @@ def take_over(context: Context) -> None:
     except (ValueError, RequestRefusedError) as error:
         _put_away(path, journal, f"it cannot be taken over ({error}), and fioconfig would fail on it forever")
         return
-    if journal.rotation is not None and journal.rotation.rotation_id != left.request.rotation_id:
-        _put_away(path, journal, f"rotation {journal.rotation.rotation_id} is pending")
+    if journal.facts.rotation is not None and journal.facts.rotation.rotation_id != left.request.rotation_id:
+        _put_away(path, journal, f"rotation {journal.facts.rotation.rotation_id} is pending")
         return
-    if journal.rotation is None:
+    if journal.facts.rotation is None:
         log.warning("taking over rotation %s, which fioconfig left after step %d", left.request.rotation_id, left.step)
-        if journal.requested is None:  # so that the daemon retries if the token is missing now
+        if journal.facts.requested is None:  # so that the daemon retries if the token is missing now
             journal.request(left.request)
         device.open_store(left.request.key_ids, left.request.certificate_ids)
         try:
@@ -149,7 +149,7 @@ def take_over(context: Context) -> None:
         else:
             if state.old != device.names_in_use() and left.full_config:
                 state = _with_copy_aside(state, context, left)
-            journal.record(state, taken=journal.requested == left.request)
+            journal.record(state, taken=journal.facts.requested == left.request)
     remove(path)
 
 

@@ -58,7 +58,7 @@ def rotation():
 def storage(tmp_path, rotation):
     """Give a storage folder whose journal says everything that it can say."""
     journal = Journal(tmp_path)
-    journal.device = "3f0a"
+    journal.name_device("3f0a")
     journal.record(rotation, EVENTS.make("one"), EVENTS.make("two", failure="why"))
     journal.request(RotationRequest("certs-next", "https://est.example", ("01", "07"), ("03", "09")))
     journal.wait(PendingError("busy"))
@@ -101,22 +101,22 @@ def is_broken(storage):
 
 def test_what_was_written_is_read_again(storage, rotation):
     journal, pending = loaded(storage), read_pending(storage)
-    assert journal.rotation == rotation
-    assert journal.requested.rotation_id == "certs-next"
-    assert journal.waiting == pending.waiting == Waiting("busy")
-    assert (journal.device, pending.device) == ("3f0a", "3f0a")
+    assert journal.facts.rotation == rotation
+    assert journal.facts.requested.rotation_id == "certs-next"
+    assert journal.facts.waiting == pending.waiting == Waiting("busy")
+    assert (journal.facts.device, pending.device) == ("3f0a", "3f0a")
     assert (pending.rotation_id, pending.step, pending.undelivered, pending.due) == (ID, 2, 2, True)
     assert len(journal.undelivered()) == 2
 
 
 @pytest.mark.parametrize("place", ["later", "rotation.later", "rotation.old.later", "rotation.request.later"])
 def test_a_field_that_nobody_here_knows_is_left_out(change, rotation, place):
-    assert loaded(change(place, {"any": [1]})).rotation == rotation
+    assert loaded(change(place, {"any": [1]})).facts.rotation == rotation
 
 
 def test_a_field_of_the_waiting_that_nobody_here_knows_is_left_out(change, rotation):
     storage = change("waiting.later", 1)
-    assert loaded(storage).waiting == read_pending(storage).waiting == Waiting("busy")
+    assert loaded(storage).facts.waiting == read_pending(storage).waiting == Waiting("busy")
 
 
 def test_a_field_of_an_event_that_nobody_here_knows_is_kept(change):
@@ -232,8 +232,8 @@ def test_what_only_the_rotation_needs_is_looked_at_as_well(change, place, value)
 def test_a_waiting_that_is_not_understood_is_as_good_as_none(change, rotation, name, value):
     storage = change(f"waiting.{name}", value)
     assert read_pending(storage).waiting is None
-    assert loaded(storage).waiting is None
-    assert loaded(storage).rotation == rotation
+    assert loaded(storage).facts.waiting is None
+    assert loaded(storage).facts.rotation == rotation
 
 
 @pytest.mark.parametrize(
@@ -286,12 +286,11 @@ def test_nothing_that_stands_in_the_journal_fails_a_reader(rotation, tmp_path_fa
     except LaterJournalError:
         return
     if short.problem:
-        assert journal.rotation is None
+        assert journal.facts.rotation is None
         assert not (storage / FOLDER / JOURNAL).exists()
     elif (storage / FOLDER / JOURNAL).exists():
-        assert journal.waiting == short.waiting
-        assert journal.due == short.due
-        journal.record(journal.rotation, EVENTS.make("next"))
+        assert journal.facts.waiting == short.waiting
+        journal.record(journal.facts.rotation, EVENTS.make("next"))
 
 
 def test_reading_it_in_short_loads_no_cryptography():
