@@ -8,7 +8,6 @@ leave TLS, so that no line and no chunk grows without end.
 import errno
 import http.client
 import logging
-import queue
 import socket
 import ssl
 import threading
@@ -115,21 +114,22 @@ def _trust_each(context: ssl.SSLContext, ca_file: Path) -> bool:
 
 def connect(host: str, port: int, deadline: Deadline, timeout: float) -> socket.socket:
     """Open a TCP connection to the first address of `host` that takes one. Raises OfflineError, UnreachableError."""
-    addresses: queue.SimpleQueue[list[tuple[int, Any]] | Exception] = queue.SimpleQueue()
+    results: list[list[tuple[int, Any]] | Exception] = []
 
     def resolve() -> None:
         try:
             found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
-            addresses.put([(family, address) for family, _, _, _, address in found])
+            results.append([(family, address) for family, _, _, _, address in found])
         except (OSError, UnicodeError) as error:
-            addresses.put(error)
+            results.append(error)
 
     # The resolver has time limits of its own, minutes with some name servers that are silent: it is not waited for.
-    threading.Thread(target=resolve, daemon=True).start()
-    try:
-        resolved = addresses.get(timeout=deadline.remaining)
-    except queue.Empty:
-        raise OfflineError("the name cannot be resolved: no name server answers in time") from None
+    resolver = threading.Thread(target=resolve, daemon=True)
+    resolver.start()
+    resolver.join(deadline.remaining)
+    if not results:
+        raise OfflineError("the name cannot be resolved: no name server answers in time")
+    resolved = results[0]
     if isinstance(resolved, Exception):
         raise OfflineError("the name cannot be resolved: no network yet, or a wrong name") from resolved
     return connect_to_first(resolved, deadline, timeout)
