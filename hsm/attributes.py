@@ -18,11 +18,11 @@ DESTROYABLE: Any = 0x172
 """CKA_DESTROYABLE, which has no name in python-pkcs11 0.9."""
 WHOSE = (Attribute.CLASS, Attribute.ID, Attribute.LABEL, DESTROYABLE)
 """These decide whether an object is ours and may be destroyed."""
-_KEY = (Attribute.KEY_TYPE, Attribute.EC_PARAMS, Attribute.MODULUS)
+_KEY = (Attribute.KEY_TYPE, Attribute.EC_PARAMS)
 _ALLOWED = (Attribute.SIGN, Attribute.DERIVE, Attribute.SENSITIVE, Attribute.EXTRACTABLE)
 OF_CLASS = {
     ObjectClass.CERTIFICATE: (*WHOSE, Attribute.VALUE),
-    ObjectClass.PUBLIC_KEY: (*WHOSE, *_KEY, Attribute.PUBLIC_EXPONENT, Attribute.EC_POINT),
+    ObjectClass.PUBLIC_KEY: (*WHOSE, *_KEY, Attribute.EC_POINT),
     ObjectClass.PRIVATE_KEY: (*WHOSE, *_KEY, *_ALLOWED),
     ObjectClass.SECRET_KEY: (*WHOSE, Attribute.KEY_TYPE, *_ALLOWED),
 }

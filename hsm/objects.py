@@ -7,7 +7,6 @@ used, never what is destroyed: such an object is read again just before.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pkcs11
@@ -35,39 +34,25 @@ _READABLE: tuple[Values, ...] = (
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
 class Found:
     """An object of a token: `item` is python-pkcs11's, `values` was read of it."""
 
-    item: Any
-    values: Values = field(repr=False)
-
-    @property
-    def kind(self) -> ObjectClass | int:
+    def __init__(self, item: Any, values: Values) -> None:  # noqa: ANN401 - pkcs11 makes its classes as it runs
+        self.item = item
+        self.values = values
+        self.kind: ObjectClass | int = values.get(Attribute.CLASS, -1)
         """The class; a number for a vendor's own; -1 for a half-written object, which has none."""
-        kind: ObjectClass | int = self.values.get(Attribute.CLASS, -1)
-        return kind
-
-    @property
-    def id(self) -> str:
+        self.id = bytes(values.get(Attribute.ID, b"")).hex()
         """The id in hexadecimal; empty if there is none."""
-        return bytes(self.values.get(Attribute.ID, b"")).hex()
-
-    @property
-    def label(self) -> str:
+        self.label = str(values.get(Attribute.LABEL, ""))
         """The label; objects need not have one."""
-        return str(self.values.get(Attribute.LABEL, ""))
-
-    @property
-    def strange_type(self) -> str:
-        """Return " of type RSA" for a key that no rotation makes; else an empty text."""
-        kind = self.values.get(Attribute.KEY_TYPE, KeyType.EC)
-        return "" if kind == KeyType.EC else f" of type {getattr(kind, 'name', kind)}"
-
-    @property
-    def value(self) -> bytes:
+        self.value = bytes(values.get(Attribute.VALUE, b""))
         """What a certificate object holds."""
-        return bytes(self.values.get(Attribute.VALUE, b""))
+        key_type = values.get(Attribute.KEY_TYPE, KeyType.EC)
+        self.strange_type = "" if key_type == KeyType.EC else f" of type {getattr(key_type, 'name', key_type)}"
+        """" of type RSA" for a key that no rotation makes; else an empty text."""
+        self.curve = None if self.strange_type else curve_of(values.get(Attribute.EC_PARAMS, b""))
+        """That of a key on P-256 or P-384."""
 
 
 def search(session: pkcs11.Session, template: Values | None = None, looks: int = 3) -> list[Any]:
@@ -189,14 +174,13 @@ def labels(objects: Sequence[Found]) -> str:
 def public_key_under(token: Token, session: pkcs11.Session, object_id: ObjectId) -> ec.EllipticCurvePublicKey:
     """Read the public key under an id. Raises ObjectMissingError, ObjectConflictError, UnsupportedError."""
     public = the_object(token, session, ObjectClass.PUBLIC_KEY, object_id)
-    curve = curve_of(public.values.get(Attribute.EC_PARAMS, b""))
-    if curve is None or public.strange_type:
+    if public.curve is None:
         raise UnsupportedError(
             f"key {object_id} of token {token.label!r} is{public.strange_type or ' on another curve'}: expected EC, "
             "P-256 or P-384; register the device again"
         )
     try:
-        return public_key(curve, public.values.get(Attribute.EC_POINT, b""))
+        return public_key(public.curve, public.values.get(Attribute.EC_POINT, b""))
     except ValueError as error:
         raise UnsupportedError(
             f"key {object_id} of token {token.label!r} has no readable public point: register the device again"

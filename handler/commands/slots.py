@@ -84,13 +84,13 @@ def _token_listing(configured: Configuration, config: TokenConfig) -> Listing:
 
 def _items(config: TokenConfig, storage: Path | None) -> "tuple[list[Item], list[str]]":
     """List the objects, after a login if that risks no PIN attempt; return notes on what is not visible."""
-    from hsm.inventory import Inventory, items  # noqa: PLC0415 - only where a token is used
+    from hsm.inventory import items, public_items  # noqa: PLC0415 - only where a token is used
 
     unseen = why_no_login(config, storage)
     if unseen is None:
         with contextlib.closing(token_of(config, storage)) as token:
             return items(token), []
-    return Inventory(config.module, config.label).public_items(), [f"private keys are not shown: {unseen}"]
+    return public_items(config.module, config.label), [f"private keys are not shown: {unseen}"]
 
 
 def _row(

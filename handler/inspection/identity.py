@@ -79,18 +79,16 @@ def _in_files(names: IdentityNames) -> Identity:
 
 def _in_token(names: IdentityNames, token: TokenConfig, storage: Path | None, *, log_in: bool) -> Identity:
     # Imported here: a device with keys in files needs no PKCS#11.
-    from hsm.inventory import Inventory, items  # noqa: PLC0415
+    from hsm.inventory import items, pin_state, public_items  # noqa: PLC0415
 
     known = Identity(TOKEN, names, token)
     try:
-        inventory = Inventory(token.module, token.label)
-        pin = inventory.pin_state()
-        known = replace(known, pin=pin.value)
+        known = replace(known, pin=pin_state(token.module, token.label).value)
         unseen = why_no_login(token, storage) if log_in else None
         if log_in and unseen is None:
             known = _logged_in(known, token, storage)
         if known.opened is None:
-            known = replace(known, items=tuple(inventory.public_items()))
+            known = replace(known, items=tuple(public_items(token.module, token.label)))
         if known.opened is None and not log_in and not _is_shown(known, names):
             unseen = why_no_login(token, storage)
             if unseen is None:

@@ -29,9 +29,9 @@ class Unsafe:
 def why_no_login(config: TokenConfig, storage: Path | None) -> Unsafe | None:
     """Say why the PIN should not be tried; None if it may be. Raises TokenError."""
     from handler.device.refused_pin import RefusedPin  # noqa: PLC0415
-    from hsm.inventory import Inventory, PinState  # noqa: PLC0415 - only where a token is used
+    from hsm.inventory import PinState, pin_state  # noqa: PLC0415 - only where a token is used
 
-    state = Inventory(config.module, config.label).pin_state()
+    state = pin_state(config.module, config.label)
     if not config.pin:
         return Unsafe("p11.pass is not set: expected the token's PIN there")
     if state not in (PinState.GOOD, PinState.LOW):

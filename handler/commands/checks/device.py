@@ -168,11 +168,11 @@ class DeviceChecks:
         if self.configured.source != TOKEN or config is None:
             self.no_store = "the configuration does not name a key"
             return
-        from hsm.inventory import Inventory  # noqa: PLC0415 - only where a token is used
+        from hsm.inventory import pin_state  # noqa: PLC0415 - only where a token is used
         from hsm.keystore import TokenKeyStore  # noqa: PLC0415
 
         self.no_store = "the token is not open"
-        Inventory(config.module, config.label).pin_state()
+        pin_state(config.module, config.label)
         yield ok("token", f"{config.label} is present (module {config.module})")
         if self.identity.refusal is not None:
             raise self.identity.refusal
