@@ -180,15 +180,12 @@ class TokenKeyStore:
     def authenticate(self, context: ssl.SSLContext, names: IdentityNames) -> None:
         """Make the context present that identity, without a chain. Raises TlsBindingError too."""
         certificate = self.certificate(names.certificate).der
-        try:
-            tls.use_private_key(context, certificate, self.key(names.key))
-        except TlsBindingError as error:
-            if why := tls.why_refused(certificate):
-                raise TlsBindingError(
-                    f"certificate {names.certificate} of token {self._token.label!r} cannot be used: OpenSSL on this "
-                    f"device refuses it: {why}; register the device again, with a CA that signs with SHA-256 or better"
-                ) from error
-            raise
+        if why := tls.why_refused(certificate):
+            raise TlsBindingError(
+                f"certificate {names.certificate} of token {self._token.label!r} cannot be used: OpenSSL on this "
+                f"device refuses it: {why}; register the device again, with a CA that signs with SHA-256 or better"
+            )
+        tls.use_private_key(context, certificate, self.key(names.key))
         tls.present_leaf_only(context)
 
     def close(self) -> None:

@@ -63,7 +63,6 @@ _Access = CFUNCTYPE(c_int, c_void_p, c_void_p)
 _Has = CFUNCTYPE(c_int, c_void_p, c_int)
 _Match = CFUNCTYPE(c_int, c_void_p, c_void_p, c_int)
 _Import = CFUNCTYPE(c_int, c_void_p, c_int, c_void_p)
-_OfProvider = CFUNCTYPE(c_void_p, c_void_p)
 _OfNumber = CFUNCTYPE(c_void_p, c_int)
 _NewContext = CFUNCTYPE(c_void_p, c_void_p, c_void_p)
 _SignInit = CFUNCTYPE(c_int, c_void_p, c_char_p, c_void_p, c_void_p)
@@ -71,43 +70,32 @@ _Sign = CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_siz
 
 
 class InstalledKey:
-    """A key that OpenSSL holds: a signing key, or the public point of a certificate to compare with it."""
+    """A signing key that OpenSSL holds."""
 
-    def __init__(self, key: ec.EllipticCurvePrivateKey | None, point: bytes = b"") -> None:
+    def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
         self.key = key
-        self.point = point
         self.error: BaseException | None = None
         """What the last signature raised; None if it worked."""
 
     @property
     def size(self) -> int:
         """The maximum length of a signature (DER, X9.62), in bytes."""
-        return 0 if self.key is None else 2 * ((self.key.key_size + 7) // 8) + 9
-
-    def is_for(self, other: "InstalledKey") -> bool:
-        """Return whether this is the key of that certificate."""
-        if self.key is None or not other.point:
-            return self is other
-        try:
-            public = ec.EllipticCurvePublicKey.from_encoded_point(self.key.curve, other.point)
-        except ValueError:
-            return False  # a point of another curve
-        return public == self.key.public_key()
+        return 2 * ((self.key.key_size + 7) // 8) + 9
 
 
 class Provider:
     """The loaded provider; one for the process, because OpenSSL may call it until the end. Raises TlsBindingError.
 
-    `c` is the library, `error` returns OpenSSL's last error. `installed` receives the keys that OpenSSL holds, by their
-    numbers.
+    `c` is the library, `error` returns OpenSSL's last error.
     """
 
-    def __init__(self, c: Any, error: Callable[[], str], installed: dict[int, InstalledKey]) -> None:  # noqa: ANN401
+    def __init__(self, c: Any, error: Callable[[], str]) -> None:  # noqa: ANN401
         self._c = c
         self._error = error
-        self._installed = installed
+        self.installed: dict[int, InstalledKey | None] = {}
+        """The keys that OpenSSL holds, by their numbers; None for the public key of a certificate."""
         self._offered: dict[int, InstalledKey] = {}
-        self._signing: dict[int, tuple[InstalledKey, ec.EllipticCurvePrivateKey, hashes.HashAlgorithm]] = {}
+        self._signing: dict[int, tuple[InstalledKey, hashes.HashAlgorithm]] = {}
         self._numbers = itertools.count(1)
         self._context = c.OSSL_LIB_CTX_new()
         started = kept(_Start(self._start))
@@ -157,19 +145,20 @@ class Provider:
         return {
             _KEYMGMT_NEW: _New(lambda _provider: next(self._numbers)),
             # Uses no global name: Python has removed those when the last keys are freed.
-            _KEYMGMT_FREE: _Free(lambda number: self._installed.pop(number, None)),
+            _KEYMGMT_FREE: _Free(lambda number: self.installed.pop(number, None)),
             _KEYMGMT_GET_PARAMS: _Access(self._describe),
-            _KEYMGMT_GETTABLE_PARAMS: _OfProvider(lambda _provider: nothing),
+            _KEYMGMT_GETTABLE_PARAMS: _New(lambda _provider: nothing),
             _KEYMGMT_QUERY_OPERATION_NAME: _OfNumber(lambda _operation: operation),
             _KEYMGMT_HAS: _Has(self._has),
-            _KEYMGMT_MATCH: _Match(self._match),
+            # use_private_key() has compared key and certificate.
+            _KEYMGMT_MATCH: _Match(lambda _one, _other, _selection: 1),
             _KEYMGMT_IMPORT: _Import(self._import),
             _KEYMGMT_IMPORT_TYPES: _OfNumber(lambda _selection: nothing),
         }
 
     def _describe(self, number: int, address: int) -> int:
-        entry = self._installed.get(number)
-        if entry is None or entry.key is None:
+        entry = self.installed.get(number)
+        if entry is None:
             return 0
         bits, curve = entry.key.key_size, entry.key.curve.name
         values = {b"bits": bits, b"security-bits": min(bits // 2, 256), b"max-size": entry.size}
@@ -182,20 +171,15 @@ class Provider:
         return done
 
     def _has(self, number: int, selection: int) -> bool:
-        entry = self._installed.get(number)
-        return entry is not None and (entry.key is not None or not selection & _PRIVATE_KEY)
-
-    def _match(self, one: int, other: int, _selection: int) -> bool:
-        first, second = self._installed.get(one), self._installed.get(other)
-        return first is not None and second is not None and (first.is_for(second) or second.is_for(first))
+        return number in self.installed and (self.installed[number] is not None or not selection & _PRIVATE_KEY)
 
     def _import(self, number: int, _selection: int, address: int) -> bool:
         given = {p.key: ctypes.string_at(p.data, p.size) for p in _parameters(address).values() if p.kind == _OCTETS}
         if _NUMBER in given:
-            self._installed[number] = self._offered[int(given[_NUMBER])]
+            self.installed[number] = self._offered[int(given[_NUMBER])]
         elif b"pub" in given:
-            self._installed[number] = InstalledKey(None, given[b"pub"])
-        return number in self._installed
+            self.installed[number] = None
+        return number in self.installed
 
     def _signature_functions(self) -> dict[int, Any]:
         """Make the callbacks of provider-signature(7): OpenSSL passes the whole message, which the key hashes."""
@@ -207,23 +191,23 @@ class Provider:
         }
 
     def _begin(self, number: int, name: bytes | None, key_number: int, _more: int) -> int:
-        entry = self._installed.get(key_number)
-        if entry is None or entry.key is None:
+        entry = self.installed.get(key_number)
+        if entry is None:
             return 0
         algorithm = _HASHES.get(name or b"")
         if algorithm is None:
             entry.error = TlsBindingError(f"expected SHA-256, SHA-384 or SHA-512 to sign with, not {name!r}")
             return 0
-        self._signing[number] = entry, entry.key, algorithm
+        self._signing[number] = entry, algorithm
         return 1
 
     def _sign(self, number: int, signature: int | None, length: int, room: int, message: int, size: int) -> int:
-        entry, key, algorithm = self._signing[number]
+        entry, algorithm = self._signing[number]
         if signature is None:
             c_size_t.from_address(length).value = entry.size
             return 1
         try:
-            der = key.sign(ctypes.string_at(message, size), ec.ECDSA(algorithm))
+            der = entry.key.sign(ctypes.string_at(message, size), ec.ECDSA(algorithm))
             if len(der) > room:
                 raise TlsBindingError(f"the key gave a signature of {len(der)} bytes")
             ctypes.memmove(signature, der, len(der))

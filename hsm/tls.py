@@ -92,7 +92,6 @@ class _OpenSsl:
             function.argtypes = arguments
         if self.c.OpenSSL_version_num() != version:
             raise TlsBindingError(f"expected the functions of {ssl.OPENSSL_VERSION}, found those of another OpenSSL")
-        self.installed: dict[int, InstalledKey] = {}
         self.watches: dict[int, Watch] = {}
         self.numbers = itertools.count(1)
         self.on_request = kept(_CertificateCallback(self._on_request))
@@ -101,7 +100,7 @@ class _OpenSsl:
     @functools.cached_property
     def provider(self) -> Provider:
         """The provider, loaded on first use: never for keys in files."""
-        return Provider(self.c, self.error, self.installed)
+        return Provider(self.c, self.error)
 
     def error(self) -> str:
         """Empty OpenSSL's error queue and return the last error in its words."""

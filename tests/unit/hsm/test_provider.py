@@ -93,7 +93,7 @@ def test_two_tokens_sign_side_by_side(authority, server):
 
 def test_nothing_of_a_handshake_is_left(authority, server, key, certificate):
     openssl = tls._openssl()
-    before = set(openssl.installed)
+    before = set(openssl.provider.installed)
     context = client_context(authority)
     use_private_key(context, certificate, key)
     for _ in range(3):
@@ -105,7 +105,7 @@ def test_nothing_of_a_handshake_is_left(authority, server, key, certificate):
     assert openssl.provider._signing == openssl.provider._offered == {}
     del context, key.failure
     gc.collect()
-    assert set(openssl.installed) <= before
+    assert set(openssl.provider.installed) <= before
 
 
 def test_a_hash_that_no_token_signs_with_is_named(authority, server, key, certificate):
@@ -131,7 +131,7 @@ def test_searches_of_others_never_find_the_provider(context, key, certificate):
 
 def test_a_key_in_a_file_does_not_meet_the_provider(authority, server, context, key, certificate):
     use_private_key(context, certificate, key)
-    before = dict(tls._openssl().installed)
+    before = dict(tls._openssl().provider.installed)
     pem = authority.folder / "beside.pem"
     pem.write_bytes(
         key._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -140,7 +140,7 @@ def test_a_key_in_a_file_does_not_meet_the_provider(authority, server, context, 
     beside = client_context(authority)
     beside.load_cert_chain(pem)
     assert connect(beside, server).endswith(b"ok")
-    assert tls._openssl().installed == before
+    assert tls._openssl().provider.installed == before
     assert key.signatures == 0
 
 
