@@ -64,7 +64,7 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
         try:
             self._public_key.verify(signature, data, signature_algorithm)
         except InvalidSignature:
-            self._token.objects_changed()
+            self._token.changed()
             return self._signature(digest)
         self._is_pair = True
         return signature

@@ -12,7 +12,7 @@ import math
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from collections import Counter
 from pathlib import Path
 from types import TracebackType
 
@@ -69,15 +69,6 @@ class Calls:
             self._unraisable(event)
 
 
-@dataclass
-class _Login:
-    """The session that logged in. The login lasts until it is closed, so it is used for nothing else."""
-
-    session: pkcs11.Session
-    pin: str = field(repr=False)
-    users: int
-
-
 class Module:
     """A loaded module. Hold LOCK to call a method; each raises pkcs11.PKCS11Error unless it names another error."""
 
@@ -85,10 +76,12 @@ class Module:
         self.path = path
         self.generation = 0
         """Counts the initialisations: sessions and objects of an earlier one must not even be closed."""
-        self._listed = False
-        self._known: list[pkcs11.Token] = []
+        self._known: list[pkcs11.Token] | None = None
         self._known_at = -math.inf
-        self._logins: dict[int, _Login] = {}
+        self._logins: dict[int, pkcs11.Session] = {}
+        """The session that logged in to each slot. The login lasts until it is closed: it is used for nothing else."""
+        self._users: Counter[int] = Counter()
+        """How many Tokens use the login to each slot."""
         self._refused: set[tuple[str, str]] = set()
         if "/" in path and not Path(path).is_file():
             raise ModuleError(f"the PKCS#11 module {path} is missing: correct p11.module, or install it")
@@ -108,8 +101,8 @@ class Module:
         """
         self.generation += 1
         self._logins.clear()
-        self._listed = False
-        self._known_at = -math.inf
+        self._users.clear()
+        self._known = None
         # A broken module says "not initialized" here, and is as good as finalized.
         with contextlib.suppress(p11.PKCS11Error):
             self._lib.finalize()
@@ -117,11 +110,11 @@ class Module:
 
     def find(self, label: str) -> pkcs11.Token:
         """Return the only token with that label. Raises TokenAbsentError for none, ObjectConflictError for two."""
+        was_listed = self._known is not None
         tokens = self._tokens()
-        if label not in (token.label for token in tokens) and self._listed:
+        if was_listed and label not in (token.label for token in tokens):
             self.reinitialize()
             tokens = self._tokens()
-        self._listed = True
         named = [token for token in tokens if token.label == label]
         if not named:
             others = ", ".join(sorted(repr(token.label) for token in tokens)) or "none"
@@ -138,7 +131,7 @@ class Module:
         return named[0]
 
     def _tokens(self) -> list[pkcs11.Token]:
-        if time.monotonic() - self._known_at <= FRESH:
+        if self._known is not None and time.monotonic() - self._known_at <= FRESH:
             return self._known
         tokens = []
         for slot in self._lib.get_slots(token_present=True):
@@ -154,17 +147,13 @@ class Module:
     def log_in(self, token: pkcs11.Token, pin: str) -> None:
         """Log in to the token unless this process is logged in. Raises PinError; a refused PIN is not tried again."""
         slot = token.slot.slot_id
-        login = self._logins.get(slot)
         if (token.label, pin) in self._refused:
             raise PinError(f"the PIN of token {token.label!r} was refused and is not tried again: correct p11.pass")
-        if login is not None:
-            if login.pin != pin:
-                raise PinError(f"this program is logged in to token {token.label!r} with another PIN: correct p11.pass")
-            login.users += 1
-            return
-        _check_pin_flags(token)
         try:
-            session = self._logged_in(token, pin)
+            if slot not in self._logins:
+                _check_pin_flags(token)
+                self._logins[slot] = self._logged_in(token, pin)
+            self._users[slot] += 1
         except p11.PKCS11Error as error:
             self._known_at = -math.inf
             failure = translated(error, "log in", token.label)
@@ -172,7 +161,6 @@ class Module:
             if isinstance(failure, PinError) and not isinstance(error, p11.UserPinNotInitialized):
                 self._refused.add((token.label, pin))
             raise PinRefusedError(str(failure)) if isinstance(error, _WRONG_PIN) else failure from error
-        self._logins[slot] = _Login(session, pin, 1)
 
     def _logged_in(self, token: pkcs11.Token, pin: str) -> pkcs11.Session:
         if token.flags & TokenFlag.LOGIN_REQUIRED:
@@ -182,23 +170,18 @@ class Module:
 
     def is_logged_in(self, slot: int) -> bool:
         """Return whether the login into a slot's token is still valid, by using its session."""
-        login = self._logins.get(slot)
-        if login is None:
+        try:
+            list(self._logins[slot].get_objects({pkcs11.Attribute.ID: b"\0"}))
+        except (KeyError, p11.PKCS11Error):
             return False
-        with contextlib.suppress(p11.PKCS11Error):
-            list(login.session.get_objects({pkcs11.Attribute.ID: b"\0"}))
-            return True
-        return False
+        return True
 
     def log_out(self, slot: int) -> None:
         """Undo one log_in(); the last one closes the session."""
-        if (login := self._logins.get(slot)) is None:
-            return
-        login.users -= 1
-        if login.users == 0:
-            del self._logins[slot]
+        self._users[slot] -= 1
+        if self._users[slot] == 0:
             with contextlib.suppress(p11.PKCS11Error):
-                login.session.close()
+                self._logins.pop(slot).close()
 
 
 def _check_pin_flags(token: pkcs11.Token) -> None:

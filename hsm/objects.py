@@ -152,7 +152,7 @@ def check_unchanged(token: Token, found: Found) -> None:
     """Read again what an object is. Raises TokenError if it has changed."""
     now = Found(found.item, read(found.item, WHOSE))
     if (now.kind, now.id, now.label) != (found.kind, found.id, found.label):
-        token.objects_changed()
+        token.changed()
         raise TokenError(
             f"token {token.label!r} was changed by another program: {class_name(found.kind)} {found.id} is "
             "no longer the same; try again"

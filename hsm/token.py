@@ -97,17 +97,16 @@ class Token:
         """
         return _Use(self, operation)
 
-    def objects_changed(self) -> None:
-        """Note that another program may have made or destroyed objects: forget what was seen."""
-        with modules.LOCK:
-            self.changed(None)
+    def changed(self, seen: "list[Found] | None" = None) -> None:
+        """Note what is there now, None if another program may have made or destroyed objects: forget what was seen.
 
-    def changed(self, seen: "list[Found] | None") -> None:
-        """Note what is there now: OP-TEE gives a destroyed object's handle to the next one."""
-        self.seen = seen
-        if seen is not None:
-            self.missing.clear()
-        self.era += 1
+        OP-TEE gives a destroyed object's handle to the next one.
+        """
+        with modules.LOCK:
+            self.seen = seen
+            if seen is not None:
+                self.missing.clear()
+            self.era += 1
 
     @contextlib.contextmanager
     def working(self, what: str) -> Iterator[None]:
@@ -167,7 +166,7 @@ class Token:
         if self._found is not None and module.generation == self._generation:
             if self._session is not None:
                 if time.monotonic() - self._used_at > modules.FRESH:
-                    self.objects_changed()
+                    self.changed()
                 return self._session
             if not module.is_logged_in(self._found.slot.slot_id):
                 module.reinitialize()
@@ -179,7 +178,7 @@ class Token:
             found = module.find(self.label)
             self._log_in(module, found)
             self._found, self._generation = found, module.generation
-        self.objects_changed()
+        self.changed()
         self._session = self._found.open(rw=True, attribute_mapper=TolerantMapper())
         return self._session
 

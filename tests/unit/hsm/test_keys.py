@@ -170,7 +170,7 @@ def test_a_key_that_was_replaced_does_not_sign_with_the_new_one(own):
     remove_objects(fixture, 7, ObjectClass.PRIVATE_KEY)
     remove_objects(fixture, 7, ObjectClass.PUBLIC_KEY)
     add_key_pair(fixture, 7)
-    client.objects_changed()
+    client.changed()
     with pytest.raises(ObjectMissingError, match="replaced by another program"):
         key.sign(b"data", _SHA256)
 
