@@ -4,10 +4,11 @@ CSR, ECIES and TLS take an ec.EllipticCurvePrivateKey wherever it lives. Signatu
 here: not every token has CKM_ECDSA_SHA256.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pkcs11
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -46,7 +47,7 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
         self._id = object_id
         self._public_key = public_key
         self._found: tuple[int, Any] | None = None
-        self._der_points = False
+        self._der_prefix = b""
         self._secrets: dict[bytes, bytes] = {}
         self._derives = False
         self._is_pair: bool | None = None
@@ -60,22 +61,14 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
         A signature that does not verify may come from another object that got the handle meanwhile: it is made again.
         """
         digest = _digest(bytes(data), signature_algorithm)
-        signature = self._signature(digest)
+        signature = believed(self._token, lambda: self._sign(digest))
         try:
             self._public_key.verify(signature, data, signature_algorithm)
         except InvalidSignature:
             self._token.changed()
-            return self._signature(digest)
+            return believed(self._token, lambda: self._sign(digest))
         self._is_pair = True
         return signature
-
-    def _signature(self, digest: bytes) -> bytes:
-        size = octets(self.curve)
-        # ECDSA takes the leftmost bits of a longer digest; not every token truncates it.
-        raw = believed(self._token, lambda: self._sign(digest[:size]))
-        if len(raw) != 2 * size:
-            raise UnsupportedError(f"token {self._token.label!r} signed with {len(raw)} bytes, expected {2 * size}")
-        return utils.encode_dss_signature(int.from_bytes(raw[:size]), int.from_bytes(raw[size:]))
 
     def is_pair(self) -> bool:
         """Return whether the public key is the private one's: tried with one signature."""
@@ -84,18 +77,24 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
         return self._is_pair
 
     def _sign(self, digest: bytes) -> bytes:
+        size = octets(self.curve)
         with self._token.session(f"sign with key {self._id}") as session:
-            private = self._private(session)
-            self._check_allowed(private, "sign", "sign")
+            sign = self._allowed(session, "sign", "sign")
             with self._token.working("sign"):
-                return bytes(private.sign(digest, mechanism=Mechanism.ECDSA))
+                # ECDSA takes the leftmost bits of a longer digest; not every token truncates it.
+                raw = bytes(sign(digest[:size], mechanism=Mechanism.ECDSA))
+        if len(raw) != 2 * size:
+            raise UnsupportedError(f"token {self._token.label!r} signed with {len(raw)} bytes, expected {2 * size}")
+        return utils.encode_dss_signature(int.from_bytes(raw[:size]), int.from_bytes(raw[size:]))
 
-    def _check_allowed(self, private: Any, method: str, use: str) -> None:  # noqa: ANN401
-        """Raise UnsupportedError if the key was made without the attribute that gives it the method."""
+    def _allowed(self, session: pkcs11.Session, method: str, use: str) -> Any:  # noqa: ANN401
+        """Return a method of the private key. Raises UnsupportedError if it was made without that attribute."""
+        private = self._private(session)
         if not hasattr(private, method):
             raise UnsupportedError(
                 f"key {self._id} of token {self._token.label!r} may not be used to {use}: use another token"
             )
+        return getattr(private, method)
 
     def exchange(self, algorithm: ec.ECDH, peer_public_key: ec.EllipticCurvePublicKey) -> bytes:
         """Derive a secret in the token (CKM_ECDH1_DERIVE, no KDF), once for each peer: the x coordinate, full length.
@@ -120,36 +119,33 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
 
     def _exchange(self, point: bytes) -> bytes:
         with self._token.session(f"agree on a secret with key {self._id}") as session:
-            private = self._private(session)
-            self._check_allowed(private, "derive_key", "derive")
+            derive_key = self._allowed(session, "derive_key", "derive")
             with self._token.working("agree on a secret"):
-                secret = self._secret(private, point)
+                secret = self._secret(derive_key, point, self._der_prefix)
             try:
                 value: bytes = secret[Attribute.VALUE]
             finally:
                 secret.destroy()
             return value.rjust(octets(self.curve), b"\0")
 
-    def _secret(self, private: Any, point: bytes) -> Any:  # noqa: ANN401 - pkcs11 makes its classes as it runs
-        if self._der_points:
-            return self._derived(private, _wrapped(point))
+    def _secret(self, derive_key: Callable[..., Any], point: bytes, prefix: bytes) -> Any:  # noqa: ANN401 - of pkcs11
         try:
-            return self._derived(private, point)
+            return derive_key(
+                KeyType.GENERIC_SECRET,
+                octets(self.curve) * 8,
+                mechanism=Mechanism.ECDH1_DERIVE,
+                mechanism_param=(KDF.NULL, None, prefix + point),
+                store=False,
+                template=_SECRET,
+            )
         except (p11.ArgumentsBad, p11.MechanismParamInvalid, p11.PublicKeyInvalid):
-            # Before PKCS#11 v2.30 modules expected the DER form, and some still do.
-            secret = self._derived(private, _wrapped(point))
-            self._der_points = True
+            if prefix:
+                raise
+            # Before PKCS#11 v2.30 modules expected the point in a DER OCTET STRING, and some still do.
+            prefix = bytes([4, len(point)])
+            secret = self._secret(derive_key, point, prefix)
+            self._der_prefix = prefix
             return secret
-
-    def _derived(self, private: Any, point: bytes) -> Any:  # noqa: ANN401
-        return private.derive_key(
-            KeyType.GENERIC_SECRET,
-            octets(self.curve) * 8,
-            mechanism=Mechanism.ECDH1_DERIVE,
-            mechanism_param=(KDF.NULL, None, point),
-            store=False,
-            template=_SECRET,
-        )
 
     def _private(self, session: pkcs11.Session) -> Any:  # noqa: ANN401 - pkcs11 makes its classes as it runs
         """Return the private key's object, found again when handles may have changed."""
@@ -178,13 +174,11 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
         """The size of the private scalar in bits."""
         return self._public_key.key_size
 
-    def private_numbers(self) -> NoReturn:
+    def private_numbers(self, *_form: object, **_named_form: object) -> NoReturn:
         """Raise UnsupportedError: the key cannot leave its token."""
         raise UnsupportedError(f"key {self._id} stays in token {self._token.label!r}: it cannot be read")
 
-    def private_bytes(self, *_form: object, **_named_form: object) -> NoReturn:
-        """Raise UnsupportedError: the key cannot leave its token."""
-        self.private_numbers()
+    private_bytes = private_numbers
 
     def __copy__(self) -> "TokenPrivateKey":
         return self
@@ -199,21 +193,21 @@ def load_private_key(token: Token, object_id: ObjectId) -> TokenPrivateKey:
     Raises ObjectMissingError, ObjectConflictError (several), UnsupportedError (RSA, another curve), TokenError.
     """
 
-    def load() -> ec.EllipticCurvePublicKey | list[ec.EllipticCurvePublicKey]:
+    def load() -> tuple[bool, list[ec.EllipticCurvePublicKey]]:
         with token.session(f"load key {object_id}") as session:
             the_object(token, session, ObjectClass.PRIVATE_KEY, object_id)
             try:
-                return public_key_under(token, session, object_id)
+                return True, [public_key_under(token, session, object_id)]
             except ObjectMissingError:
                 if others := public_keys_of_certificates(token, session):
-                    return others
+                    return False, others
                 raise
 
-    found = believed(token, load)
-    for public_key in found if isinstance(found, list) else [found]:
+    is_sure, found = believed(token, load)
+    for public_key in found:
         known = token.keys.get(object_id)
         key = known if known and known.public_key() == public_key else TokenPrivateKey(token, object_id, public_key)
-        if not isinstance(found, list) or key.is_pair():
+        if is_sure or key.is_pair():
             token.keys[object_id] = key
             return key
     raise ObjectMissingError(
@@ -222,15 +216,7 @@ def load_private_key(token: Token, object_id: ObjectId) -> TokenPrivateKey:
     )
 
 
-def _wrapped(point: bytes) -> bytes:
-    """Return the DER OCTET STRING of a point of less than 128 bytes."""
-    return bytes([4, len(point)]) + point
-
-
 def _digest(data: bytes, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
-    # cryptography 42 knows no deterministic signatures.
-    if not isinstance(signature_algorithm, ec.ECDSA) or getattr(signature_algorithm, "deterministic_signing", False):
-        raise UnsupportedAlgorithm("a key in a token signs with plain ECDSA only")
     algorithm = signature_algorithm.algorithm
     if isinstance(algorithm, utils.Prehashed):
         if len(data) != algorithm.digest_size:

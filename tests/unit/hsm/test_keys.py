@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.x509.oid import NameOID
@@ -67,17 +66,6 @@ def test_a_signature_of_a_digest_verifies_over_the_data(key):
 def test_a_digest_of_the_wrong_length_is_refused(key):
     with pytest.raises(ValueError, match="32 bytes"):
         key.sign(b"short", ec.ECDSA(utils.Prehashed(hashes.SHA256())))
-
-
-class Deterministic(ec.ECDSA):
-    """Asks for deterministic signatures, which cryptography knows from version 43 on."""
-
-    deterministic_signing = True
-
-
-def test_deterministic_signatures_are_refused(key):
-    with pytest.raises(UnsupportedAlgorithm):
-        key.sign(b"data", Deterministic(hashes.SHA256()))
 
 
 def test_a_csr_is_signed_in_the_token(key):
