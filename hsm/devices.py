@@ -1,6 +1,5 @@
 """udev events of devices that may bring a token. Loads no PKCS#11."""
 
-import contextlib
 import time
 
 import pyudev
@@ -13,10 +12,7 @@ class Devices:
     """Listens for new devices. `fileno()` is for select(2). Raises OSError or ImportError without udev (container)."""
 
     def __init__(self) -> None:
-        try:
-            self._monitor = pyudev.Monitor.from_netlink(pyudev.Context())  # type: ignore[no-untyped-call]
-        except ImportError as error:  # there is no libudev
-            raise OSError(str(error)) from error
+        self._monitor = pyudev.Monitor.from_netlink(pyudev.Context())  # type: ignore[no-untyped-call]
         for subsystem in SUBSYSTEMS:
             self._monitor.filter_by(subsystem)
         self._monitor.start()
@@ -28,11 +24,7 @@ class Devices:
     def appeared(self, seconds: float = 0.0) -> str | None:
         """Wait so many seconds for a new device; return its path, None if there is none."""
         deadline = time.monotonic() + seconds
-        while True:
-            remaining = max(0.0, deadline - time.monotonic())
-            with contextlib.suppress(InterruptedError):
-                device = self._monitor.poll(remaining)
-                if device is not None and device.action == "add":
-                    return str(device.device_path)
-                if device is None and not remaining:
-                    return None
+        while device := self._monitor.poll(max(0.0, deadline - time.monotonic())):
+            if device.action == "add":
+                return str(device.device_path)
+        return None

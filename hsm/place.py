@@ -15,7 +15,7 @@ from pkcs11 import Attribute, CertificateType, KeyType, Mechanism, ObjectClass
 from pkcs11 import exceptions as p11
 from pkcs11.constants import DEFAULT, MechanismFlag
 
-from hsm.attributes import DESTROYABLE
+from hsm.attributes import DESTROYABLE, Values
 from hsm.certificate import Certificate
 from hsm.curves import EC_PARAMS
 from hsm.errors import MixedHandlesError, ObjectConflictError, ObjectMissingError, TokenError
@@ -130,46 +130,32 @@ class KeyPlace(Place):
 
         Some secure elements want class and curve in the private template too, which others refuse.
         """
-        explicit = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.EC_PARAMS: EC_PARAMS[curve.name]}
-        self._check_room(session)
+        parameters = {Attribute.EC_PARAMS: EC_PARAMS[curve.name]}
         try:
-            return self._generate_pair(session, curve, {})
+            return self._generate_pair(session, parameters, {})
         except p11.TemplateInconsistent:
-            self._check_room(session)
-            return self._generate_pair(session, curve, explicit)
+            return self._generate_pair(session, parameters, {Attribute.CLASS: ObjectClass.PRIVATE_KEY, **parameters})
 
-    def _check_room(self, session: pkcs11.Session) -> None:
+    def _generate_pair(self, session: pkcs11.Session, public: Values, private: Values) -> Any:  # noqa: ANN401
+        """Make the pair as lmp-device-register does; return the private key. tpm2-pkcs11 refuses further attributes."""
         self.check_not_in_use()
         found = found_again(self.token, session, self.id)
         self.refuse_strangers(found)
         if any(each.kind in self.classes for each in found):
             raise TokenError(f"key {self.id} of token {self.token.label!r} is still there: it was not removed")
-
-    def _generate_pair(self, session: pkcs11.Session, curve: ec.EllipticCurve, explicit: dict[Attribute, Any]) -> Any:  # noqa: ANN401
-        """Make the pair as lmp-device-register does; return the private key. tpm2-pkcs11 refuses further attributes."""
+        left_out = dict.fromkeys((Attribute.ENCRYPT, Attribute.WRAP, Attribute.DECRYPT, Attribute.UNWRAP), DEFAULT)
         with self.token.working("make a key"):
-            _, private = session.generate_keypair(
+            _, key = session.generate_keypair(
                 KeyType.EC,
                 id=bytes.fromhex(self.id),
                 label=self.label,
                 store=True,
                 mechanism=Mechanism.EC_KEY_PAIR_GEN,
                 capabilities=MechanismFlag.SIGN | MechanismFlag.VERIFY | MechanismFlag.DERIVE,
-                public_template={
-                    Attribute.EC_PARAMS: EC_PARAMS[curve.name],
-                    Attribute.PRIVATE: False,
-                    Attribute.ENCRYPT: DEFAULT,
-                    Attribute.WRAP: DEFAULT,
-                },
-                private_template={
-                    Attribute.SENSITIVE: True,
-                    Attribute.EXTRACTABLE: False,
-                    Attribute.DECRYPT: DEFAULT,
-                    Attribute.UNWRAP: DEFAULT,
-                    **explicit,
-                },
+                public_template={Attribute.PRIVATE: False, **left_out, **public},
+                private_template={Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False, **left_out, **private},
             )
-        return private
+        return key
 
     def _clean_up(self) -> None:
         """Remove what a failed generation left: it may have made a key."""
