@@ -169,10 +169,11 @@ class Actions:
 
     def _switch_again(self) -> None:
         log.warning("the configuration names the old identity again: switching to the new one")
-        state = self._context.rotation
+        state = self._context.fioconfig.hold(self._opened().rotation)
         if state.step > PROVED:  # its users may have loaded the old one: restart them again
-            self._journal.record(replace(state, step=PROVED))
-        switch(self._opened(), state)
+            state = replace(state, step=PROVED)
+            self._journal.record(state)
+        switch(self._context, state)
 
     def _run_hooks(self) -> None:
         proved = self._context.rotation.step >= PROVED
@@ -232,9 +233,12 @@ class Actions:
     def _unmark(self) -> None:
         """Continue with the new identity: the old one can no longer be used."""
         state, error = self._opened().rotation, self._memory.refused_before
+        named_old = named_by_configuration(self._context, state) is Named.OLD
+        if named_old:
+            state = self._context.fioconfig.hold(state)
         if state.step >= SWITCHED:
             switch(self._context, state)
-        elif named_by_configuration(self._context, state) is Named.OLD:
+        elif named_old:
             settle_back(self._context, state)  # a power cut may have interrupted going back
         self._journal.record(replace(state, rollback=None, refused=None if error is None else describe(error)))
         if error is not None:

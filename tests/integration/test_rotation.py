@@ -304,6 +304,23 @@ def test_fioconfig_is_started_again_where_a_roll_back_cannot_end(files, systemd)
         assert calls()[-1] == "start fioconfig.service"
 
 
+@pytest.mark.parametrize(("command", "old"), [("resume", 503), ("abort", 403)], ids=["again", "no way back"])
+def test_fioconfig_is_stopped_before_a_switch_is_repeated(files, systemd, command, old):
+    services, calls = systemd
+    device, faults = files.device, files.gateway.faults
+    device.write_request("certs-1")
+    before = device.sota_toml.read_bytes()
+    faults.add("POST", "/events", times=None, status=503)
+    faults.add("GET", "/config-device", skip=2, times=None, status=old)
+    assert call(device, "rotate", services=services).status == PENDING
+    device.sota_toml.write_bytes(before)
+    earlier = len(calls())
+    call(device, command, services=services)
+    assert calls()[earlier:][:2] == ["stop fioconfig.path", "stop fioconfig.service"]
+    assert calls()[-1] == "start fioconfig.service"
+    assert device.sota_toml.read_bytes() != before
+
+
 def test_a_start_that_an_earlier_call_owes_is_not_waited_for_within_fioconfigs_own(files, systemd):
     """At boot fioconfig calls the handler from a unit after which its own is ordered."""
     services, calls = systemd

@@ -256,10 +256,11 @@ def ask_for_way_back(world, memory):
 
 def forward_or_whole(world, memory):
     """Switch again what was switched; else have config.encrypted be for the identity in use."""
+    stop = (stop_fioconfig,) if world.named == OLD else ()
     if world.step >= 5:
-        yield Outcome(world, memory, (switch_names, settle, unmark))
+        yield Outcome(world, memory, (*stop, switch_names, settle, unmark))
     elif world.named == OLD:
-        yield Outcome(world, memory, (settle_back, unmark))
+        yield Outcome(world, memory, (*stop, settle_back, unmark))
     else:
         yield Outcome(world, memory)
 
@@ -354,7 +355,7 @@ ACTIONS = {
         partial(remember, way=Way.BACK, settled=False),
     ),
     Action.RETRY: (partial(write, mark=Mark.NONE),),
-    Action.SWITCH_AGAIN: (tell_again, switch_names, settle),
+    Action.SWITCH_AGAIN: (stop_fioconfig, tell_again, switch_names, settle),
     Action.ENROL: (
         partial(write, new_key=True),
         enrol_at_server,
