@@ -12,6 +12,7 @@ from tests.simulators.factory import running_factory
 
 from .in_process import call
 from .left_behind import ID, left_after
+from .stopping import new_certificate_is_refused
 
 
 @pytest.mark.parametrize("rolled_back", [False, True])
@@ -115,6 +116,22 @@ def test_the_new_key_is_kept_where_the_gateway_does_not_take_who_is_named_now(fi
     assert call(files.device, "resume").status == DONE
     assert len(files.device.private_key_files()) == 2
     assert broken_files(files) == []
+
+
+def test_a_key_that_was_rolled_back_is_kept_until_the_gateway_takes_who_is_named_now(files):
+    """It may have accepted that key's certificate for good; the rotation that uses the key again has asked nothing."""
+    new_certificate_is_refused(files)
+    files.device.write_request(ID)
+    assert call(files.device).status == REFUSED
+    files.est.faults.add("POST", "/simplereenroll", times=None, status=503)
+    files.device.write_request("certs-again")
+    assert call(files.device).status == PENDING
+    keys = files.device.private_key_files()
+    moved(files)
+    files.gateway.faults.add("GET", "/config-device", times=None, status=403)
+    assert call(files.device, "resume").status == REFUSED
+    assert set(keys) < set(files.device.private_key_files())
+    assert read_pending(files.device.storage).rotation_id is None
 
 
 def test_a_device_that_moved_into_a_token_meanwhile_keeps_its_files_readable(files, tmp_path):

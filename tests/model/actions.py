@@ -296,7 +296,7 @@ def end_dropped(world, memory):
 
 def hand_over(world, memory):
     """Have what the rotation's keys read encrypted to the key in use."""
-    if world.step < 2:
+    if world.step < 2 and not world.kept:
         yield Outcome(world, memory)
         return
     yield Outcome(world._replace(config=OTHER, files=OTHER), memory)

@@ -11,6 +11,7 @@ from handler.journal.history import ROLLED_BACK
 from handler.journal.pending import COMPLETED, LOCKED
 from handler.journal.rotation_state import SWITCHED, Kept, RotationState
 from handler.rotation.context import Context
+from handler.rotation.look import is_shown
 from handler.servers.gateway import CERTIFICATE_REFUSALS
 from hsm.errors import UnsupportedError
 
@@ -91,9 +92,9 @@ def drop(context: Context, reason: str) -> None:
 def give_up(context: Context, names: IdentityNames) -> str:
     """End a rotation because another program changed the identity in use to `names`; return the reason.
 
-    What only the new key can read is encrypted to the key in use first; if the gateway refuses that, the new key stays
-    (lost_journal.py). Raises RefusedError and hsm.errors.TokenError if the identity in use is unusable (then nothing
-    is changed), PendingError.
+    What only the new key can read is encrypted to the key in use first; if the gateway refuses that, or the certificate
+    in use, the new key stays (lost_journal.py). Raises RefusedError and hsm.errors.TokenError if the identity in use is
+    unusable (then nothing is changed), PendingError.
     """
     state, device = context.rotation, context.device
     device.open_store()
@@ -103,7 +104,7 @@ def give_up(context: Context, names: IdentityNames) -> str:
         f"{state.rotation_id} nor the new one: it was changed during the rotation, which is now given up"
     )
     try:
-        if state.step >= LOCKED:
+        if state.step >= LOCKED or is_shown(context):
             _hand_over(context, names)
         device.discard(state.new)
     except ServerRefusedError as error:
