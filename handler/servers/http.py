@@ -101,6 +101,7 @@ class HttpClient:
             log.debug("cannot see whether a server asks for the client certificate: %s", error)
         self.repeated = False
         """Whether the last request was sent more than once: an earlier answer may have been lost."""
+        self._cut_off = False  # whether the last answer was a success that broke off
         self._token_before = TOKENS.seconds
         self._allowance = Allowance(deadline)
         self._session = session(self._context, self._allowance, self._limits.connect)
@@ -127,9 +128,9 @@ class HttpClient:
     ) -> Answer:
         """Send a request, retry transient failures, and return the final answer.
 
-        `optional`: give up early on a busy server. `costly`: do not retry if the answer cannot be read, because the
-        server did its work. `once`: do not retry. Raises PendingError (AnswerError if the answer cannot be read,
-        ServerBusyError, ConnectionLostError), OfflineError, ServerRefusedError, hsm.errors.TokenError.
+        `optional`: give up early on a busy server. `costly`: do not retry if the answer cannot be read or breaks off,
+        because the server did its work. `once`: do not retry. Raises PendingError (AnswerError if the answer cannot be
+        read, ServerBusyError, ConnectionLostError), OfflineError, ServerRefusedError, hsm.errors.TokenError.
         """
         retry = busy = 0
         while True:
@@ -138,7 +139,8 @@ class HttpClient:
             if isinstance(failure, Answer):
                 return failure
             busy += isinstance(failure, ServerBusyError)
-            if (optional and (busy > OPTIONAL_RETRIES or asked)) or (costly and isinstance(failure, AnswerError)):
+            worked = self._cut_off or isinstance(failure, AnswerError)
+            if (optional and (busy > OPTIONAL_RETRIES or asked)) or (costly and worked):
                 raise failure
             if once:
                 raise PostponedError(str(failure), datetime.now(UTC) + timedelta(seconds=asked)) if asked else failure
@@ -197,13 +199,16 @@ class HttpClient:
             "Content-Type": content_type,
         }
         self._allowance.renew(FRAMING * self._limits.answer + HEAD)
+        self._cut_off = False
         try:
             with self._session.request(
                 method, url, data=body, headers=headers, timeout=timeouts, allow_redirects=False, stream=True
             ) as response:
                 if self._allowance.ended:  # http.client takes what it has for the whole head
                     raise requests.ConnectionError("the connection ended inside the head of the answer")
+                self._cut_off = response.status_code in DONE_STATUSES
                 content = self._read(response, asked)
+                self._cut_off = False
                 self._token_before = TOKENS.seconds
                 return Answer(url, response.status_code, response.headers, content, asked)
         except (RenewalError, TokenError, OSError, RuntimeError, urllib3.exceptions.HTTPError):

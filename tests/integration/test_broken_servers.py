@@ -100,7 +100,10 @@ def waits_until(factory):
 # What passes, what lasts, what is final
 
 
-@pytest.mark.parametrize(("request_name", "what"), PASSING_CASES)
+# The head of an answer that is cut short says that a certificate was issued: test_est.py.
+@pytest.mark.parametrize(
+    ("request_name", "what"), [each for each in PASSING_CASES if each != ("enrol", "answer cut short")]
+)
 def test_what_passes_is_tried_again_within_the_call(files, request_name, what):
     spoil(files, request_name, times=2, **PASSING[what])
     outcome = call(files.device)

@@ -85,6 +85,17 @@ def test_a_chunked_answer_is_understood(factory):
     rotates(factory)
 
 
+def test_an_answer_that_is_cut_off_is_one_enrolment_and_a_later_call_sends_the_same_csr(factory):
+    factory.est.faults.add("POST", "/simplereenroll", times=None, cut=100)
+    outcome = call(factory.device)
+    assert (outcome.status, "the connection broke off before a whole answer" in outcome.said) == (PENDING, True)
+    assert len(enrolments(factory)) == 1
+    factory.est.faults.clear()
+    rotates(factory)
+    assert len(enrolments(factory)) == 2
+    assert len(set(factory.est.csrs)) == 1
+
+
 @pytest.mark.parametrize("kind", ["the whole chain", "the chain backwards", "strangers beside it"])
 def test_a_longer_answer_in_any_order_is_understood(factory, kind):
     pki = factory.pki
