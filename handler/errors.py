@@ -12,6 +12,7 @@ MAX_TEXT = 4000
 _DISK = "look for its disk's errors in the kernel's log"
 _ADVICE = {
     errno.EACCES: "run this as root",
+    errno.EPERM: "run this as root, and remove attributes that forbid it (lsattr, chattr)",
     errno.ENOSPC: "make room there",
     errno.EDQUOT: "make room there",
     errno.EROFS: f"expected a file system that is mounted writable; {_DISK}",

@@ -84,8 +84,12 @@ def put_in_place(path: Path, prepared: Path, *, mtime_ns: int) -> None:
 
 def why_irreplaceable(path: Path) -> str | None:
     """Return why no file with the same owner can replace the file (a symlink followed); None if one can. OSError."""
-    if os.path.realpath(path) in dict(_mounts()):
+    target = Path(os.path.realpath(path))
+    if str(target) in dict(_mounts()):
         return f"{path} is a mount point by itself and cannot be replaced as a whole: mount its folder instead"
+    for each, mode in ((target, os.W_OK), (target.parent, os.W_OK | os.X_OK)):
+        if each.exists() and not os.access(each, mode, effective_ids=True):  # immutable, for root
+            return f"{each} cannot be written: {why_not()}"
     with contextlib.suppress(FileNotFoundError):
         owner = path.stat()
         own = owner.st_uid == os.geteuid() and owner.st_gid in {os.getegid(), *os.getgroups()}
@@ -236,8 +240,10 @@ def check_folder(folder: Path) -> None:
 
 
 def why_not() -> str:
-    """Return what to do about a folder that this process cannot write to."""
-    return "run this as root" if os.geteuid() else "its file system is mounted read-only; mount it writable"
+    """Return what to do about a file or folder that this process cannot write to."""
+    if os.geteuid():
+        return "run this as root"
+    return "its file system is mounted read-only, mount it writable; or it is immutable, remove that (chattr -i)"
 
 
 def check_durable(folder: Path) -> None:

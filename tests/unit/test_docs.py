@@ -88,7 +88,7 @@ def test_every_message_that_is_explained_is_one_of_the_program():
         *map(
             os.strerror, (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT, errno.ECONNRESET)
         ),
-        *map(os.strerror, (errno.ENOSPC, errno.EROFS, errno.EIO, errno.EACCES)),
+        *map(os.strerror, (errno.ENOSPC, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)),
         *("Name or service not known", "Temporary failure in name resolution", "certificate verify failed"),
         *("CKR_PIN_INCORRECT", "PinIncorrect", "CKR_PIN_LOCKED", "CKR_TOKEN_NOT_PRESENT"),
     ],

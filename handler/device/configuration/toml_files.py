@@ -83,10 +83,7 @@ class TomlFile:
             return f"{self.path} is managed remotely"
         target = self.path.resolve()
         if not target.is_file():
-            return f"{target} is not a file"
-        for path, mode in ((target, os.W_OK), (target.parent, os.W_OK | os.X_OK)):
-            if not os.access(path, mode, effective_ids=True):
-                return f"{path} cannot be written: run this as root, or mount the file system writable"
+            return f"{self.path} is masked, or no file"
         return why_irreplaceable(target)
 
 

@@ -181,6 +181,16 @@ def test_what_cannot_be_the_file_is_replaced_by_the_copy_after_the_switch(stored
     assert stored.path.stat().st_mtime_ns == 0
 
 
+def test_file_that_must_not_be_written_is_refused_before_the_switch():
+    """For root only an immutable file is one (chattr +i): it would be found after sota.toml was switched."""
+    with reachable_folder() as folder:
+        files = Files(folder)
+        files.path.write_bytes(b"{}")
+        files.path.chmod(0o444)
+        with unprivileged(), pytest.raises(RefusedError, match=f"^{files.path} cannot be written: "):
+            files.config.check_replaceable()
+
+
 def test_file_that_must_not_be_read_is_an_error_and_not_a_missing_one():
     with reachable_folder() as folder:
         files = Files(folder)
