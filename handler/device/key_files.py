@@ -53,6 +53,12 @@ class FileKeyStore:
             raise RequestRefusedError(
                 f"{self._storage} cannot be written: expected a folder for new keys and certificates; {why}"
             )
+        try:
+            _absolute(str(self._storage)).encode()
+        except UnicodeEncodeError as error:
+            raise RequestRefusedError(
+                f"{self._storage} is not UTF-8, so TOML cannot name new keys in it: rename the folder"
+            ) from error
         while True:
             key = str(self._storage / f"pkey.{secrets.randbelow(10**10):010d}.pem")
             names = self.canonical(IdentityNames(key, _certificate_beside(key)))

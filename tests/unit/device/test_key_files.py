@@ -1,6 +1,7 @@
 """Keys and certificates in files."""
 
 import contextlib
+import os
 import re
 import ssl
 import stat
@@ -120,6 +121,13 @@ def test_unused_names_are_new_and_nothing_is_made(store, tmp_path):
 def test_folder_that_is_not_there_has_no_unused_names(tmp_path):
     with pytest.raises(RequestRefusedError, match="cannot be written"):
         FileKeyStore(tmp_path / "missing").unused(IdentityNames("a", "b"))
+
+
+def test_folder_that_toml_cannot_name_has_no_unused_names(tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/sota\xff"))
+    folder.mkdir()
+    with pytest.raises(RequestRefusedError, match="is not UTF-8, so TOML cannot name new keys in it: rename"):
+        FileKeyStore(folder).unused(IdentityNames("a", "b"))
 
 
 @pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.SECP384R1()])
