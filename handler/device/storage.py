@@ -17,6 +17,7 @@ from handler.errors import RequestRefusedError
 
 FOLDER = "renew-client-cert"
 """This program's folder in the storage folder."""
+MAX_BYTES = 8 * 1024 * 1024  # of a file whose reader has no limit of its own
 _ACL = "system.posix_acl_access"
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.renew-client-cert\.tmp")
 
@@ -75,7 +76,7 @@ def put_in_place(path: Path, prepared: Path, *, mtime_ns: int) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise OSError(error.errno, error.strerror, str(path)) from error
-        atomic_write(path, read_regular(prepared), mtime_ns=mtime_ns)
+        atomic_write(path, read_regular(prepared, -1), mtime_ns=mtime_ns)
         remove(prepared)
         return
     sync_folder(path.parent)
@@ -118,10 +119,9 @@ def _mounts() -> list[tuple[str, str]]:
 
 def is_same_file(first: str, second: str) -> bool:
     """Return whether two paths lead to one file, or are the same path if there is none."""
-    try:
+    with contextlib.suppress(OSError):
         return first == second or Path(first).samefile(second)
-    except OSError:
-        return False
+    return False
 
 
 def remove_whatever(path: Path) -> None:
@@ -135,11 +135,9 @@ def remove_whatever(path: Path) -> None:
 
 def remove(path: Path) -> None:
     """Remove the file if it is there, durably. Raises OSError."""
-    try:
+    with contextlib.suppress(FileNotFoundError):
         path.unlink()
-    except FileNotFoundError:
-        return
-    sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def make_folder(path: Path) -> None:
@@ -199,13 +197,11 @@ def _attributes(path: Path) -> dict[str, bytes]:
 
 def _set_acl(descriptor: int, acl: bytes | None) -> bool:
     """Set the open file's ACL, or remove one inherited from its folder; return whether one was set."""
-    try:
+    with contextlib.suppress(OSError):
         if acl is not None:
             os.setxattr(descriptor, _ACL, acl)
             return True
         os.removexattr(descriptor, _ACL)
-    except OSError:
-        pass
     return False
 
 
@@ -266,7 +262,7 @@ def _file_system(folder: Path) -> str:
     return max(above)[2] if above else "unknown"
 
 
-def read_regular(path: Path, most: int = -1, *, follow: bool = False) -> bytes:
+def read_regular(path: Path, most: int = MAX_BYTES, *, follow: bool = False) -> bytes:
     """Read at most `most` bytes of a regular file, never waiting for a FIFO. Raises NotRegularError, OSError.
 
     `follow`: follow a symlink; the program's own files are never symlinks.

@@ -4,7 +4,7 @@ import re
 
 from handler import errors
 from handler.crypto import bag, bounded_json, certificates, encrypted_values, names
-from handler.device import config_encrypted, request
+from handler.device import config_encrypted, request, storage
 from handler.device.configuration import toml_text
 from handler.journal import pending
 from handler.rotation.phases import takeover
@@ -33,6 +33,7 @@ LIMITS = (
     (certificates.MAX_CA_SIZE,),
     (request.MAX_BYTES,),
     (pending.MAX_BYTES,),
+    (storage.MAX_BYTES,),
     (takeover.MAX_BYTES,),
     (response.MAX_WORDS,),
     (errors.MAX_TEXT,),

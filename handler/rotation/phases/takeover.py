@@ -28,6 +28,7 @@ from handler.device.device import Device
 from handler.device.keystore import IdentityNames
 from handler.device.request import RotationRequest, checked_request
 from handler.device.storage import (
+    MAX_BYTES,
     NotRegularError,
     atomic_write,
     make_folder,
@@ -48,8 +49,6 @@ from hsm.errors import ObjectConflictError, ObjectMissingError, UnsupportedError
 log = logging.getLogger(__name__)
 
 NAME = "cert-rotation.state"
-MAX_BYTES = 8 * 1024 * 1024
-"""The largest file that is read; it holds a copy of config.encrypted."""
 NOWHERE = IdentityNames("", "")
 """The old identity if fioconfig has overwritten its names; it is never touched."""
 
@@ -166,7 +165,7 @@ def _content(path: Path) -> bytes:
 
 def _put_away(path: Path, journal: Journal, why: str) -> None:
     """Remove the file; one with a private key goes into the journal's folder, for its owner only. Raises OSError."""
-    if path.is_symlink() or not path.is_file() or b"PRIVATE KEY" not in read_regular(path, MAX_BYTES):
+    if path.is_symlink() or not path.is_file() or b"PRIVATE KEY" not in read_regular(path):
         log.warning("%s is removed: %s", path, why)
         remove_whatever(path)
         return

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from handler.device.storage import (
+    MAX_BYTES,
     atomic_write,
     check_durable,
     exposure,
@@ -284,6 +285,12 @@ def test_neither_a_fifo_is_waited_for_nor_a_link_followed(tmp_path):
     for name in ("fifo", "link"):
         with pytest.raises(OSError):
             read_regular(tmp_path / name)
+
+
+def test_no_more_of_a_file_is_read_than_its_reader_can_use(tmp_path):
+    (tmp_path / "sparse").touch()
+    os.truncate(tmp_path / "sparse", 4 * MAX_BYTES)
+    assert len(read_regular(tmp_path / "sparse")) == MAX_BYTES
 
 
 def test_removing_can_be_repeated(tmp_path):
