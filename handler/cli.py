@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 from handler.commands.outcome import explain, what_next
 from handler.console.arguments import check_together, make_parser
-from handler.console.output import OutputError, flush, say, set_up, set_up_messages, silence
+from handler.console.output import OutputError, drop_unwritable, flush, say, set_up, set_up_messages, silence
 from handler.console.secrecy import keep_memory_private
 from handler.console.settings import Settings
 from handler.console.signals import end_in_order
@@ -38,6 +38,13 @@ log = logging.getLogger("renew-client-cert")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
     set_up(os.environ)
+    try:
+        return _status(arguments)
+    finally:
+        drop_unwritable(sys.stderr)
+
+
+def _status(arguments: Sequence[str] | None) -> int:
     parser = make_parser()
     try:
         options = parser.parse_args(arguments)
@@ -58,8 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _called(options, shows=shows)
         flush()
     except OutputError as error:
-        # Otherwise the interpreter flushes again at exit, with a message and a status of its own.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_unwritable(sys.stdout)
         if shows:  # a rotation does not depend on a reader
             status = error.status
             if status != UNREAD:

@@ -127,6 +127,14 @@ def _open_closed_streams() -> None:
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
+def drop_unwritable(stream: TextIO) -> None:
+    """Drop what a stream cannot write: at exit the interpreter would try again, and end with a status of its own."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def flush() -> None:
     """Flush standard output. Raises OutputError."""
     try:

@@ -171,6 +171,21 @@ def test_a_rotation_of_which_nobody_reads_goes_on(factory):
     assert factory.gateway.completed(ID)[0]["event"]["success"]
 
 
+@pytest.mark.parametrize("both", [False, True])
+def test_fioconfig_is_told_of_the_switch_though_nobody_reads_the_messages(files, both):
+    files.device.write_request(ID)
+    for path in (None, "/dev/full"):
+        ours, theirs = os.pipe() if path is None else (os.open(path, os.O_RDONLY), os.open(path, os.O_WRONLY))
+        os.close(ours)
+        out = theirs if both else subprocess.DEVNULL
+        command, env = files.device.command(), files.device.environment()
+        done = subprocess.run(command, cwd=REPOSITORY, env=env, stdout=out, stderr=theirs, timeout=60, check=False)
+        os.close(theirs)
+        assert done.returncode == SWITCHED
+        files.device.run("resume")
+        files.device.write_request(f"{ID}-again")
+
+
 def test_output_that_finds_no_room_is_said_to(files):
     with open("/dev/full", "w") as full:  # noqa: PTH123
         done = run(files.device, files.device.command("status"), full)
