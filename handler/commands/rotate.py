@@ -1,6 +1,7 @@
 """`rotate`, by hand or by the timer, and the handler that fioconfig calls without a command."""
 
 import argparse
+import contextlib
 import logging
 import os
 import time
@@ -8,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from handler.console.output import tell
+from handler.console.output import OutputError, tell
 from handler.console.settings import Settings
 from handler.device import completed_rotations
 from handler.device.configuration.configuration import Configuration
@@ -111,7 +112,10 @@ def _rotate(rotator: Rotator, request: RotationRequest, storage: Path) -> str:
     other = Snapshot.of(storage).rotation
     if other is not None and other.rotation_id != request.rotation_id and other.step < PROVED:
         fate = "is finished or rolled back before" if other.locked else "is dropped with its new key for"
-        tell(f"rotation {other.rotation_id}, pending after step {other.step}, {fate} rotation {request.rotation_id}")
+        with contextlib.suppress(OutputError):  # it goes on without a reader
+            tell(
+                f"rotation {other.rotation_id}, pending after step {other.step}, {fate} rotation {request.rotation_id}"
+            )
     return "" if rotator.rotate(request) else f"nothing to do: rotation {request.rotation_id} is already complete"
 
 
@@ -133,7 +137,8 @@ def _is_due(settings: Settings, share: float) -> bool:
     if certificate.begins_after(now + CLOCK_TOLERANCE):
         raise PendingError(f"the clock shows {now:%Y-%m-%d %H:%M} UTC, before the certificate is valid: set the clock")
     if begin is None or end is None:
-        tell("the certificate's end of validity is unreadable: rotating")
+        with contextlib.suppress(OutputError):
+            tell("the certificate's end of validity is unreadable: rotating")
         return True
     left = (end - now) / max(end - begin, timedelta(seconds=1))
     if left < share:

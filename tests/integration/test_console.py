@@ -171,6 +171,14 @@ def test_a_rotation_of_which_nobody_reads_goes_on(factory):
     assert factory.gateway.completed(ID)[0]["event"]["success"]
 
 
+def test_a_rotation_of_which_nobody_reads_takes_the_place_of_a_pending_one(files):
+    files.device.write_request("certs-first")
+    files.est.faults.add("POST", "/simplereenroll", status=503, headers={"Retry-After": "3000"})
+    assert files.device.run("rotate").returncode == PENDING
+    files.device.write_request(ID)
+    assert unread(files.device, PYTHONUNBUFFERED="1").returncode == SWITCHED
+
+
 @pytest.mark.parametrize("both", [False, True])
 def test_fioconfig_is_told_of_the_switch_though_nobody_reads_the_messages(files, both):
     files.device.write_request(ID)
