@@ -1,12 +1,11 @@
-"""Who uses the key: services, through systemctl, and hooks. Nothing here is fatal: a failure is a warning."""
+"""The services that use the key, through systemctl. Nothing here is fatal: a failure is a warning."""
 
 import logging
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from .hooks.files import FOLDERS, Hook, hooks_in
-from .hooks.running import run_hooks
+from .hooks.files import FOLDERS
 
 log = logging.getLogger(__name__)
 
@@ -31,22 +30,16 @@ class Services:
         cgroup: Path = Path("/proc/self/cgroup"),
         hooks: Sequence[Path] = FOLDERS,
     ) -> None:
-        self._hooks = hooks
+        self.hooks = hooks
+        self.available = runtime.is_dir()
+        """Whether systemd runs here."""
         self._cgroup = cgroup
         self._systemctl = systemctl
         self._timeout = timeout
-        self._running = runtime.is_dir()
-
-    @property
-    def available(self) -> bool:
-        """Whether systemd runs here."""
-        return self._running
 
     def is_active(self, unit: str) -> bool:
         """Whether the unit runs, or is about to be started again."""
-        if not self._running:
-            return False
-        state = self._call("show", "--property=ActiveState", "--value", unit)
+        state = self._call("show", "--property=ActiveState", "--value", unit) if self.available else None
         return state in {"active", "activating", "reloading"}
 
     def contains_us(self, unit: str) -> bool:
@@ -58,7 +51,7 @@ class Services:
 
     def is_enabled(self, unit: str) -> bool:
         """Whether the unit is started at boot."""
-        return self._running and self._call("show", "--property=UnitFileState", "--value", unit) == "enabled"
+        return self.available and self._call("show", "--property=UnitFileState", "--value", unit) == "enabled"
 
     def stop(self, unit: str) -> bool:
         """Stop the unit; tell whether that worked."""
@@ -74,20 +67,12 @@ class Services:
 
         Its unit reboots the device at the fourth start within nine minutes: reset-failed clears that count first.
         """
-        if not self._running:
+        if not self.available:
             log.warning("systemd does not run: restart aktualizr-lite if it has loaded another key")
             return
         if self.is_active(AKTUALIZR):
             self._call("reset-failed", AKTUALIZR)
             self._call("try-restart", AKTUALIZR)
-
-    def hooks(self) -> list[Hook]:
-        """List the hooks in their order, those that are not run too."""
-        return hooks_in(self._hooks)
-
-    def run_hooks(self, environment: Mapping[str, str]) -> str:
-        """Run the hooks, with that environment and a PATH alone; say what failed, "" if nothing did."""
-        return run_hooks(self._hooks, environment)
 
     def _call(self, *arguments: str) -> str | None:
         try:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from handler.backoff import MAX_ASKED
 from handler.device import completed_rotations
+from handler.device.hooks.files import hooks_in
 from handler.device.request import RotationRequest
 from handler.errors import kind_of_refusal
 from handler.journal.pending import EST, GATEWAY
@@ -136,7 +137,7 @@ def _stage(state: RotationState | None, named: Named) -> Stage:
 def _are_hooks_due(context: Context, memory: Memory, stage: Stage, way: Way) -> bool:
     """Tell whether others are to be told: once the new identity is proved, or was in use and is not any more."""
     back = way is Way.BACK and context.rotation.step >= SWITCHED
-    return memory.hooks is None and (back or stage is Stage.TELL) and bool(context.services.hooks())
+    return memory.hooks is None and (back or stage is Stage.TELL) and bool(hooks_in(context.services.hooks))
 
 
 def _is_lost_journal_due(memory: Memory, lost_journal: LostJournal) -> bool:

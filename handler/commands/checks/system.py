@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from handler.device.hooks.files import NOT_EXECUTABLE
+from handler.device.hooks.files import NOT_EXECUTABLE, hooks_in
 from handler.device.services import AKTUALIZR, FIOCONFIG, Services
 from handler.device.storage import read_regular
 from handler.inspection.units import DAEMON_UNIT, OFFLINE_UNIT, PATH_UNIT, show
@@ -75,7 +75,7 @@ def _unit(system: System, name: str, *, by_itself: bool) -> Result:
 
 
 def _hooks(services: Services) -> Iterator[Result]:
-    for hook in services.hooks():
+    for hook in hooks_in(services.hooks):
         if hook.problem is None:
             yield ok("hooks", f"{hook.path} runs after a rotation")
         elif hook.problem == NOT_EXECUTABLE:

@@ -10,7 +10,7 @@
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,7 @@ class Hook:
 
 def hooks_in(folders: Sequence[Path] = FOLDERS) -> list[Hook]:
     """List the hooks by file name, those that are not run too."""
-    found: dict[str, Hook] = {}
+    found: dict[str, Hook | None] = {}
     refused = []
     for folder in folders:
         try:
@@ -46,39 +46,29 @@ def hooks_in(folders: Sequence[Path] = FOLDERS) -> list[Hook]:
             if problem is not None:  # it may be anyone's, so it overrides nothing
                 refused.append(Hook(folder / name, problem))
             elif name not in found:
-                found[name] = Hook(folder / name, _problem(folder / name))
-    runs = (hook for hook in found.values() if not _is_masked(hook.path))
-    return sorted([*runs, *refused], key=lambda hook: hook.path.name)
+                found[name] = _hook(folder / name)
+    return sorted([*filter(None, found.values()), *refused], key=lambda hook: hook.path.name)
 
 
 def _counts(name: str) -> bool:
     return name != "__pycache__" and not (name.startswith(".") or name.endswith(_IGNORED) or ".dpkg-" in name)
 
 
-def _is_masked(path: Path) -> bool:
+def _hook(path: Path) -> Hook | None:
+    """Judge a file; None if it runs nothing, to hide another one."""
     try:
         status = path.stat()
-    except OSError:
-        return False
-    return (stat.S_ISREG(status.st_mode) and status.st_size == 0) or os.path.realpath(path) == os.devnull
-
-
-def _problem(path: Path) -> str | None:
-    try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            return "is not a regular file"
-        return _why_unsafe(path) or (None if mode & 0o111 else NOT_EXECUTABLE)
+        if (stat.S_ISREG(status.st_mode) and status.st_size == 0) or os.path.realpath(path) == os.devnull:
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            return Hook(path, "is not a regular file")
+        return Hook(path, _why_unsafe(path) or (None if status.st_mode & 0o111 else NOT_EXECUTABLE))
     except OSError as error:
-        return f"cannot be read: {error.strerror}"
+        return Hook(path, f"cannot be read: {error.strerror}")
 
 
 def _why_unsafe(path: Path) -> str | None:
     """Say who else than root can change a file or folder, or a folder or link on the way to it. Raises OSError."""
-    return next(_changeable(path), None)
-
-
-def _changeable(path: Path) -> Iterator[str]:
     left, at, links = [*path.absolute().parts], Path(), 0
     while left:
         part = left.pop(0)
@@ -88,13 +78,13 @@ def _changeable(path: Path) -> Iterator[str]:
         at = at / part
         status = at.lstat()
         if status.st_uid not in {0, os.geteuid()}:
-            yield f"{at} belongs to user {status.st_uid}, not to root"
+            return f"{at} belongs to user {status.st_uid}, not to root"
         if stat.S_ISLNK(status.st_mode):
             links += 1
             if links > _MOST_LINKS:
-                yield f"{path} leads through too many links"
-                return
+                return f"{path} leads through too many links"
             left, at = [*Path(at.readlink()).parts, *left], at.parent
         # In a sticky folder, users cannot replace root's files, but they can add others.
         elif status.st_mode & 0o022 and not (left and status.st_mode & stat.S_ISVTX):
-            yield f"{at} can be written by users other than root (mode {stat.S_IMODE(status.st_mode):04o})"
+            return f"{at} can be written by users other than root (mode {stat.S_IMODE(status.st_mode):04o})"
+    return None

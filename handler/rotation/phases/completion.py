@@ -5,6 +5,7 @@ import time
 from dataclasses import replace
 
 from handler.device import completed_rotations
+from handler.device.hooks import running
 from handler.device.keystore import IdentityNames
 from handler.errors import FORESEEABLE, PendingError, RefusedError, ServerRefusedError, describe
 from handler.journal.pending import COMPLETED
@@ -47,7 +48,7 @@ def run_hooks(context: Context, result: str) -> str:
     environment = {f"{age}_KEY": each.key for age, each in names.items()}
     environment |= {f"{age}_CERTIFICATE": each.certificate for age, each in names.items()}
     environment |= {"ROTATIONID": state.rotation_id, "RESULT": result, "STORAGE_DIR": str(context.device.storage)}
-    failed = context.services.run_hooks(environment)
+    failed = running.run_hooks(context.services.hooks, environment)
     context.deadline.extend(time.monotonic() - began)
     return failed
 
