@@ -12,13 +12,13 @@ The checks are independent of each other. Each server gets one request with the 
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from handler.commands.checks.device import DeviceChecks
-from handler.commands.checks.result import OK, PROBLEM, SKIPPED, WARNING, Result, ok, problem
+from handler.commands.checks.result import OK, PROBLEM, SKIPPED, WARNING, Found
 from handler.commands.checks.servers import ServerChecks
-from handler.commands.checks.system import System, system_findings
+from handler.commands.checks.system import SystemChecks
 from handler.commands.formats.envelope import as_json
 from handler.console.output import print_line
 from handler.console.settings import Settings
@@ -34,77 +34,77 @@ from handler.journal.snapshot import Snapshot
 _LEVEL_WIDTH, _TOPIC_WIDTH = 9, 15
 
 
-@dataclass
-class Check:
-    """All checks of one device."""
+@dataclass(frozen=True)
+class Result:
+    """What was found, and what it is about."""
 
-    settings: Settings
-    configured: Configuration
-    options: Overrides
-    system: System
-
-    def findings(self) -> Iterator[Result]:
-        """Yield each result as soon as it is known. Raises nothing foreseeable."""
-        configured = self.configured
-        if blocked := self._only_root():
-            yield problem("user", f"user {self.system.user()}, not root: {blocked}")
-            return
-        view = Snapshot.of(configured.storage)
-        asked = EffectiveRequest.of(
-            self.settings.request_file,
-            self.options,
-            view,
-            named=self.settings.request_named,
-            token=configured.source == TOKEN,
-        )
-        device = DeviceChecks(configured, asked, view)
-        servers = ServerChecks(self.settings, device, asked)
-        try:
-            for topic, check in (
-                ("user", self.system.user_findings),
-                ("configuration", device.configuration),
-                ("configuration", self._environment),
-                ("permissions", device.permissions),
-                ("disk", device.disk),
-                ("certificate", device.certificate),
-                ("clock", device.clock),
-                ("token", device.token),
-                ("slots", device.slots),
-                ("key", device.key),
-                ("rotation", device.rotation),
-                ("gateway", servers.gateway),
-                ("EST", servers.est),
-                ("services", lambda: system_findings(self.system)),
-            ):
-                yield from _guarded(topic, check)
-        finally:
-            device.close()
-
-    def _only_root(self) -> str | None:
-        """Say what only root may read or write; then the other checks make no sense."""
-        if self.system.user() == 0:
-            return None
-        forbidden = next(
-            (each.problem for each in self.configured.unsure() if each.problem.endswith("run this as root")), None
-        )
-        if forbidden is None and (storage := self.configured.storage) is not None:
-            unseen = not os.access(storage.parent, os.X_OK, effective_ids=True)
-            writable = not unseen and os.access(storage, os.R_OK | os.W_OK, effective_ids=True)
-            writable = writable or not (unseen or storage.is_dir())
-            forbidden = None if writable else f"{storage} cannot be written: run this as root"
-        return forbidden
-
-    def _environment(self) -> Iterator[Result]:
-        """Check HSM_WAIT. Raises RequestRefusedError."""
-        if seconds := self.settings.token_wait:
-            yield ok("configuration", f"HSM_WAIT = {seconds:g} (environment)")
+    level: str
+    topic: str
+    text: str
 
 
-def _guarded(topic: str, check: Callable[[], Iterator[Result]]) -> Iterator[Result]:
+def results(
+    settings: Settings, configured: Configuration, options: Overrides, system: SystemChecks
+) -> Iterator[Result]:
+    """Yield each result as soon as it is known. Raises nothing foreseeable."""
+    if blocked := _only_root(configured, system):
+        yield Result(PROBLEM, "user", f"user {system.user_id()}, not root: {blocked}")
+        return
+    view, token = Snapshot.of(configured.storage), configured.source == TOKEN
+    asked = EffectiveRequest.of(settings.request_file, options, view, named=settings.request_named, token=token)
+    device = DeviceChecks(configured, asked, view)
+    servers = ServerChecks(settings, device, asked)
+    checks: Sequence[tuple[str, Callable[[], Iterator[Found]]]] = (
+        ("user", system.user),
+        ("configuration", device.configuration),
+        ("configuration", lambda: _environment(settings)),
+        ("permissions", device.permissions),
+        ("CA file", device.ca_file),
+        ("disk", device.disk),
+        ("certificate", device.certificate),
+        ("clock", device.clock),
+        ("token", device.token),
+        ("request", device.request),
+        ("slots", device.slots),
+        ("key", device.key),
+        ("rotation", device.rotation),
+        ("gateway", servers.gateway),
+        ("clock", servers.clock),
+        ("EST", servers.est),
+        ("handler", system.handler),
+        ("hooks", system.hooks),
+        ("services", system.services),
+        ("units", system.units),
+    )
     try:
-        yield from check()
-    except FORESEEABLE as error:
-        yield problem(topic, describe(error))
+        for topic, check in checks:
+            try:
+                yield from (Result(level, topic, text) for level, text in check())
+            except FORESEEABLE as error:
+                yield Result(PROBLEM, topic, describe(error))
+    finally:
+        device.close()
+
+
+def _only_root(configured: Configuration, system: SystemChecks) -> str | None:
+    """Say what only root may read or write; then the other checks make no sense."""
+    if system.user_id() == 0:
+        return None
+    for each in configured.unsure():
+        if each.problem.endswith("run this as root"):
+            return each.problem
+    storage = configured.storage
+    if storage is None or os.access(storage, os.R_OK | os.W_OK, effective_ids=True):
+        return None
+    if os.access(storage.parent, os.X_OK, effective_ids=True) and not storage.is_dir():
+        return None
+    return f"{storage} cannot be written: run this as root"
+
+
+def _environment(settings: Settings) -> Iterator[Found]:
+    """Check HSM_WAIT. Raises RequestRefusedError."""
+    if seconds := settings.token_wait:
+        yield OK, f"HSM_WAIT = {seconds:g} (environment)"
 
 
 def exit_status(levels: set[str]) -> int:
@@ -114,21 +114,23 @@ def exit_status(levels: set[str]) -> int:
     return WARNINGS if WARNING in levels else ALL_OK
 
 
-def summary(findings: list[Result]) -> str:
+def summary(found: Sequence[Result]) -> str:
     """Summarize the results in one line."""
-    count = {level: sum(each.level == level for each in findings) for level in (PROBLEM, WARNING, SKIPPED)}
+    count = {level: sum(each.level == level for each in found) for level in (PROBLEM, WARNING, SKIPPED)}
     parts = [f"{number} {level}{'s' * (number > 1 and level != SKIPPED)}" for level, number in count.items() if number]
-    found = ", ".join(parts)
+    counted = ", ".join(parts)
     if count[PROBLEM]:
-        return f"{found}: a rotation would fail"
-    return f"{found or 'all ok'}: a rotation can go ahead" + (", as far as this was checked" if count[SKIPPED] else "")
+        return f"{counted}: a rotation would fail"
+    return f"{counted or 'all ok'}: a rotation can go ahead" + (
+        ", as far as this was checked" if count[SKIPPED] else ""
+    )
 
 
-def lines_of(finding: Result, console: Console) -> Iterator[str]:
+def lines_of(result: Result, console: Console) -> Iterator[str]:
     """Yield the lines of one result, folded to the width of the console."""
-    level = f"{finding.level:{_LEVEL_WIDTH}}"
-    first, *rest = hanging(f"{level}{finding.topic:{_TOPIC_WIDTH}}", finding.text, console.width)
-    yield console.coloured(finding.level, level) + first[_LEVEL_WIDTH:]
+    level = f"{result.level:{_LEVEL_WIDTH}}"
+    first, *rest = hanging(f"{level}{result.topic:{_TOPIC_WIDTH}}", result.text, console.width)
+    yield console.coloured(result.level, level) + first[_LEVEL_WIDTH:]
     yield from rest
 
 
@@ -138,16 +140,15 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     configured = Configuration(settings.search_paths, settings.storage, settings.config_url)
     console = Console.of(sys.stdout, os.environ)
     found = []
-    for finding in Check(settings, configured, overrides, System()).findings():
-        found.append(finding)
-        if options.json or (options.quiet and finding.level == OK):
+    for result in results(settings, configured, overrides, SystemChecks()):
+        found.append(result)
+        if options.json or (options.quiet and result.level == OK):
             continue
-        for line in lines_of(finding, console):
+        for line in lines_of(result, console):
             print_line(line)
     status = exit_status({each.level for each in found})
     if options.json:
-        results = [{"level": each.level, "topic": each.topic, "text": each.text} for each in found]
-        print_line(as_json("check", {"exit_status": status, "summary": summary(found), "results": results}))
+        print_line(as_json("check", {"exit_status": status, "summary": summary(found), "results": found}))
     elif not options.quiet:
         print_line(summary(found))
     return status

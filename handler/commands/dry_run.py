@@ -67,8 +67,9 @@ def plan(device: Device, request: RotationRequest) -> Iterator[Line]:
             yield "", _ended_first(view, pending.rotation_id)
         local_config = LocalConfig(device.config_encrypted, Journal(device.storage).aside)
         new = check_before_anything_changes(device, local_config, connections)
-        if (disk := disk_finding(device.storage)).level == PROBLEM:
-            raise PendingError(disk.text)
+        level, text = disk_finding(device.storage)
+        if level == PROBLEM:
+            raise PendingError(text)
         yield from _steps(device, request, names, new, view.kept)
     finally:
         connections.close()

@@ -2,7 +2,7 @@
 
 import re
 
-from handler.commands.check import Check
+from handler.commands.check import results
 from handler.console.arguments import make_parser
 from handler.console.settings import Settings
 from handler.device.configuration.configuration import Configuration
@@ -41,4 +41,4 @@ def found(factory, system):
     """Run all checks in this process; give what was found."""
     settings = Settings.of(make_parser().parse_args(["check"]), factory.device.environment())
     configured = Configuration(settings.search_paths, settings.storage, None)
-    return list(Check(settings, configured, Overrides(), system).findings())
+    return list(results(settings, configured, Overrides(), system))

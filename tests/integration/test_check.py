@@ -201,8 +201,8 @@ def test_a_storage_folder_that_is_missing_is_a_problem(files):
 
 
 def test_a_folder_that_this_user_may_not_write_is_a_problem(tmp_path):
-    assert disk_finding(tmp_path).level == OK
-    assert disk_finding(tmp_path / "missing").level == PROBLEM
+    assert disk_finding(tmp_path)[0] == OK
+    assert disk_finding(tmp_path / "missing")[0] == PROBLEM
 
 
 # Certificate and clock

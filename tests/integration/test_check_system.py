@@ -4,9 +4,8 @@ import re
 
 import pytest
 
-from handler.commands.check import exit_status, lines_of, summary
-from handler.commands.checks.result import Result
-from handler.commands.checks.system import System
+from handler.commands.check import Result, exit_status, lines_of, summary
+from handler.commands.checks.system import SystemChecks
 from handler.console.terminal import Console
 from handler.device.services import Services
 from tests.terminal import on_terminal
@@ -41,7 +40,7 @@ class Systemd:
         systemctl = self._folder / "systemctl"
         systemctl.write_text(f'#!/bin/sh\nexec cat "{self._folder}/$3"\n')
         systemctl.chmod(0o755)
-        return System(Services(self._folder / "run"), str(systemctl), self._handler, lambda: user)
+        return SystemChecks(Services(self._folder / "run"), str(systemctl), self._handler, lambda: user)
 
     @property
     def handler(self):

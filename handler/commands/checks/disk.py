@@ -6,7 +6,7 @@ from pathlib import Path
 from handler.device.storage import check_durable
 from handler.errors import RequestRefusedError
 
-from .result import Result, ok, problem, warning
+from .result import OK, PROBLEM, WARNING, Found
 
 KIB = 1024
 LEAST_FREE = 256 * KIB
@@ -15,23 +15,23 @@ ENOUGH_FREE = 4096 * KIB
 LEAST_FILES = 16
 
 
-def disk_finding(folder: Path) -> Result:  # noqa: PLR0911 - one for each finding
+def disk_finding(folder: Path) -> Found:  # noqa: PLR0911 - one for each finding
     """Check one folder and its file system."""
     try:
         disk = os.statvfs(f"{folder}/.")  # fails for a file
     except OSError as error:
-        return problem("disk", f"{folder}: {error.strerror}; check storage.path")
+        return PROBLEM, f"{folder}: {error.strerror}; check storage.path"
     if disk.f_flag & os.ST_RDONLY:
-        return problem("disk", f"{folder} is on a file system that is mounted read-only: mount it writable")
+        return PROBLEM, f"{folder} is on a file system that is mounted read-only: mount it writable"
     if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
-        return problem("disk", f"{folder} cannot be written by user {os.geteuid()}: run this as root")
+        return PROBLEM, f"{folder} cannot be written by user {os.geteuid()}: run this as root"
     try:
         check_durable(folder)
     except RequestRefusedError as error:
-        return problem("disk", str(error))
+        return PROBLEM, str(error)
     free = disk.f_bavail * disk.f_frsize
     if free < LEAST_FREE or (disk.f_files and disk.f_favail < LEAST_FILES):
-        return problem("disk", f"{folder}: {free // KIB} KiB and {disk.f_favail} inodes free: free some space")
+        return PROBLEM, f"{folder}: {free // KIB} KiB and {disk.f_favail} inodes free: free some space"
     if free < ENOUGH_FREE:
-        return warning("disk", f"{folder}: only {free // KIB} KiB free: free some space")
-    return ok("disk", f"{folder} can be written, {free // KIB // KIB} MiB free")
+        return WARNING, f"{folder}: only {free // KIB} KiB free: free some space"
+    return OK, f"{folder} can be written, {free // KIB // KIB} MiB free"

@@ -4,10 +4,9 @@ If the key cannot be used, a connection without a client certificate shows wheth
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,7 +16,6 @@ from handler.crypto.certificates import CLOCK_SKEW
 from handler.crypto.encrypted_values import check_readable, has_encrypted_values
 from handler.crypto.names import shown
 from handler.device.configuration.configuration import Configuration
-from handler.device.keystore import IdentityNames
 from handler.device.url import https_url
 from handler.errors import PendingError, ServerBusyError, ServerRefusedError, UntrustedError
 from handler.inspection.anchors import roots_among
@@ -28,10 +26,9 @@ from handler.servers.gateway import GATEWAY, GatewayClient
 from handler.servers.http import HttpClient, Limits
 from handler.servers.response import Answer
 from handler.servers.transport import Deadline
-from hsm.certificate import Certificate
 
 from .device import DeviceChecks
-from .result import Result, ok, problem, skipped, warning
+from .result import OK, PROBLEM, SKIPPED, WARNING, Found
 
 NOT_FOUND = 404
 LIMITS = Limits(total=20.0, connect=5.0, read=10.0, retry_delays=())
@@ -55,173 +52,142 @@ class Witness(HttpClient):
 
 
 class ServerChecks:
-    """The checks of the gateway and of the EST server, after those of the device."""
+    """The checks of the gateway and of the EST server, after those of the device. They raise RenewalError, OSError."""
 
     def __init__(self, settings: Settings, device: DeviceChecks, asked: EffectiveRequest) -> None:
         self._settings = settings
         self._device = device
-        self._asked = asked
+        self._est_server = asked.est_server
+        self._gateway_time: datetime | None = None
 
-    def gateway(self) -> Iterator[Result]:
+    def gateway(self) -> Iterator[Found]:
         """Ask the device gateway for the device's own files, unless it may not have seen the certificate in use yet."""
-        configured, names = self._device.configured, self._device.names
-        missing = self._missing()
-        server, config_url = configured.server, configured.config_url
-        if missing or server is None or config_url is None:
-            yield skipped("gateway", f"not asked: {missing or 'tls.server is not set'}")
+        server, config_url = self._device.configured.server, self._device.configured.config_url
+        if server is None or config_url is None:
+            yield SKIPPED, f"not asked: {self._device.no_trust or 'tls.server is not set'}"
             return
         try:
             server, config_url = https_url(server), https_url(config_url)
         except ValueError as error:
-            yield problem("gateway", f"not asked: tls.server or CONFIG_URL is not a URL: {error}")
+            yield PROBLEM, f"not asked: tls.server or CONFIG_URL is not a URL: {error}"
             return
-        no_key = self._no_key()
-        if no_key or names is None:
-            yield self._without_certificate("gateway", GATEWAY, server, no_key)
-            return
-        http = self._http(GATEWAY, names)
-        try:
-            # The client has loaded key and certificate, so this check is about the certificate that it presents.
-            unseen = self._why_unseen(names)
-            if unseen is not None:
-                yield skipped("gateway", f"not asked: {unseen}")
-                return
-            files = GatewayClient(server, config_url, http).device_config()
-            yield ok(
-                "gateway",
-                f"{server} is trusted and accepts certificate {names.certificate}; files of this device: {len(files)}",
-            )
-            yield from _clock_finding(http.answer)
-            key, store = self._device.usable_key, self._device.store
-            # During a rotation they may be encrypted to the other key; the rotation takes care of them.
-            settled = self._device.view.rotation is None
-            if key is not None and store is not None and settled and has_encrypted_values(files):
-                if not store.can_derive(names.key):
-                    yield problem(
-                        "gateway", "the files of this device are encrypted, and this token cannot derive keys (ECDH)"
-                    )
-                else:
-                    check_readable(files, key)
-        except ServerRefusedError as error:
-            yield problem("gateway", f"{error}; check that tls.server and the certificate belong to this factory")
-        except UntrustedError as error:
-            yield problem("gateway", str(error))
-        except PendingError as error:
-            yield problem("gateway", f"{error}; check that server, tls.server and the network between")
-        finally:
-            http.close()
+        advice = "check that tls.server and the certificate belong to this factory"
+        yield from self._ask(GATEWAY, server, partial(self._files, server, config_url), advice, "tls.server")
 
-    def est(self) -> Iterator[Result]:
+    def _files(self, server: str, config_url: str, http: Witness) -> Iterator[Found]:
+        """Check that the key in use reads the device's own files."""
+        device = self._device
+        if unseen := self._why_unseen():
+            yield SKIPPED, f"not asked: {unseen}"
+            return
+        files, names = GatewayClient(server, config_url, http).device_config(), device.names
+        accepts = f"accepts certificate {names.certificate if names else ''}"
+        yield OK, f"{server} is trusted and {accepts}; files of this device: {len(files)}"
+        self._gateway_time = http.answer.date if http.answer else None
+        # During a rotation they may be encrypted to the other key; the rotation takes care of them.
+        if device.view.rotation is not None or not has_encrypted_values(files):
+            return
+        if device.store and names and not device.store.can_derive(names.key):
+            yield PROBLEM, "the files of this device are encrypted, and this token cannot derive keys (ECDH)"
+        elif device.usable_key:
+            check_readable(files, device.usable_key)
+
+    def clock(self) -> Iterator[Found]:
+        """Compare the clock with the device gateway's, if it has answered."""
+        if self._gateway_time is None:
+            return
+        off = datetime.now(UTC) - self._gateway_time
+        if abs(off) > CLOCK_SKEW:
+            direction = "ahead of" if off.total_seconds() > 0 else "behind"
+            yield WARNING, f"{lasting(abs(off))} {direction} the device gateway's: set the clock"
+        else:
+            yield OK, f"within {abs(off).total_seconds():.0f} s of the device gateway's"
+
+    def est(self) -> Iterator[Found]:
         """Ask the EST server for its CA certificates."""
-        url, names = self._asked.est_server, self._device.names
+        url = self._est_server
         if url is None:
-            yield skipped("EST", "not asked: no EST server is configured; try one with --est-server URL")
+            yield SKIPPED, "not asked: no EST server is configured; try one with --est-server URL"
+        else:
+            advice = "check that it trusts the CA of this device's certificate"
+            yield from self._ask(EST_SERVER, url, partial(self._authorities, url), advice, "ESTSERVER")
+
+    def _authorities(self, url: str, http: Witness) -> Iterator[Found]:
+        """Check /cacerts, and whether the device trusts its roots; a single one may be that of device certificates."""
+        if _origin(url) == _origin(self._device.configured.server or "") and (unseen := self._why_unseen()):
+            yield SKIPPED, f"not asked, because it is also the device gateway: {unseen}"
             return
-        missing = self._missing()
-        if missing:
-            yield skipped("EST", f"not asked: {missing}")
+        found = EstClient(url, http).cacerts()
+        yield OK, f"{url} is reachable and trusted"
+        if found is None:
+            yield _without_authorities(http)
+        else:
+            yield OK, f"/cacerts has CA certificates: {len(found)}"
+            roots, unknown = roots_among(found, self._device.configured.anchors()[0])
+            for root in unknown:
+                said = f"/cacerts has the root {shown(root.subject)}, which this device does not trust"
+                if len(roots) == 1:
+                    yield OK, f"{said}; that is normal for the root of device certificates"
+                else:
+                    yield WARNING, f"{said}: add it to import.tls_cacert_path before servers use it"
+        if http.certificate_requested is False:
+            yield WARNING, "it does not ask for a client certificate, so it cannot authenticate this device"
+
+    def _ask(
+        self, name: str, url: str, look: Callable[[Witness], Iterator[Found]], advice: str, key: str
+    ) -> Iterator[Found]:
+        """Let `look` use a client with the certificate in use; without one, only connect.
+
+        `advice` is for a refusal; `key` names the setting with the server's address.
+        """
+        device, ca_file = self._device, self._device.configured.ca_file
+        if device.no_trust or ca_file is None:
+            yield SKIPPED, f"not asked: {device.no_trust}"
             return
-        no_key = self._no_key()
-        if no_key or names is None:
-            yield self._without_certificate("EST", EST_SERVER, url, no_key)
-            return
-        http = self._http(EST_SERVER, names)
+        authenticate = None
+        if device.store and device.names and device.usable_key and device.identity.fits is not False:
+            authenticate = partial(device.store.authenticate, names=device.names)
+        http = Witness(ca_file, authenticate or (lambda _: None), Deadline(LIMITS.total), LIMITS, name=name)
         try:
-            unseen = self._why_unseen(names) if _origin(url) == _origin(self._device.configured.server or "") else None
-            if unseen is not None:
-                yield skipped("EST", f"not asked, because it is also the device gateway: {unseen}")
+            if authenticate:
+                yield from look(http)
                 return
-            found = EstClient(url, http).cacerts()
-            yield ok("EST", f"{url} is reachable and trusted")
-            if found is None:
-                yield _without_authorities(http)
-            else:
-                yield ok("EST", f"/cacerts has CA certificates: {len(found)}")
-                yield from self._unknown_roots(found)
-            if http.certificate_requested is False:
-                yield warning("EST", "it does not ask for a client certificate, so it cannot authenticate this device")
-        except ServerRefusedError as error:
-            yield problem("EST", f"{error}; check that it trusts the CA of this device's certificate")
-        except UntrustedError as error:
-            yield problem("EST", str(error))
-        except PendingError as error:
-            yield problem("EST", f"{error}; check that server, ESTSERVER and the network between")
-        finally:
-            http.close()
-
-    def _unknown_roots(self, found: Sequence[Certificate]) -> Iterator[Result]:
-        """Report roots that the device does not trust. A single root may be that of the devices' own certificates."""
-        roots, unknown = roots_among(found, self._device.configured.anchors()[0])
-        for root in unknown:
-            said = f"/cacerts has the root {shown(root.subject)}, which this device does not trust"
-            if len(roots) == 1:
-                yield ok("EST", f"{said}; that is normal for the root of device certificates")
-            else:
-                yield warning("EST", f"{said}: add it to import.tls_cacert_path before servers use it")
-
-    def _missing(self) -> str | None:
-        """Say what is missing for any connection."""
-        device = self._device
-        return device.no_trust if device.configured.ca_file else "import.tls_cacert_path is not known"
-
-    def _no_key(self) -> str | None:
-        """Say why the certificate in use cannot be shown to a server."""
-        device = self._device
-        if device.identity.fits is False:
-            return "key and certificate in use do not belong together"
-        return device.no_store if device.names is None or device.usable_key is None else None
-
-    def _without_certificate(self, topic: str, name: str, url: str, why: str | None) -> Result:
-        """Check that a server is reachable and trusted. Raises RenewalError, OSError."""
-        ca_file = self._device.configured.ca_file or Path()
-        http = Witness(ca_file, lambda _: None, Deadline(LIMITS.total), LIMITS, name=name)
-        try:
             # A server rejects this client after it has shown its own certificate, which is what counts here.
             with contextlib.suppress(ServerRefusedError, ServerBusyError):
                 http.request("GET", url, content_type="text/plain")
+            apart = "key and certificate in use do not belong together"
+            why = apart if device.identity.fits is False else device.no_store
+            yield SKIPPED, f"{url} is reachable and trusted; not tried with the certificate: {why}"
+        except ServerRefusedError as error:
+            yield PROBLEM, f"{error}; {advice}"
+        except UntrustedError as error:
+            yield PROBLEM, str(error)
+        except PendingError as error:
+            yield PROBLEM, f"{error}; check that server, {key} and the network between"
         finally:
             http.close()
-        return skipped(topic, f"{url} is reachable and trusted; not tried with the certificate: {why}")
 
-    def _http(self, name: str, names: IdentityNames) -> Witness:
-        """Open a client of one server. Raises RenewalError, TokenError, OSError, ValueError."""
-        store = self._device.store
-        assert store is not None  # noqa: S101 - there is a key
-        ca_file = self._device.configured.ca_file or Path()
-        authenticate = partial(store.authenticate, names=names)
-        return Witness(ca_file, authenticate, Deadline(LIMITS.total), LIMITS, name=name)
-
-    def _why_unseen(self, names: IdentityNames) -> str | None:
-        """Say why the gateway must not see the certificate of these names, by what is on disk right now."""
+    def _why_unseen(self) -> str | None:
+        """Say why the gateway must not see the certificate that was loaded, by what is on disk right now."""
         now = Configuration(self._settings.search_paths, self._settings.storage, self._settings.config_url)
-        if now.names != names:
+        names = self._device.names
+        if names is None or now.names != names:
             return "the configuration has just changed, a rotation may be running: try again"
         # The journal of a rotation is in storage.path, even if options name another folder.
         reasons = (Snapshot.of(folder).why_unseen(names) for folder in now.storages)
         return next((reason for reason in reasons if reason), None)
 
 
-def _without_authorities(http: Witness) -> Result:
+def _without_authorities(http: Witness) -> Found:
     """Judge an EST server's answer that has no CA certificates."""
     if http.refusal is not None:  # the enrolment would be refused in the same way
-        return problem("EST", f"/cacerts: {http.refusal}")
+        return PROBLEM, f"/cacerts: {http.refusal}"
     if http.answer is None:
-        return warning("EST", "/cacerts: no answer; check that server")
+        return WARNING, "/cacerts: no answer; check that server"
     said = f"/cacerts answers HTTP {http.answer.status} without CA certificates"
     if http.answer.status == NOT_FOUND:  # every EST server has it (RFC 7030 §4.1)
-        return problem("EST", f"{said}: this is not the URL of an EST server; it usually ends with /.well-known/est")
-    return warning("EST", f"{said}: check the URL")
-
-
-def _clock_finding(answer: Answer | None) -> Iterator[Result]:
-    if answer is None or answer.date is None:
-        return
-    off = datetime.now(UTC) - answer.date
-    if abs(off) > CLOCK_SKEW:
-        direction = "ahead of" if off.total_seconds() > 0 else "behind"
-        yield warning("clock", f"{lasting(abs(off))} {direction} the device gateway's: set the clock")
-    else:
-        yield ok("clock", f"within {abs(off).total_seconds():.0f} s of the device gateway's")
+        return PROBLEM, f"{said}: this is not the URL of an EST server; it usually ends with /.well-known/est"
+    return WARNING, f"{said}: check the URL"
 
 
 def _origin(url: str) -> tuple[str | None, int] | None:
