@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -17,7 +17,7 @@ from handler.console.output import print_line
 from handler.console.settings import Settings
 from handler.console.table import columns, hanging
 from handler.console.terminal import Console
-from handler.device.configuration.configuration import TOKEN, Configuration, TokenConfig
+from handler.device.configuration.configuration import FILE, Configuration, TokenConfig
 from handler.device.keystore import IdentityNames
 from handler.device.storage import read_regular
 from handler.errors import RequestRefusedError
@@ -34,72 +34,84 @@ from .formats.envelope import as_json
 if TYPE_CHECKING:
     from hsm.inventory import Item
 
+FIELDS = ("class", "id", "label", "file", "mode", "type", "flags", "fingerprint", "with", "use")
+
 
 @dataclass(frozen=True)
 class Listing:
-    """A table with a title and notes."""
+    """A table with a title and notes. Each row has the same ones of FIELDS; a cell is a text, texts, or None."""
 
     title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
+    rows: Sequence[dict[str, Any]]
+    notes: Sequence[str]
 
     def lines(self, width: int | None) -> Iterator[str]:
         """Yield its lines for a console of that width."""
         yield from hanging("", self.title, width)
         if self.rows:
-            yield from columns(self.header, self.rows, width)
+            yield from columns(list(self.rows[0]), [list(map(_cell, row.values())) for row in self.rows], width)
         for note in self.notes:
             yield from hanging("note: ", note, width)
 
 
+def _cell(value: str | Sequence[str] | None) -> str:
+    if isinstance(value, str):
+        return value
+    return " ".join(value or ()) or "-"
+
+
 def list_slots(configured: Configuration) -> Listing:
     """List the token's objects, or the files. Changes nothing. Raises RequestRefusedError, TokenError, OSError."""
-    if configured.source == TOKEN:
-        if configured.token is None:
-            raise RequestRefusedError("; ".join(configured.wrong()))
-        return _token_listing(configured, configured.token)
-    if configured.storage is None or configured.source is None:
+    if configured.token is not None:
+        listing = _token_listing(configured, configured.token)
+    elif configured.source == FILE and configured.storage is not None:
+        listing = _file_listing(configured, configured.storage)
+    else:
         raise RequestRefusedError("; ".join(configured.wrong()))
-    return _file_listing(configured, configured.storage)
-
-
-def _unsaid(configured: Configuration) -> list[str]:
-    """Say what is odd or missing in the configuration."""
     unnamed = [] if configured.names else ["the configuration names no identity, so nothing is shown as in use"]
-    return [*configured.odd, *unnamed]
+    return Listing(listing.title, listing.rows, [*listing.notes, *configured.odd, *unnamed])
+
+
+def _partners(kind: str, spki: bytes | None, places: Sequence[tuple[Any, str, bytes | None]]) -> list[Any]:
+    """Return where the certificates of a key are, or the keys of a certificate; each place has a class and a key."""
+    return sorted(
+        {place for place, other, key in places if spki and key == spki and (other == "cert") != (kind == "cert")}
+    )
 
 
 # A token
 
 
 def _token_listing(configured: Configuration, config: TokenConfig) -> Listing:
-    items, notes = _items(config, configured.storage)
-    pending = Snapshot.of(configured.storage).names
-    rows = tuple(_row(item, items, configured.names, pending) for item in items)
-    title = f"Token {config.label} ({config.module}): {len(items)} objects"
-    notes += _unsaid(configured)
-    return Listing(title, ("class", "id", "label", "type", "flags", "fingerprint", "with", "use"), rows, tuple(notes))
-
-
-def _items(config: TokenConfig, storage: Path | None) -> "tuple[list[Item], list[str]]":
-    """List the objects, after a login if that risks no PIN attempt; return notes on what is not visible."""
+    """List the objects, after a login if that risks no PIN attempt."""
     from hsm.inventory import items, public_items  # noqa: PLC0415 - only where a token is used
 
-    unseen = why_no_login(config, storage)
-    if unseen is None:
-        with contextlib.closing(token_of(config, storage)) as token:
-            return items(token), []
-    return public_items(config.module, config.label), [f"private keys are not shown: {unseen}"]
+    notes = []
+    if unseen := why_no_login(config, configured.storage):
+        found = public_items(config.module, config.label)
+        notes.append(f"private keys are not shown: {unseen}")
+    else:
+        with contextlib.closing(token_of(config, configured.storage)) as token:
+            found = items(token)
+    pending = Snapshot.of(configured.storage).names
+    rows = [_row(item, found, configured.names, pending) for item in found]
+    return Listing(f"Token {config.label} ({config.module}): {len(rows)} objects", rows, notes)
 
 
 def _row(
     item: "Item", items: "Sequence[Item]", names: IdentityNames | None, pending: Sequence[IdentityNames]
-) -> tuple[str, ...]:
+) -> dict[str, Any]:
     key = _public_key_of(item, items)
-    other = _partner(item, items, key)
-    use = use_of(item, items, names, pending)
-    return item.kind, item.id, item.label, item.key_type, " ".join(item.flags) or "-", fingerprint(key), other, use
+    return {
+        "class": item.kind,
+        "id": item.id if item.id != "-" else None,
+        "label": item.label,
+        "type": item.key_type,
+        "flags": item.flags,
+        "fingerprint": fingerprint(key) if key else None,
+        "with": _partners(item.kind, key, [(each.id, each.kind, each.spki) for each in items]),
+        "use": use_of(item, items, names, pending),
+    }
 
 
 def _public_key_of(item: "Item", items: "Sequence[Item]") -> bytes | None:
@@ -111,79 +123,53 @@ def _public_key_of(item: "Item", items: "Sequence[Item]") -> bytes | None:
     return publics[0] if len(publics) == 1 and len(beside) == 2 else None  # noqa: PLR2004 - one pair
 
 
-def _partner(item: "Item", items: "Sequence[Item]", key: bytes | None) -> str:
-    """Name the certificates of a key, or the keys of a certificate, by their ids."""
-    wanted = ("public",) if item.kind == "cert" else ("cert",)
-    ids = {each.id for each in items if key is not None and each.kind in wanted and each.spki == key}
-    return " ".join(sorted(ids)) or "-"
-
-
 # Files
 
 
 def _file_listing(configured: Configuration, storage: Path) -> Listing:
     names, pending = configured.names, Snapshot.of(storage).names
-    found = {
-        Path(name)
-        for identity in (names, *pending)
-        if identity
-        for name in (identity.key, identity.certificate)
-        if name
-    }
-    found |= {path.absolute() for pattern in ("pkey*.pem", "client*.pem") for path in storage.glob(pattern)}
-    files = [_File.read(path) for path in sorted(found)]
-    rows = tuple(
-        (
-            str(file.path.relative_to(storage) if file.path.is_relative_to(storage) else file.path),
-            file.kind,
-            file.mode,
-            file.key_type,
-            fingerprint(file.spki),
-            _file_partner(file, files),
-            _file_use(file.path, names, pending),
-        )
-        for file in files
-    )
-    notes = tuple(_unsaid(configured))
-    header = ("file", "class", "mode", "type", "fingerprint", "with", "use")
-    return Listing(f"Keys and certificates in {storage}: {len(files)} files", header, rows, notes)
+    named = {Path(name) for each in (names, *pending) if each for name in (each.key, each.certificate)}
+    matching = {path.absolute() for pattern in ("pkey*.pem", "client*.pem") for path in storage.glob(pattern)}
+    files = {path: _read(path) for path in sorted(named | matching)}
+    places = [(path, kind, spki) for path, (kind, _, _, spki) in files.items()]
+    rows = [
+        {
+            "file": str(path.relative_to(storage) if path.is_relative_to(storage) else path),
+            "class": kind,
+            "mode": mode,
+            "type": key_type,
+            "fingerprint": fingerprint(spki) if spki else None,
+            "with": [_short(each, path) for each in _partners(kind, spki, places)],
+            "use": _file_use(path, names, pending),
+        }
+        for path, (kind, mode, key_type, spki) in files.items()
+    ]
+    return Listing(f"Keys and certificates in {storage}: {len(rows)} files", rows, [])
 
 
-@dataclass(frozen=True)
-class _File:
-    path: Path
-    kind: str
-    mode: str
-    key_type: str
-    spki: bytes | None
-
-    @classmethod
-    def read(cls, path: Path) -> "_File":
-        try:
-            data, mode = read_regular(path, follow=True), f"{path.stat().st_mode & 0o7777:04o}"
-        except FileNotFoundError:
-            return cls(path, "missing", "-", "-", None)
-        except OSError:
-            return cls(path, "unreadable", "-", "-", None)
-        private = b"PRIVATE KEY" in data
-        try:
-            key = load_pem_private_key(data, None).public_key() if private else Certificate.of_pem(data).public_key()
-        except (ValueError, TypeError, UnsupportedAlgorithm):
-            return cls(path, "private" if private else "unknown", mode, "unreadable", None)
-        if key is None:
-            return cls(path, "cert", mode, "unreadable", None)
-        kind = shown_curve(key.curve) if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__.lstrip("_")
-        spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        return cls(path, "private" if private else "cert", mode, kind, spki)
+def _read(path: Path) -> tuple[str, str | None, str | None, bytes | None]:
+    """Return the class, mode, type and public key (SPKI, DER) of a file; None for what is unknown."""
+    try:
+        data, mode = read_regular(path, follow=True), f"{path.stat().st_mode & 0o7777:04o}"
+    except FileNotFoundError:
+        return "missing", None, None, None
+    except OSError:
+        return "unreadable", None, None, None
+    kind = "private" if b"PRIVATE KEY" in data else "cert"
+    try:
+        key = (load_pem_private_key(data, None) if kind == "private" else Certificate.of_pem(data)).public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return kind if kind == "private" else "unknown", mode, "unreadable", None
+    if key is None:
+        return kind, mode, "unreadable", None
+    key_type = shown_curve(key.curve) if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__.lstrip("_")
+    return kind, mode, key_type, key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-def _file_partner(file: _File, files: Sequence[_File]) -> str:
-    """Name the files with the same public key, without their number if it is the same."""
-    alike = [each.path for each in files if each.kind != file.kind and file.spki and each.spki == file.spki]
-    number = file.path.name.partition(".")[2]
-    numbered = "." in number
-    names = (path.name.removesuffix(f".{number}") if numbered else path.name for path in alike)
-    return " ".join(names) or "-"
+def _short(path: Path, other: Path) -> str:
+    """Return the name of a file, without its number if the other file has the same."""
+    number = other.name.partition(".")[2]
+    return path.name.removesuffix(f".{number}") if "." in number else path.name
 
 
 def _file_use(path: Path, names: IdentityNames | None, pending: Sequence[IdentityNames]) -> str:
@@ -194,24 +180,15 @@ def _file_use(path: Path, names: IdentityNames | None, pending: Sequence[Identit
     return LEFTOVER if path.name.startswith(("pkey.", "client.")) and path.name.count(".") > 1 else KEPT
 
 
-_LISTS = ("flags", "with")
-_FIELDS = ("class", "id", "label", "file", "mode", "type", "flags", "fingerprint", "with", "use")
-
-
 def _json(configured: Configuration, listing: Listing) -> str:
     """Return a listing as JSON: every field for every object, null if it has none."""
-    objects = []
-    for row in listing.rows:
-        known = {name: None if cell == "-" else cell for name, cell in zip(listing.header, row, strict=True)}
-        lists = {name: (known.get(name) or "").split() for name in _LISTS}
-        objects.append(dict.fromkeys(_FIELDS) | known | lists)
     token = configured.token
     content = {
         "source": configured.source,
-        "token": None if token is None else {"label": token.label, "module": token.module},
-        "storage": None if configured.storage is None else str(configured.storage),
-        "objects": objects,
-        "notes": list(listing.notes),
+        "token": token and {"label": token.label, "module": token.module},
+        "storage": configured.storage,
+        "objects": [dict.fromkeys(FIELDS) | {"flags": ()} | row for row in listing.rows],
+        "notes": listing.notes,
     }
     return as_json("slots", content)
 

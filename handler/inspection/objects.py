@@ -24,9 +24,9 @@ IN_USE, PENDING, FREE, LEFTOVER = "in use", "pending", "free", "leftover"
 KEPT, AMBIGUOUS, STRANGE = "kept", "ambiguous", "not ours"
 
 
-def fingerprint(spki: bytes | None) -> str:
-    """Return 12 hexadecimal digits of the SHA-256 of a public key (SubjectPublicKeyInfo, DER); `-` for None."""
-    return hashlib.sha256(spki).hexdigest()[:12] if spki else "-"
+def fingerprint(spki: bytes) -> str:
+    """Return 12 hexadecimal digits of the SHA-256 of a public key (SubjectPublicKeyInfo, DER)."""
+    return hashlib.sha256(spki).hexdigest()[:12]
 
 
 def use_of(
