@@ -1,15 +1,4 @@
-"""The command line: run one command, return its exit status.
-
-| status | meaning |
-| --- | --- |
-| 0 | done, or nothing to do |
-| 1 | a bug |
-| 64 | wrong usage |
-| 75 | pending: it will be resumed |
-| 78 | refused: the request, the configuration or a server's answer has to be changed first |
-| 123 | called by fioconfig, and this call switched the key: fioconfig must restart |
-| 141 | the reader of the output has gone |
-"""
+"""The command line: run one command, return its exit status (exit_status.py)."""
 
 import argparse
 import importlib
@@ -19,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from handler.commands.outcome import explain, what_next
-from handler.console.arguments import check_together, make_parser
+from handler.console.arguments import parse
 from handler.console.output import OutputError, drop_unwritable, flush, say, set_up, set_up_messages, silence
 from handler.console.secrecy import keep_memory_private
 from handler.console.settings import Settings
@@ -35,9 +24,13 @@ OF_FIOCONFIG = ("FIOCONFIG_BIN", "CONFIG_FILE")
 log = logging.getLogger("renew-client-cert")
 
 
+LOOKS = frozenset({"status", "check", "slots", "log", "daemon"})
+"""Commands that take no lock and change nothing themselves."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
-    set_up(os.environ)
+    set_up()
     try:
         return _status(arguments)
     finally:
@@ -45,16 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _status(arguments: Sequence[str] | None) -> int:
-    parser = make_parser()
     try:
-        options = parser.parse_args(arguments)
-        check_together(parser, options)
+        options = parse(arguments, by_fioconfig=any(map(os.environ.get, OF_FIOCONFIG)))
     except SystemExit as stop:  # argparse has said why
         return stop.code if isinstance(stop.code, int) else USAGE
-    if options.command is None and not any(map(os.environ.get, OF_FIOCONFIG)):
-        parser.print_usage(sys.stderr)
-        say("expected a command: `renew-client-cert rotate` rotates by hand, --help lists the others")
-        return USAGE
     level = logging.INFO if options.command == "daemon" else logging.WARNING
     set_up_messages(logging.DEBUG if options.verbose else level, waits=not (options.quiet or options.verbose))
     shows = options.command in LOOKS or getattr(options, "dry_run", False)
@@ -83,20 +70,12 @@ def _called(options: argparse.Namespace, *, shows: bool) -> int:
         log.debug("configuration: %s; request: %s", ", ".join(map(str, settings.search_paths)), settings.request_file)
         if options.command not in LOOKS:
             end_in_order()
-        return _run(options, settings)
+        # Only the command's module is imported, so that --help answers at once.
+        command = importlib.import_module(f"handler.commands.{options.command or 'rotate'}")
+        status: int = command.run(options, settings)
+        return status
     except FORESEEABLE as error:
         return explain(error, "" if shows else what_next(settings))
     except KeyboardInterrupt:
         say("interrupted" + ("" if shows else what_next(settings)))
         return PENDING
-
-
-def _run(options: argparse.Namespace, settings: Settings) -> int:
-    """Import and run only the command's module, so that --help answers at once."""
-    command = importlib.import_module(f"handler.commands.{options.command or 'rotate'}")
-    status: int = command.run(options, settings)
-    return status
-
-
-LOOKS = frozenset({"status", "check", "slots", "log", "daemon"})
-"""Commands that take no lock and change nothing themselves."""

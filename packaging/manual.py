@@ -27,7 +27,7 @@ def commands(parser: argparse.ArgumentParser) -> Iterator[str]:
     """Give each command with what it does and the options that it alone has."""
     (found,) = (each for each in parser._actions if isinstance(each, argparse._SubParsersAction))  # noqa: SLF001
     for name, command in found.choices.items():
-        yield from (f'.SS "{name}"', roff(command.description))
+        yield from (f'.SS "{name}"', roff(command.does))
         yield from options(command, frozenset(each.dest for each in parser._actions))  # noqa: SLF001
 
 

@@ -1,7 +1,6 @@
 """Shared by the commands that change something: the device's lock, and the final message."""
 
 import logging
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +41,7 @@ def change(
     with device_lock(device.storage, limits.lock_wait):
         for folder in (*device.folders, device.storage / FOLDER):
             remove_leftovers(folder)
-        progress = make_progress(sys.stdout, Console.of(sys.stdout, os.environ).width)
+        progress = make_progress(sys.stdout, Console.of(sys.stdout).width)
         rotator = Rotator(device, progress, called_by_fioconfig=by_fioconfig, limits=limits)
         JOURNALD.rotation_id = lambda: rotator.rotation_id
         before = read_pending(device.storage)

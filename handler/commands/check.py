@@ -138,7 +138,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     """Show each result as soon as it is known. Raises OutputError."""
     overrides = Overrides(options.est_server, None, options.pkey_ids, options.cert_ids)
     configured = Configuration(settings.search_paths, settings.storage, settings.config_url)
-    console = Console.of(sys.stdout, os.environ)
+    console = Console.of(sys.stdout)
     found = []
     for result in results(settings, configured, overrides, SystemChecks()):
         found.append(result)

@@ -2,7 +2,6 @@
 
 import argparse
 import itertools
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,11 +29,12 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     storage = settings.storage_folder()
     if not storage.is_dir():
         raise RequestRefusedError(f"the storage folder {storage} does not exist or is not a folder: check storage.path")
-    entries = last(told_apart(History(storage / FOLDER).read(), _undelivered(storage)), options.number)
+    number = int(options.number) if options.number else None
+    entries = last(told_apart(History(storage / FOLDER).read(), _undelivered(storage)), number)
     if options.json:
         print_line(as_json("log", {"rotations": list(_rotations(entries)), "waits_for": _waits_for(storage)}))
         return DONE
-    for line in timeline(entries, Console.of(sys.stdout, os.environ).width):
+    for line in timeline(entries, Console.of(sys.stdout).width):
         print_line(line)
     waits_for = _waits_for(storage)
     if waits_for:

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -200,6 +199,6 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     if options.json:
         print_line(_json(configured, listing))
         return DONE
-    for line in listing.lines(Console.of(sys.stdout, os.environ).width):
+    for line in listing.lines(Console.of(sys.stdout).width):
         print_line(line)
     return DONE

@@ -1,7 +1,6 @@
 """`status`: what is in use and what is pending (docs/status.md)."""
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator
 from datetime import datetime
@@ -39,7 +38,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     if options.json or options.prometheus:
         _give(status_json(status) + "\n" if options.json else metrics(status), options.output)
     else:
-        for line in lines(status, Console.of(sys.stdout, os.environ).width):
+        for line in lines(status, Console.of(sys.stdout).width):
             print_line(line)
     if options.exit_status:
         levels = {each.level for each in findings(status)}

@@ -1,9 +1,9 @@
 """The command line's arguments."""
 
 import argparse
-import os
+import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from handler import __version__
@@ -14,56 +14,39 @@ from .settings import DEFAULT_REQUEST
 from .terminal import Console
 
 
-def _share(text: str) -> float:
-    share = _number(text)
-    if not 0 < share < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a share of a certificate's lifetime, such as 0.33")
-    return share
+def _number(expected: str, accepts: Callable[[float], bool]) -> Callable[[str], float]:
+    """Return a function that reads a number."""
+
+    def read(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if accepts(number := float(text)):
+                return number
+        raise argparse.ArgumentTypeError(f"{text!r}: expected {expected}")
+
+    return read
 
 
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of rotations, such as 3")
-    return int(text)
-
-
-def _delay(text: str) -> float:
-    seconds = _number(text)
-    if not 0 < seconds <= MAX_ASKED:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected seconds, up to a day")
-    return seconds
-
-
-def _number(text: str) -> float:
-    """Read a number; return NaN, which fails each comparison, if the text is not one."""
-    try:
-        return float(text)
-    except ValueError:
-        return float("nan")
+_SHARE = _number("a share of a certificate's lifetime, such as 0.33", lambda share: 0 < share < 1)
+_COUNT = _number("a number of rotations, such as 3", lambda count: count > 0 and count.is_integer())
+_DELAY = _number("seconds, up to a day", lambda seconds: 0 < seconds <= MAX_ASKED)
 
 
 class _Parser(argparse.ArgumentParser):
-    example: str | None = None
-    commands: Mapping[str, argparse.ArgumentParser]
+    does = ""
+    """What the command does."""
+    example = ""
 
     def format_help(self) -> str:
         """Begin with what the command does and an example; then usage and options."""
-        described, self.description = self.description, None
-        try:
-            rest = super().format_help()
-        finally:
-            self.description = described
         formatter = self._get_formatter()
-        formatter.add_text(described)
-        example = f"    {self.example}\n\n" if self.example else ""
-        return f"{formatter.format_help()}\n{example}{rest}".lstrip("\n")
+        formatter.add_text(self.does)
+        return f"{formatter.format_help()}\n    renew-client-cert {self.example}\n\n{super().format_help()}"
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
         from .table import hanging  # noqa: PLC0415 - the daemon does without
 
-        width = Console.of(sys.stderr, os.environ).width
-        lines = hanging(f"{self.prog}: ", f"{message}; see {self.prog} --help", width)
+        lines = hanging(f"{self.prog}: ", f"{message}; see {self.prog} --help", Console.of(sys.stderr).width)
         self.exit(USAGE, "".join(f"{line}\n" for line in lines))
 
 
@@ -81,59 +64,42 @@ def _common_options(default: str | None = argparse.SUPPRESS) -> _Parser:
     return common
 
 
+def parse(arguments: Sequence[str] | None, *, by_fioconfig: bool) -> argparse.Namespace:
+    """Parse the command line (None: of this process). Raises SystemExit after a message."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    given = vars(options)
+    if options.command is None and not by_fioconfig:
+        parser.error("expected a command: `renew-client-cert rotate` rotates by hand")
+    if given.get("output") and not (options.json or options.prometheus):
+        options.parser.error("--output needs --json or --prometheus")
+    if given.get("dry_run") is False and options.json:
+        options.parser.error("--json needs --dry-run")
+    return options
+
+
 def make_parser() -> _Parser:
     """Describe the command line."""
     parser = _Parser(
         prog="renew-client-cert",
         parents=[_common_options(None)],
-        description="Rotate the TLS client certificate of this device: new key, EST enrolment, switch, report. "
-        "Without a command, this is the handler that fioconfig calls with the request in CONFIG_FILE.",
         epilog="exit status: 0 done or nothing to do, 64 wrong usage, 75 pending (will be resumed), 78 refused, "
         "123 switched (called by fioconfig), 1 a bug; check and status --exit-status: 1 warnings, 2 problems",
     )
-    parser.example = "renew-client-cert status"
+    parser.does = (
+        "Rotate the TLS client certificate of this device: new key, EST enrolment, switch, report. "
+        "Without a command, this is the handler that fioconfig calls with the request in CONFIG_FILE."
+    )
+    parser.example = "status"
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", parser_class=_Parser)
-    for name, (does, example) in _COMMANDS.items():
-        command = commands.add_parser(
-            name, parents=[_common_options()], help=does.partition(". ")[0].rstrip("."), description=does
-        )
-        command.example = f"renew-client-cert {example}"
-        _ADD.get(name, _nothing)(command)
-    parser.commands = commands.choices
+    for name, (does, example, *groups) in _COMMANDS.items():
+        command = commands.add_parser(name, parents=[_common_options()], help=does.partition(". ")[0].rstrip("."))
+        command.does, command.example = does, example
+        command.set_defaults(parser=command)
+        for add in groups:
+            add(command)
     return parser
-
-
-_COMMANDS = {
-    "rotate": (
-        "Rotate the certificate now, by hand. Options override the request file. Continues a pending rotation.",
-        "rotate --est-server https://est.example:8443/.well-known/est",
-    ),
-    "resume": ("Continue a pending rotation now. Unlike the daemon, also retry a refused one.", "resume -v"),
-    "abort": ("Give up a pending rotation, if that is still possible. The old certificate stays in use.", "abort"),
-    "status": ("Show which certificate is in use, and what is pending. Needs no network.", "status --json"),
-    "check": (
-        "Check everything that a rotation needs. Changes nothing; contacts each server once.",
-        "check -q --est-server https://est.example:8443/.well-known/est",
-    ),
-    "slots": ("List the keys and certificates, and whose they are.", "slots"),
-    "log": ("Show what happened in the last rotations, newest last.", "log -n 1"),
-    "daemon": ("Finish what is pending, then end. systemd starts it.", "daemon"),
-}
-"""What each command does and an example. The list of commands has only the first sentence."""
-
-
-def check_together(parser: _Parser, options: argparse.Namespace) -> None:
-    """Exit with a usage error if an option is given without the one that it needs."""
-    given = vars(options)
-    if given.get("output") and not (given["json"] or given["prometheus"]):
-        parser.commands["status"].error("--output needs --json or --prometheus")
-    if given.get("dry_run") is False and given["json"]:
-        parser.commands["rotate"].error("--json needs --dry-run")
-
-
-def _nothing(_command: argparse.ArgumentParser) -> None:
-    """Add no argument."""
 
 
 def _add_json(command: argparse.ArgumentParser) -> None:
@@ -149,7 +115,6 @@ def _add_request(command: argparse.ArgumentParser) -> None:
 
 
 def _add_rotate(command: argparse.ArgumentParser) -> None:
-    _add_request(command)
     command.add_argument(
         "--rotation-id", metavar="ID", help="tag of the rotation's events [ROTATIONID, else certs-<unix time>-<random>]"
     )
@@ -158,7 +123,7 @@ def _add_rotate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--if-due",
         metavar="SHARE",
-        type=_share,
+        type=_SHARE,
         help="rotate only if less than this share of the certificate's lifetime is left, such as 0.33",
     )
 
@@ -180,14 +145,8 @@ def _add_status(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_check(command: argparse.ArgumentParser) -> None:
-    _add_request(command)
-    _add_json(command)
-
-
 def _add_log(command: argparse.ArgumentParser) -> None:
-    command.add_argument("-n", dest="number", metavar="N", type=_count, help="only the last N rotations")
-    _add_json(command)
+    command.add_argument("-n", dest="number", metavar="N", type=_COUNT, help="only the last N rotations")
 
 
 def _add_daemon(command: argparse.ArgumentParser) -> None:
@@ -195,18 +154,38 @@ def _add_daemon(command: argparse.ArgumentParser) -> None:
         command.add_argument(
             f"--{name}-delay",
             metavar="SECONDS",
-            type=_delay,
+            type=_DELAY,
             default=seconds,
             help=f"{what} time between two attempts [%(default)s]",
         )
 
 
-_ADD = {
-    "rotate": _add_rotate,
-    "resume": _add_resume,
-    "status": _add_status,
-    "check": _add_check,
-    "slots": _add_json,
-    "log": _add_log,
-    "daemon": _add_daemon,
+_COMMANDS: dict[str, tuple[str, str, *tuple[Callable[[argparse.ArgumentParser], None], ...]]] = {
+    "rotate": (
+        "Rotate the certificate now, by hand. Options override the request file. Continues a pending rotation.",
+        "rotate --est-server https://est.example:8443/.well-known/est",
+        _add_request,
+        _add_rotate,
+    ),
+    "resume": (
+        "Continue a pending rotation now. Unlike the daemon, also retry a refused one.",
+        "resume -v",
+        _add_resume,
+    ),
+    "abort": ("Give up a pending rotation, if that is still possible. The old certificate stays in use.", "abort"),
+    "status": (
+        "Show which certificate is in use, and what is pending. Needs no network.",
+        "status --json",
+        _add_status,
+    ),
+    "check": (
+        "Check everything that a rotation needs. Changes nothing; contacts each server once.",
+        "check -q --est-server https://est.example:8443/.well-known/est",
+        _add_request,
+        _add_json,
+    ),
+    "slots": ("List the keys and certificates, and whose they are.", "slots", _add_json),
+    "log": ("Show what happened in the last rotations, newest last.", "log -n 1", _add_log, _add_json),
+    "daemon": ("Finish what is pending, then end. systemd starts it.", "daemon", _add_daemon),
 }
+"""What each command does, an example, and its options. The list of commands has only the first sentence."""

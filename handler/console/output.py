@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TextIO
 
@@ -14,7 +14,7 @@ from handler.errors import describe, harmless
 from handler.exit_status import PENDING, UNREAD
 
 from .journald import DEBUG, ERROR, INFO, JOURNALD, WARNING
-from .terminal import Console
+from .terminal import Console, escape
 
 WAITING = ("handler.servers.est", "handler.servers.http", "handler.device.lock", "hsm.token")
 """Modules that say what they wait for: at a terminal, a person sees that at once."""
@@ -31,11 +31,11 @@ class OutputError(Exception):
         self.status = UNREAD if isinstance(error, BrokenPipeError) else PENDING
 
 
-def set_up(environment: Mapping[str, str]) -> None:
+def set_up() -> None:
     """Open both streams if they are closed, and make them escape what their console cannot show."""
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
-        Console.set_up(stream, environment)
+        escape(stream)
 
 
 def set_up_messages(level: int, *, waits: bool) -> None:
@@ -51,9 +51,8 @@ def set_up_messages(level: int, *, waits: bool) -> None:
     logging.basicConfig(handlers=[to_console], level=level)
     sys.excepthook = _fault
     threading.excepthook = sys.unraisablehook = _fault_elsewhere
-    logging.addLevelName(logging.WARNING, "warning")
-    logging.addLevelName(logging.INFO, "info")
-    logging.addLevelName(logging.DEBUG, "debug")
+    for named in _PRIORITIES:
+        logging.addLevelName(named, logging.getLevelName(named).lower())
     for noisy in ("urllib3", "pkcs11"):
         logging.getLogger(noisy).setLevel(logging.ERROR)  # urllib3 warns of odd heads, with a traceback
     if waits and sys.stderr.isatty():
@@ -102,7 +101,7 @@ def print_line(line: str) -> None:
 def _lines(stream: TextIO, first: str, text: str, indent: int | None = None) -> Iterator[str]:
     from .table import hanging  # noqa: PLC0415 - the daemon does not need it
 
-    return hanging(first, text, Console.of(stream, os.environ).width, indent)
+    return hanging(first, text, Console.of(stream).width, indent)
 
 
 class MessageFormatter(logging.Formatter):

@@ -23,15 +23,7 @@ class Console:
     """Whether the locale is C, which Python takes for UTF-8 (PEP 540)."""
 
     @classmethod
-    def set_up(cls, stream: TextIO, environment: Mapping[str, str]) -> "Console":
-        """Make the stream escape what its console cannot show; return the console."""
-        console = cls.of(stream, environment)
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="ascii" if console.ascii else None, errors=_ESCAPED)
-        return console
-
-    @classmethod
-    def of(cls, stream: TextIO, environment: Mapping[str, str]) -> "Console":
+    def of(cls, stream: TextIO, environment: Mapping[str, str] = os.environ) -> "Console":
         """Examine a stream. A serial console of unknown size counts as 80 columns wide."""
         plain = _locale(environment) in {"C", "POSIX"} and not environment.get("PYTHONIOENCODING")
         if not stream.isatty():
@@ -43,6 +35,12 @@ class Console:
         """Return the padded word, in the colour of `word` if this console has colours."""
         colour = _COLOURS.get(word) if self.colours else None
         return f"{colour}{padded}{_RESET}" if colour else padded
+
+
+def escape(stream: TextIO, environment: Mapping[str, str] = os.environ) -> None:
+    """Make the stream escape what its console cannot show."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(encoding="ascii" if Console.of(stream, environment).ascii else None, errors=_ESCAPED)
 
 
 def _locale(environment: Mapping[str, str]) -> str:

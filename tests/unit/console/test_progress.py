@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from handler.console.progress import LogProgress, TerminalProgress, in_use, make_progress
-from handler.console.terminal import Console
+from handler.console.terminal import escape
 from handler.device.keystore import IdentityNames
 from tests.authority import Authority, read
 from tests.terminal import make_terminal, read_all
@@ -162,7 +162,7 @@ def test_message_between_steps_needs_no_room():
 )
 def test_dots_are_such_as_the_terminal_can_show(encoding, dots):
     stream = encoded(encoding)
-    Console.set_up(stream, {"PYTHONIOENCODING": encoding})
+    escape(stream, {"PYTHONIOENCODING": encoding})
     TerminalProgress(stream).step_started(1, "Generate")
     assert written(stream) == f"[1/5] Generate {dots} "
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handler.console.table import columns, hanging
-from handler.console.terminal import Console
+from handler.console.terminal import Console, escape
 
 HEADER = ("name", "use")
 ROWS = [("a", "in use"), ("a longer one", "free")]
@@ -93,6 +93,6 @@ def test_colours_are_for_terminals_that_have_them_and_people_who_want_them(envir
 )
 def test_where_the_locale_is_c_everything_is_ascii(environment, shown):
     stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
-    Console.set_up(stream, environment)
+    escape(stream, environment)
     stream.write("Grüße")
     assert stream.buffer.getvalue().decode() == shown

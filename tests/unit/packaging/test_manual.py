@@ -48,7 +48,7 @@ def test_each_command_says_first_what_it_does(page):
     described = re.split(r"^   (\w+)\n", section(page, "COMMANDS"), flags=re.MULTILINE)[1:]
     assert described[::2] == list(subparsers.choices)
     for name, text in zip(described[::2], described[1::2], strict=True):
-        assert " ".join(text.split()).startswith(subparsers.choices[name].description)
+        assert " ".join(text.split()).startswith(subparsers.choices[name].does)
 
 
 def test_common_options_and_exit_statuses_are_there_once(page):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from handler.console.arguments import check_together, make_parser
+from handler.console.arguments import parse
 
 REPOSITORY = Path(__file__).parents[3]
 DOCUMENTS = [*REPOSITORY.glob("*.md"), *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -104,7 +104,6 @@ def test_every_target_and_variable_of_make_is_there(document):
 def test_every_command_line_of_the_program_is_one_that_it_takes(document, capsys):
     for words in commands(document):
         if words[0] != "make":
-            parser = make_parser()
             with contextlib.suppress(SystemExit):
-                check_together(parser, parser.parse_args(words[1:]))
+                parse(words[1:], by_fioconfig=True)
             assert capsys.readouterr().err == "", words
