@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from handler.commands.outcome import explain, what_next
+from handler.commands.outcome import status_of
 from handler.console.arguments import parse
 from handler.console.output import OutputError, drop_unwritable, flush, say, set_up, set_up_messages, silence
 from handler.console.secrecy import keep_memory_private
@@ -15,8 +15,7 @@ from handler.console.settings import Settings
 from handler.console.signals import end_in_order
 
 from . import __version__
-from .errors import FORESEEABLE
-from .exit_status import DONE, PENDING, UNREAD, USAGE
+from .exit_status import DONE, UNREAD, USAGE
 
 OF_FIOCONFIG = ("FIOCONFIG_BIN", "CONFIG_FILE")
 """Variables that fioconfig sets for a handler, and a person's shell does not."""
@@ -47,9 +46,9 @@ def _status(arguments: Sequence[str] | None) -> int:
     shows = options.command in LOOKS or getattr(options, "dry_run", False)
     if options.quiet and not shows:
         silence()
-    status = DONE
+    settings, status = Settings.of(options, os.environ), DONE
     try:
-        status = _called(options, shows=shows)
+        status = status_of(lambda: _run(options, settings), None if shows else settings)
         flush()
     except OutputError as error:
         drop_unwritable(sys.stdout)
@@ -60,22 +59,14 @@ def _status(arguments: Sequence[str] | None) -> int:
     return status
 
 
-def _called(options: argparse.Namespace, *, shows: bool) -> int:
-    """Run the command; explain a failure; return the exit status. Raises OutputError."""
-    settings = None
-    try:
-        keep_memory_private()
-        settings = Settings.of(options, os.environ)
-        log.debug("renew-client-cert %s, Python %s", __version__, sys.version.split()[0])
-        log.debug("configuration: %s; request: %s", ", ".join(map(str, settings.search_paths)), settings.request_file)
-        if options.command not in LOOKS:
-            end_in_order()
-        # Only the command's module is imported, so that --help answers at once.
-        command = importlib.import_module(f"handler.commands.{options.command or 'rotate'}")
-        status: int = command.run(options, settings)
-        return status
-    except FORESEEABLE as error:
-        return explain(error, "" if shows else what_next(settings))
-    except KeyboardInterrupt:
-        say("interrupted" + ("" if shows else what_next(settings)))
-        return PENDING
+def _run(options: argparse.Namespace, settings: Settings) -> int:
+    """Run the command; return the exit status. Raises RenewalError, TokenError, OSError, OutputError."""
+    keep_memory_private()
+    log.debug("renew-client-cert %s, Python %s", __version__, sys.version.split()[0])
+    log.debug("configuration: %s; request: %s", ", ".join(map(str, settings.search_paths)), settings.request_file)
+    if options.command not in LOOKS:
+        end_in_order()
+    # Only the command's module is imported, so that --help answers at once.
+    command = importlib.import_module(f"handler.commands.{options.command or 'rotate'}")
+    status: int = command.run(options, settings)
+    return status

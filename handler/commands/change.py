@@ -1,26 +1,26 @@
 """Shared by the commands that change something: the device's lock, and the final message."""
 
+import contextlib
 import logging
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from handler.console.journald import JOURNALD
-from handler.console.output import say, tell
-from handler.console.progress import LogProgress, make_progress
+from handler.console.output import tell
+from handler.console.progress import make_progress
 from handler.console.settings import Settings
-from handler.console.terminal import Console
 from handler.device.device import Device
 from handler.device.lock import device_lock
 from handler.device.storage import FOLDER, exposure, remove_leftovers
-from handler.errors import FORESEEABLE, describe
 from handler.exit_status import DONE, PENDING, SWITCHED
 from handler.journal.pending import Pending, read_pending
 from handler.journal.rotation_state import ANNOUNCED
 from handler.rotation.rotator import Rotator
 from handler.servers.http import Limits
 
-from .outcome import GOES_ON, explain, what_next
+from .outcome import GOES_ON, status_of
 
 log = logging.getLogger("renew-client-cert")
 
@@ -41,7 +41,7 @@ def change(
     with device_lock(device.storage, limits.lock_wait):
         for folder in (*device.folders, device.storage / FOLDER):
             remove_leftovers(folder)
-        progress = make_progress(sys.stdout, Console.of(sys.stdout).width)
+        progress = make_progress(sys.stdout)
         rotator = Rotator(device, progress, called_by_fioconfig=by_fioconfig, limits=limits)
         JOURNALD.rotation_id = lambda: rotator.rotation_id
         before = read_pending(device.storage)
@@ -49,7 +49,10 @@ def change(
             for text in exposure(device.storage):
                 log.warning("%s", text)
         try:
-            status = _done(device, settings, rotator, work, progress, tell_of_rest=not (by_fioconfig or offline))
+            with contextlib.closing(rotator):
+                status = status_of(partial(_done, rotator, work), settings, lambda: progress.shown)
+            if status == DONE and not (by_fioconfig or offline):
+                status = _left(device.storage, before)
         except BaseException:
             # In any case fioconfig has to exit: otherwise it stores a configuration for the old key.
             if not (by_fioconfig and rotator.switched):
@@ -58,29 +61,10 @@ def change(
         return SWITCHED if by_fioconfig and rotator.switched else status
 
 
-def _done(
-    device: Device,
-    settings: Settings,
-    rotator: Rotator,
-    work: Callable[[Rotator], str],
-    progress: LogProgress,
-    *,
-    tell_of_rest: bool,
-) -> int:
-    before = read_pending(device.storage)
-    try:
-        if said := work(rotator):
-            tell(said)
-        status = DONE
-    except FORESEEABLE as error:
-        known = sys.stderr.isatty() and describe(error) == progress.shown
-        status = explain(error, what_next(settings), known=known)
-    except KeyboardInterrupt:  # caught here, because fioconfig has to learn of a switch even then
-        say("interrupted" + what_next(settings))
-        status = PENDING
-    finally:
-        rotator.close()
-    return _left(device.storage, before) if status == DONE and tell_of_rest else status
+def _done(rotator: Rotator, work: Callable[[Rotator], str]) -> int:
+    if said := work(rotator):
+        tell(said)
+    return DONE
 
 
 def _left(storage: Path, before: Pending | None) -> int:

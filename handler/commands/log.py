@@ -1,6 +1,7 @@
 """`log`: the events of the last rotations, as a timeline."""
 
 import argparse
+import contextlib
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,8 @@ from handler.errors import RequestRefusedError, harmless
 from handler.exit_status import DONE
 from handler.journal.decoding import MalformedError
 from handler.journal.history import Entry, History, told_apart
-from handler.journal.pending import LaterJournalError, events_of, load, read_pending
+from handler.journal.pending import LaterJournalError, events_of, load
+from handler.journal.snapshot import Snapshot
 
 from .formats.envelope import as_json
 
@@ -31,12 +33,14 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         raise RequestRefusedError(f"the storage folder {storage} does not exist or is not a folder: check storage.path")
     number = int(options.number) if options.number else None
     entries = last(told_apart(History(storage / FOLDER).read(), _undelivered(storage)), number)
+    view = Snapshot.of(storage)
+    waiting = view.pending.waiting if view.pending else None
+    waits_for = view.problem or (waiting.reason if waiting else None)
     if options.json:
-        print_line(as_json("log", {"rotations": list(_rotations(entries)), "waits_for": _waits_for(storage)}))
+        print_line(as_json("log", {"rotations": list(_rotations(entries)), "waits_for": waits_for}))
         return DONE
     for line in timeline(entries, Console.of(sys.stdout).width):
         print_line(line)
-    waits_for = _waits_for(storage)
     if waits_for:
         tell(waits_for, "pending: ")
     elif not entries:
@@ -65,22 +69,10 @@ def _rotations(entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
 
 def _undelivered(storage: Path) -> list[dict[str, Any]]:
     """Return the undelivered events; [] if the journal cannot be read."""
-    try:
-        data = load(storage)
-        return [] if data is None else events_of(data)
-    except (MalformedError, LaterJournalError):
-        return []
-
-
-def _waits_for(storage: Path) -> str | None:
-    """Say what a pending rotation waits for, or why that is unknown."""
-    try:
-        pending = read_pending(storage)
-    except LaterJournalError as error:
-        return str(error)
-    if pending and pending.problem:
-        return f"unknown, the journal is broken: {pending.problem}"
-    return pending.waiting.reason if pending and pending.waiting else None
+    with contextlib.suppress(MalformedError, LaterJournalError):
+        if data := load(storage):
+            return events_of(data)
+    return []
 
 
 def timeline(entries: Sequence[Entry], width: int | None = None) -> Iterator[str]:
@@ -94,7 +86,11 @@ def timeline(entries: Sequence[Entry], width: int | None = None) -> Iterator[str
             rotation_id, before = entry.rotation_id, None
             yield from hanging("rotation ", rotation_id, width)
         first, *rest = folded(harmless(entry.event), name_width)
-        yield _line(harmless(entry.time.replace("T", " ").removesuffix("Z")), f"{first:{name_width}}", _end(entry))
+        yield _line(
+            harmless(entry.time.replace("T", " ").removesuffix("Z")),
+            f"{first:{name_width}}",
+            "ok" if entry.success else "failed",
+        )
         yield from (_line("", part).rstrip() for part in rest)
         if entry.details:
             again = entry.details == before and not entry.success
@@ -104,7 +100,3 @@ def timeline(entries: Sequence[Entry], width: int | None = None) -> Iterator[str
 
 def _line(time: str, *rest: str) -> str:
     return "  ".join(("", f"{time:19}", *(rest or ("",))))
-
-
-def _end(entry: Entry) -> str:
-    return "ok" if entry.success else "failed"

@@ -1,18 +1,34 @@
 """The message and the exit status of a call that could not finish."""
 
 import contextlib
+from collections.abc import Callable
 
 from handler.console.output import say
 from handler.console.settings import Settings
-from handler.errors import BusyError, PendingError, RenewalError, describe, is_final
+from handler.errors import FORESEEABLE, BusyError, PendingError, RenewalError, describe, is_final
 from handler.exit_status import PENDING, REFUSED
 from handler.journal.pending import is_there
 
 GOES_ON, NOT_BEGUN = "; `renew-client-cert resume` continues it", "; nothing was started: run it again"
 
 
-def explain(error: Exception, next_step: str, *, known: bool = False) -> int:
-    """Say what ended the call, unless that is `known`, and what to do next (`what_next`); return the exit status."""
+def status_of(
+    work: Callable[[], int], settings: Settings | None, shown: Callable[[], str | None] = lambda: None
+) -> int:
+    """Return the exit status of `work`; if something ends it, say what, and what to do next.
+
+    `settings`: None for a command that only looks. `shown`: the reason that a person has already read, if any.
+    """
+    try:
+        return work()
+    except FORESEEABLE as error:
+        return _explain(error, _what_next(settings), known=describe(error) == shown())
+    except KeyboardInterrupt:
+        say("interrupted" + _what_next(settings))
+        return PENDING
+
+
+def _explain(error: Exception, next_step: str, *, known: bool) -> int:
     pending = next_step == GOES_ON
     # A missing permission needs action, unless a rotation is pending, which is retried.
     if is_final(error) or (isinstance(error, PermissionError) and not pending):
@@ -27,9 +43,11 @@ def explain(error: Exception, next_step: str, *, known: bool = False) -> int:
     return PENDING
 
 
-def what_next(settings: Settings | None) -> str:
-    """Say how to continue after a call that could not finish, by what the journal holds now."""
+def _what_next(settings: Settings | None) -> str:
+    """Say how to continue, by what the journal holds now."""
+    if settings is None:
+        return ""
     with contextlib.suppress(RenewalError, OSError):
-        if settings is not None and is_there(settings.storage_folder()):
+        if is_there(settings.storage_folder()):
             return GOES_ON
     return NOT_BEGUN

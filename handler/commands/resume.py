@@ -19,11 +19,8 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _resume_offline(rotator: Rotator) -> str:
-    return (
-        "repaired: the configuration fits the key in use"
-        if rotator.resume_offline()
-        else "nothing to do without a network"
-    )
+    changed = rotator.resume_offline()
+    return "repaired: the configuration fits the key in use" if changed else "nothing to do without a network"
 
 
 def _resume(rotator: Rotator, settings: Settings, *, unattended: bool) -> str:
@@ -31,11 +28,8 @@ def _resume(rotator: Rotator, settings: Settings, *, unattended: bool) -> str:
     pending = read_pending(settings.storage_folder())
     if done:
         kept = pending.kept if pending and pending.rotation_id is None else None
-        return (
-            f"nothing to continue: rotation {kept} was rolled back; correct the cause, then rotate again"
-            if kept
-            else ""
-        )
+        rolled_back = f"nothing to continue: rotation {kept} was rolled back; correct the cause, then rotate again"
+        return rolled_back if kept else ""
     if pending is not None and pending.refused is not None:
         return f"nothing to do: rotation {pending.rotation_id} was refused; `resume` by hand retries it"
     return "nothing to do: no rotation is pending"

@@ -14,21 +14,18 @@ from hsm.certificate import Certificate
 
 from .journald import ERROR, INFO, JOURNALD
 from .table import hanging
+from .terminal import Console
 
 STEPS = 5
 """Steps of a rotation, as fioconfig counts them."""
 _INDENT = 6 * " "
 
 
-def make_progress(stream: TextIO | None = None, width: int | None = None) -> "LogProgress":
-    """Return the progress for a stream (default: standard output). `width`: columns of the terminal.
-
-    On a terminal, log messages start a new line first if a step's line is open.
-    """
-    stream = stream or sys.stdout
+def make_progress(stream: TextIO) -> "LogProgress":
+    """Return the progress for a stream. On a terminal, log messages first end the line of an open step."""
     if not stream.isatty():
         return LogProgress(stream)
-    progress = TerminalProgress(stream, width)
+    progress = TerminalProgress(stream, Console.of(stream).width)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler) and handler.stream.isatty():
             handler.addFilter(progress.make_room)
@@ -42,8 +39,8 @@ class LogProgress:
         self._stream = stream
         self._started = 0.0
         self._step = ""
-        self.shown = ""
-        """The last reason that was shown on a terminal."""
+        self.shown: str | None = None
+        """The last reason that a person has read on this terminal."""
 
     def step_started(self, number: int, name: str) -> None:
         """Remember the step and the time."""
@@ -86,7 +83,9 @@ class TerminalProgress(LogProgress):
     def step_started(self, number: int, name: str) -> None:
         """Start the step's line."""
         super().step_started(number, name)
-        self._begin_line()
+        with self._lock:
+            self._write(self._beginning)
+            self._line_open = True
 
     def step_done(self) -> None:
         """Finish the step's line."""
@@ -94,7 +93,7 @@ class TerminalProgress(LogProgress):
 
     def step_failed(self, reason: str) -> None:
         """Finish the step's line, with the reason below it."""
-        self.shown = reason
+        self.shown = reason if sys.stderr.isatty() else None
         self._end_line("\n".join([f"failed, {self._seconds()}", *hanging(_INDENT, reason, self._width), ""]))
 
     def make_room(self, _message: logging.LogRecord) -> bool:
@@ -105,11 +104,6 @@ class TerminalProgress(LogProgress):
                 self._write("\n")
         return True
 
-    def _begin_line(self) -> None:
-        with self._lock:
-            self._write(self._beginning)
-            self._line_open = True
-
     @property
     def _beginning(self) -> str:
         number, _, name = self._step.partition(" ")
@@ -119,8 +113,7 @@ class TerminalProgress(LogProgress):
     def _end_line(self, text: str) -> None:
         taken = len(self._beginning.rpartition("\n")[2]) + len("..") + text.find("\n")
         with self._lock:
-            if not self._line_open:
-                self._begin_line()
+            self._write("" if self._line_open else self._beginning)
             self._line_open = False
             self._write(text if self._width is None or taken <= self._width else f"\n{_INDENT}{text}")
 

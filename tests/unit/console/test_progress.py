@@ -172,13 +172,6 @@ def test_file_or_pipe_gets_plain_lines():
     assert type(progress) is LogProgress
 
 
-def test_standard_output_is_taken_where_no_stream_is_given(capsys):
-    progress = make_progress()
-    progress.step_started(1, "Generate")
-    progress.step_done()
-    assert matches(rf"\[1/5\] Generate: ok, {SECONDS}\n", capsys.readouterr().out)
-
-
 def test_messages_that_go_to_the_same_terminal_do_not_run_into_a_step(terminal):
     stream, shown = terminal
     root = logging.getLogger()
