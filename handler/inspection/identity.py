@@ -1,7 +1,5 @@
 """The identity in use, read without a login if the token shows its certificates without one."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +10,7 @@ from handler.device.configuration.configuration import FILE, TOKEN, Configuratio
 from handler.device.key_files import FileKeyStore
 from handler.device.keystore import IdentityNames
 from handler.errors import RenewalError
-from handler.inspection.pin_safety import Unsafe, why_no_login
+from handler.inspection.pin_safety import why_no_login
 from hsm.certificate import Certificate
 from hsm.errors import TokenError
 
@@ -65,38 +63,48 @@ def read_identity(configured: Configuration, *, log_in: bool = False) -> Identit
 
 
 def _in_files(names: IdentityNames) -> Identity:
-    store = FileKeyStore(Path())
+    store, known = FileKeyStore(Path()), Identity(FILE, names)
     try:
-        certificate = store.certificate(names.certificate)
+        known = replace(known, certificate=store.certificate(names.certificate))
+        return _compared(known, names, spki_der(store.key(names.key).public_key()))
     except RenewalError as error:
-        return Identity(FILE, names, problem=str(error))
-    try:
-        fits = _same(certificate, spki_der(store.key(names.key).public_key()))
-    except RenewalError as error:
-        return Identity(FILE, names, certificate=certificate, problem=str(error))
-    return Identity(FILE, names, certificate=certificate, fits=fits, problem=None if fits else _misfit(names))
+        return replace(known, problem=str(error))
 
 
-def _in_token(names: IdentityNames, token: TokenConfig, storage: Path | None, *, log_in: bool) -> Identity:
+def _in_token(names: IdentityNames, config: TokenConfig, storage: Path | None, *, log_in: bool) -> Identity:
     # Imported here: a device with keys in files needs no PKCS#11.
-    from hsm.inventory import items, pin_state, public_items  # noqa: PLC0415
+    from hsm.inventory import pin_state, public_items  # noqa: PLC0415
 
-    known = Identity(TOKEN, names, token)
+    known, unseen = Identity(TOKEN, names, config), None
     try:
-        known = replace(known, pin=pin_state(token.module, token.label).value)
-        unseen = why_no_login(token, storage) if log_in else None
-        if log_in and unseen is None:
-            known = _logged_in(known, token, storage)
-        if known.opened is None:
-            known = replace(known, items=tuple(public_items(token.module, token.label)))
-        if known.opened is None and not log_in and not _is_shown(known, names):
-            unseen = why_no_login(token, storage)
+        known = replace(known, pin=pin_state(config.module, config.label).value)
+        if not log_in:
+            known = replace(known, items=tuple(public_items(config.module, config.label)))
+        if log_in or not (_under(known, "cert", names.certificate) and _under(known, "public", names.key)):
+            unseen = why_no_login(config, storage)
             if unseen is None:
-                with contextlib.closing(token_of(token, storage)) as opened:
-                    known = replace(known, items=tuple(items(opened)))
+                known = _logged_in(known, token_of(config, storage), keep=log_in)
+            if log_in and known.opened is None:  # the public objects have to do
+                known = replace(known, items=tuple(public_items(config.module, config.label)))
     except TokenError as error:
         return replace(known, problem=str(error), passing=not error.final)
-    return _judged(known, names, token, unseen)
+    return _judged(known, names, f" (private objects are not shown: {unseen})" if unseen else "")
+
+
+def _logged_in(known: Identity, token: "Token", *, keep: bool) -> Identity:
+    """Read the objects after a login. `keep`: keep the token open, and a refusal; otherwise raise TokenError."""
+    from hsm.inventory import items  # noqa: PLC0415
+
+    try:
+        known = replace(known, items=tuple(items(token)), opened=token if keep else None)
+    except TokenError as error:
+        if not keep:
+            raise
+        known = replace(known, refusal=error)
+    finally:
+        if known.opened is None:
+            token.close()
+    return known
 
 
 def token_of(config: TokenConfig, storage: Path | None) -> "Token":
@@ -107,74 +115,42 @@ def token_of(config: TokenConfig, storage: Path | None) -> "Token":
     return Token(config.module, config.label, config.pin, None if storage is None else RefusedPin(storage))
 
 
-def _logged_in(known: Identity, config: TokenConfig, storage: Path | None) -> Identity:
-    """Read the objects after a login; if it fails, the public objects have to do."""
-    from hsm.inventory import items  # noqa: PLC0415
-
-    token = token_of(config, storage)
-    try:
-        return replace(known, items=tuple(items(token)), opened=token)
-    except TokenError as error:
-        token.close()
-        return replace(known, refusal=error)
-
-
-def _is_shown(known: Identity, names: IdentityNames) -> bool:
-    """Tell whether key and certificate are visible without a login."""
-    return bool(_under(known.items, "cert", names.certificate) and _under(known.items, "public", names.key))
-
-
-_AMISS = "; correct the id in sota.toml, or register the device again"
-
-
-def _judged(known: Identity, names: IdentityNames, token: TokenConfig, unseen: Unsafe | None) -> Identity:
-    """Find the identity in use among the objects; `unseen` says why private ones are not visible."""
-    items = known.items
-    certificates = _under(items, "cert", names.certificate)
+def _judged(known: Identity, names: IdentityNames, hidden: str) -> Identity:
+    """Find the identity in use among the objects; `hidden` says why private ones are not visible."""
+    expected = "in token {!r}: {}; correct the id in sota.toml, or register the device again"
+    label = known.token.label if known.token else ""
+    certificates = _under(known, "cert", names.certificate)
     if len(certificates) != 1 or certificates[0].certificate is None:
-        found = f"found {len(certificates)}" if len(certificates) != 1 else "unreadable"
-        hidden = f" (private objects are not shown: {unseen})" if unseen else ""
-        return replace(
-            known,
-            problem=f"expected one certificate {names.certificate} in token {token.label!r}: {found}{hidden}{_AMISS}",
-        )
+        found = (f"found {len(certificates)}" if len(certificates) != 1 else "unreadable") + hidden
+        return replace(known, problem=f"expected one certificate {names.certificate} {expected.format(label, found)}")
     known = replace(known, certificate=certificates[0].certificate)
-    keys = _under(items, "public", names.key)
-    if not keys and len(_under(items, "private", names.key)) == 1:
+    keys = _under(known, "public", names.key)
+    if not keys and len(_under(known, "private", names.key)) == 1:
         return known  # the certificate has the public key; a signature will show whether it fits
     if len(keys) != 1 or keys[0].spki is None:
         found = f"found {len(keys)}" if len(keys) != 1 else "unreadable, or of another type"
-        return replace(
-            known,
-            problem=f"expected one public key {names.key} on P-256 or P-384 in token {token.label!r}: {found}{_AMISS}",
-        )
-    if _same(certificates[0].certificate, keys[0].spki):
+        what = f"public key {names.key} on P-256 or P-384"
+        return replace(known, problem=f"expected one {what} {expected.format(label, found)}")
+    return _compared(known, names, keys[0].spki)
+
+
+def _compared(known: Identity, names: IdentityNames, key: bytes) -> Identity:
+    """Compare the certificate with the public key in use; if they differ, name what would fit in the token."""
+    own = known.certificate.ec_key() if known.certificate else None
+    spki = spki_der(own) if own else None
+    if spki == key:
         return replace(known, fits=True)
-    fitting = " and ".join(_fitting(items, certificates[0], keys[0]))
-    return replace(known, fits=False, problem=_misfit(names, fitting))
+    fitting = [
+        f"certificate {each.id} is for key {names.key}"
+        if each.kind == "cert"
+        else f"certificate {names.certificate} is for key {each.id}"
+        for each in known.items
+        if each.spki and (each.kind, each.spki) in (("cert", key), ("public", spki))
+    ]
+    known_pairs = f"{' and '.join(fitting)}; " if fitting else ""
+    said = f"key {names.key} and certificate {names.certificate} do not belong together"
+    return replace(known, fits=False, problem=f"{said}: {known_pairs}correct the ids in sota.toml")
 
 
-def _fitting(items: "Sequence[Item]", certificate: "Item", key: "Item") -> Iterator[str]:
-    """Name the counterparts of a certificate and a key that do not belong together."""
-    for item in items:
-        if item.kind == "cert" and item.spki == key.spki:
-            yield f"certificate {item.id} is for key {key.id}"
-        if item.kind == "public" and item.spki is not None and item.spki == certificate.spki:
-            yield f"certificate {certificate.id} is for key {item.id}"
-
-
-def _under(items: "Sequence[Item]", kind: str, object_id: str) -> "list[Item]":
-    return [each for each in items if (each.kind, each.id) == (kind, object_id)]
-
-
-def _same(certificate: Certificate, spki: bytes | None) -> bool:
-    key = certificate.ec_key()
-    return key is not None and spki_der(key) == spki
-
-
-def _misfit(names: IdentityNames, fitting: str = "") -> str:
-    known = f"{fitting}; " if fitting else ""
-    return (
-        f"key {names.key} and certificate {names.certificate} do not belong together: {known}"
-        "correct the ids in sota.toml"
-    )
+def _under(known: Identity, kind: str, object_id: str) -> "list[Item]":
+    return [each for each in known.items if (each.kind, each.id) == (kind, object_id)]

@@ -6,9 +6,10 @@ from pathlib import Path
 from handler.device.configuration.configuration import TokenConfig
 from hsm.errors import TokenError
 
-_PIN_ADVICE = {
-    "LOW": "log in by hand with the right PIN (pkcs11-tool --login), which restores all attempts",
-    "FINAL": "log in by hand with the right PIN (pkcs11-tool --login), which restores all attempts",
+_BY_HAND = "log in by hand with the right PIN (pkcs11-tool --login), which restores all attempts"
+_ADVICE = {
+    "LOW": _BY_HAND,
+    "FINAL": _BY_HAND,
     "LOCKED": "unlock it with the security officer's PIN",
     "MISSING": "set a user PIN",
 }
@@ -31,18 +32,17 @@ def why_no_login(config: TokenConfig, storage: Path | None) -> Unsafe | None:
     from handler.device.refused_pin import RefusedPin  # noqa: PLC0415
     from hsm.inventory import PinState, pin_state  # noqa: PLC0415 - only where a token is used
 
-    state = pin_state(config.module, config.label)
+    state, noted = pin_state(config.module, config.label), storage and RefusedPin(storage)
     if not config.pin:
         return Unsafe("p11.pass is not set: expected the token's PIN there")
-    if state not in (PinState.GOOD, PinState.LOW):
-        return Unsafe(f"not trying the PIN, its state is: {state.value}; {_PIN_ADVICE[state.name]}")
-    if storage is not None:
+    if state is PinState.GOOD or state is PinState.LOW:
         try:
-            RefusedPin(storage).check(config.label, config.pin)
+            if noted:
+                noted.check(config.label, config.pin)
         except TokenError as error:  # it was refused before, or a refusal could not be recorded
             return Unsafe(str(error))
-    # The failed attempt may be ours, with the PIN before it was corrected.
-    if state is PinState.LOW and not (storage and RefusedPin(storage).was_another(config.label, config.pin)):
-        said = f"not trying the PIN, its state is: {state.value}; {_PIN_ADVICE[state.name]}"
-        return Unsafe(said, hopeless=False)
-    return None
+        # The failed attempt may be ours, with the PIN before it was corrected.
+        if state is PinState.GOOD or (noted and noted.was_another(config.label, config.pin)):
+            return None
+    said = f"not trying the PIN, its state is: {state.value}; {_ADVICE[state.name]}"
+    return Unsafe(said, hopeless=state is not PinState.LOW)
