@@ -9,12 +9,7 @@ from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from handler.crypto.signatures import algorithm_of
 from handler.errors import RequestRefusedError
@@ -23,7 +18,7 @@ from hsm.certificate import Certificate
 from hsm.errors import TlsBindingError
 from hsm.slots import IdentityNames
 
-from .storage import atomic_write, read_regular, remove, why_not
+from .storage import atomic_write, check_folder, read_regular, remove
 
 log = logging.getLogger(__name__)
 
@@ -44,17 +39,13 @@ class FileKeyStore:
 
     def canonical(self, names: IdentityNames) -> IdentityNames:
         """Return the paths absolute and normalised; symlinks are not followed."""
-        return IdentityNames(_absolute(names.key), _absolute(names.certificate))
+        return IdentityNames(*map(os.path.abspath, (names.key, names.certificate)))
 
     def unused(self, current: IdentityNames) -> IdentityNames:  # noqa: ARG002 - needed for tokens
         """Choose new file names. Raises RequestRefusedError if the folder cannot be written."""
-        if not os.access(self._storage, os.W_OK | os.X_OK, effective_ids=True):
-            why = why_not() if self._storage.is_dir() else "it is not there, or no folder"
-            raise RequestRefusedError(
-                f"{self._storage} cannot be written: expected a folder for new keys and certificates; {why}"
-            )
+        check_folder(self._storage)
         try:
-            _absolute(str(self._storage)).encode()
+            str(self._storage.absolute()).encode()
         except UnicodeEncodeError as error:
             raise RequestRefusedError(
                 f"{self._storage} is not UTF-8, so TOML cannot name new keys in it: rename the folder"
@@ -103,13 +94,12 @@ class FileKeyStore:
     def generate(self, name: str, curve: ec.EllipticCurve) -> ec.EllipticCurvePrivateKey:
         """Make a new key in a file of its own, 0600, durably. Raises ValueError, OSError."""
         key = ec.generate_private_key(curve)
-        pem = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
-        atomic_write(self._own(name), pem, mode=FILE_MODE)
+        self._write(name, key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()))
         return key
 
     def store_certificate(self, name: str, certificate: Certificate) -> None:
         """Write the certificate (PEM, 0600) durably. Raises ValueError, OSError."""
-        atomic_write(self._own(name), certificate.pem.encode(), mode=FILE_MODE)
+        self._write(name, certificate.pem.encode())
 
     def discard(self, names: IdentityNames) -> None:
         """Remove those files of an identity that a rotation made. Raises OSError."""
@@ -159,15 +149,15 @@ class FileKeyStore:
     def close(self) -> None:
         """Do nothing: nothing is open."""
 
+    def _write(self, name: str, pem: bytes) -> None:
+        if not self._is_own(name):
+            raise ValueError(f"{name} is not a file that a rotation makes: it is not overwritten")
+        atomic_write(Path(name), pem, mode=FILE_MODE)
+
     def _is_own(self, name: str) -> bool:
         """Return whether a rotation made that file, judged by its name and folder."""
         path = Path(name)
         return bool(_MADE_BY_ROTATION.fullmatch(path.name)) and path.parent.resolve() == self._storage.resolve()
-
-    def _own(self, name: str) -> Path:
-        if not self._is_own(name):
-            raise ValueError(f"{name} is not a file that a rotation makes: it is not overwritten")
-        return Path(name)
 
 
 def check_pair(names: IdentityNames, key: ec.EllipticCurvePrivateKey, certificate: Certificate) -> None:
@@ -189,10 +179,6 @@ def _certificate_beside(key: str) -> str:
     """Return the path of the certificate that a rotation makes for that key."""
     path = Path(key)
     return str(path.with_name(path.name.replace("pkey.", "client.", 1)))
-
-
-def _absolute(name: str) -> str:
-    return os.path.abspath(name)  # noqa: PTH100 - Path.resolve would follow symlinks
 
 
 def _read(name: str, what: str) -> bytes:

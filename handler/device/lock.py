@@ -40,7 +40,7 @@ def device_lock(folder: Path, timeout: float) -> Iterator[None]:
         descriptor = _opened(path)
         try:
             _wait_for(descriptor, folder, timeout, end)
-            if not _is_at(path, descriptor):  # the previous holder has removed the file
+            if not os.fstat(descriptor).st_nlink:  # the previous holder has removed the file
                 continue
             try:
                 yield
@@ -100,13 +100,6 @@ def _wait_for(descriptor: int, folder: Path, timeout: float, end: float) -> None
             log.info("%s holds the lock on %s: waiting", who, folder)
             told = True
         time.sleep(min(POLL_SECONDS, remaining))
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _opened(path: Path) -> int:

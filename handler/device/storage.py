@@ -147,14 +147,11 @@ def make_folder(path: Path) -> None:
         sync_folder(path.parent)
 
 
-def remove_leftovers(folder: Path) -> list[Path]:
-    """Remove and return the temporary files that an interrupted write left in `folder`; hold the lock. OSError."""
-    if not folder.is_dir():
-        return []
-    leftovers = [path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name) and not path.is_dir()]
-    for path in leftovers:
-        path.unlink(missing_ok=True)
-    return leftovers
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that an interrupted write left in `folder`; hold the lock. Raises OSError."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if _TEMPORARY.fullmatch(path.name) and not path.is_dir():
+            path.unlink(missing_ok=True)
 
 
 def _take_after(path: Path, descriptor: int, mode: int | None) -> None:
@@ -291,10 +288,9 @@ def intrusion(folder: Path) -> str | None:
 
 def exposure(storage: Path) -> list[str]:
     """Return why others may put files into the storage folder or the journal's. Raises OSError."""
-    said = []
-    for folder in (storage, storage / FOLDER):
-        if folder.is_dir():
-            mode = folder.stat().st_mode
-            group = f"a group may write to {folder} (mode {stat.S_IMODE(mode):o}): chmod g-w"
-            said += [each for each in (intrusion(folder), group if mode & stat.S_IWGRP else None) if each][:1]
-    return said
+    found = []
+    for folder in filter(Path.is_dir, (storage, storage / FOLDER)):
+        mode = folder.stat().st_mode
+        group = f"a group may write to {folder} (mode {stat.S_IMODE(mode):o}): chmod g-w"
+        found.append(intrusion(folder) or (group if mode & stat.S_IWGRP else None))
+    return [each for each in found if each]

@@ -119,7 +119,7 @@ def test_unused_names_are_new_and_nothing_is_made(store, tmp_path):
 
 
 def test_folder_that_is_not_there_has_no_unused_names(tmp_path):
-    with pytest.raises(RequestRefusedError, match="cannot be written"):
+    with pytest.raises(RequestRefusedError, match="missing cannot be opened"):
         FileKeyStore(tmp_path / "missing").unused(IdentityNames("a", "b"))
 
 
