@@ -36,10 +36,8 @@ class ChildLimits:
     """Between two checks."""
 
     @classmethod
-    def within(cls, watchdog: float | None) -> "ChildLimits":
+    def within(cls, watchdog: float) -> "ChildLimits":
         """Return limits that kill a hanging child before a watchdog of `watchdog` seconds kills the service."""
-        if watchdog is None:
-            return cls()
         return cls(quiet=min(cls.quiet, 0.8 * watchdog), tick=min(cls.tick, watchdog / 10))
 
 

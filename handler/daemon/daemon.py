@@ -8,8 +8,10 @@ module (and pyudev only while waiting for a token).
     due ─▶ wait (back-off, Retry-After, the clock, the token, the lock) ─▶ run the child ─▶ look again
 """
 
+import contextlib
 import fcntl
 import logging
+import math
 import os
 import selectors
 import signal
@@ -22,13 +24,7 @@ from handler.backoff import Backoff
 from handler.device.lock import device_lock
 from handler.device.storage import FOLDER, remove
 from handler.errors import BusyError, describe
-from handler.journal.pending import (
-    JOURNAL,
-    LaterJournalError,
-    Pending,
-    marker,
-    read_pending,
-)
+from handler.journal.pending import JOURNAL, LaterJournalError, Pending, marker, read_pending
 from handler.journal.waits import delay_of
 
 from .child import STOP_LIMIT, Child, ChildLimits
@@ -49,13 +45,7 @@ CLOCK_JUMP = 60.0
 class Daemon:
     """Serves one storage folder. `child` is the command that resumes what is pending."""
 
-    def __init__(
-        self,
-        storage: Path,
-        child: Sequence[str],
-        notifier: Notifier,
-        backoff: Backoff,
-    ) -> None:
+    def __init__(self, storage: Path, child: Sequence[str], notifier: Notifier, backoff: Backoff) -> None:
         self._storage = storage
         self._child = child
         self._notifier = notifier
@@ -96,15 +86,14 @@ class Daemon:
             pending = self._pending()
             if pending and pending.due:
                 return pending
-            try:
-                with device_lock(self._storage, 0.0):
-                    pending = self._pending()
-                    if not (pending and pending.due):
-                        remove(marker(self._storage))
-                        return None
-            except BusyError:
-                self._say("waiting: another process is rotating")
-                self._sleep(LOCK_TICK)
+            with contextlib.suppress(BusyError), device_lock(self._storage, 0.0):
+                pending = self._pending()
+                if not (pending and pending.due):
+                    remove(marker(self._storage))
+                    return None
+                continue
+            self._say("waiting: another process is rotating")
+            self._sleep(LOCK_TICK)
         return None
 
     def _pending(self) -> Pending | None:
@@ -151,7 +140,7 @@ class Daemon:
             remaining = at - time.monotonic()
             if remaining <= 0 or self._device_came:
                 self._device_came = False
-                if self._is_free():
+                with contextlib.suppress(BusyError), device_lock(self._storage, 0.0):
                     return True
                 self._say("waiting: another process is rotating")
                 self._sleep(LOCK_TICK)
@@ -175,24 +164,17 @@ class Daemon:
         self._clock = clock()
         return at
 
-    def _is_free(self) -> bool:
-        try:
-            with device_lock(self._storage, 0.0):
-                return True
-        except BusyError:
-            return False
-
     def _sleep(self, seconds: float) -> None:
         """Sleep, or return earlier if something happens; keep the watchdog quiet."""
         self._is_alive()
-        self._select(seconds if self._notifier.watchdog is None else min(seconds, self._notifier.watchdog / 3))
+        self._select(min(seconds, self._notifier.watchdog / 3))
 
     def _is_alive(self) -> None:
-        if self._notifier.watchdog is not None:
+        if self._notifier.watchdog < math.inf:
             self._notifier.tell(WATCHDOG=1)
 
     def _select(self, seconds: float) -> None:
-        for key, _ in self._selector.select(max(0.0, seconds)):
+        for key, _ in self._selector.select(seconds):
             key.data()
 
     def _listen(self) -> None:

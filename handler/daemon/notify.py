@@ -4,6 +4,7 @@ The libraries for this either compile against libsystemd or are no longer mainta
 """
 
 import logging
+import math
 import os
 import socket
 from collections.abc import Mapping
@@ -22,8 +23,8 @@ class Notifier:
         self._address = "\0" + address[1:] if address.startswith("@") else address
         mine = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         microseconds = environment.get("WATCHDOG_USEC", "")
-        self.watchdog = int(microseconds) / 1e6 if mine and microseconds.isdecimal() else None
-        """Seconds within which systemd expects WATCHDOG=1; None without a watchdog."""
+        self.watchdog = int(microseconds) / 1e6 if mine and microseconds.isdecimal() else math.inf
+        """Seconds within which systemd expects WATCHDOG=1; infinite without a watchdog."""
 
     def tell(self, **variables: str | int) -> None:
         """Send variables, such as READY=1, STATUS="..."."""
