@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from handler.device.configuration.configuration import (
-    CA_FILE,
-    KEYS_OF_IDENTITY,
-    OF_TOKEN,
-    TOKEN,
-    Configuration,
-    TokenConfig,
-    canonical,
-)
+from handler.device.configuration import configuration
 from handler.errors import RequestRefusedError
 from hsm.certificate import Certificate
 
@@ -98,39 +90,37 @@ class Device:
         If they lead to the files of one of `known` (a link, another spelling), those names are returned.
         """
         self._read()
-        names = canonical(self.names, token=self.token is not None)
+        names = configuration.canonical(self.names, token=self.token is not None)
         if self.token is not None or names in known:
             return names
-        same = (
-            each
-            for each in known
-            if is_same_file(each.key, names.key) and is_same_file(each.certificate, names.certificate)
-        )
-        return next(same, names)
+        for each in known:
+            if is_same_file(each.key, names.key) and is_same_file(each.certificate, names.certificate):
+                return each
+        return names
 
     def _read(self) -> None:
         """Read all that a rotation needs. Raises RequestRefusedError for the first problem."""
-        now = Configuration(self._search_paths, self._storage, self._config_url)
+        now = configuration.Configuration(self._search_paths, self._storage, self._config_url)
         source = now.demand_source()
-        self.sota, self.sota_keys = now.sota, KEYS_OF_IDENTITY[source]
+        self.sota, self.sota_keys = now.sota, configuration.KEYS_OF_IDENTITY[source]
         self.server, self.config_url = now.demand_urls()
         now.anchors()
-        self.token = TokenConfig(*map(now.demand, OF_TOKEN)) if source == TOKEN else None
-        self.ca_file = Path(now.demand(CA_FILE))
+        self.token = None
+        if source == configuration.TOKEN:
+            self.token = configuration.TokenConfig(*map(now.demand, configuration.OF_TOKEN))
+        self.ca_file = Path(now.demand(configuration.CA_FILE))
         self.storage = self._storage or Path(now.demand("storage.path"))
         self.names = IdentityNames(*map(now.demand, self.sota_keys))
 
     def switch(self, names: IdentityNames) -> bool:
-        """Make the configuration name another identity, in one atomic replacement; return whether it changed."""
+        """Make the configuration name another identity, in one atomic replacement; return whether it changed.
+
+        Raises RequestRefusedError, OSError.
+        """
         if self.names_in_use(names) == names:
             return False
         key, certificate = self.sota_keys
         self.sota.update({key: names.key, certificate: names.certificate})
-        if self.names_in_use() != names:
-            raise RequestRefusedError(
-                f"the configuration still names {self.names.key} after {names.key} was written: "
-                "a more significant TOML file must hold another value"
-            )
         return True
 
     def check_not_in_use(self, names: IdentityNames) -> None:
@@ -159,7 +149,9 @@ class Device:
         check_pair(names, key, certificate)
         return key, certificate
 
-    def _token_store(self, config: TokenConfig, key_ids: Sequence[str], certificate_ids: Sequence[str]) -> KeyStore:
+    def _token_store(
+        self, config: configuration.TokenConfig, key_ids: Sequence[str], certificate_ids: Sequence[str]
+    ) -> KeyStore:
         # Loaded only here: a device with keys in files needs no PKCS#11.
         from hsm.keystore import TokenKeyStore  # noqa: PLC0415
         from hsm.token import Token  # noqa: PLC0415

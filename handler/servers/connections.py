@@ -113,7 +113,7 @@ class Connections:
         """Close the gateway's client."""
         opened, self._gateway = self._gateway, None
         if opened is not None and opened.ended(IN_FLIGHT) and opened.client is not None:
-            opened.client.close()
+            opened.client.http.close()
 
 
 @dataclass
@@ -152,4 +152,4 @@ class _Gateway:
         finally:
             once.clear()
             if self._abandoned and self.client is not None:
-                self.client.close()
+                self.client.http.close()

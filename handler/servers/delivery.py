@@ -100,4 +100,4 @@ class Delivery:
             log.info("keeping events for later: %s", error)
         finally:
             if gateway is not None:
-                gateway.close()
+                gateway.http.close()

@@ -84,10 +84,6 @@ class GatewayClient:
         if once:
             _check_own(answer)
 
-    def close(self) -> None:
-        """Close the connection."""
-        self.http.close()
-
     def _send(self, method: str, url: str, body: object = None, *, once: bool = False) -> Answer:
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         return self.http.request(method, url, content_type=JSON, body=data, once=once)

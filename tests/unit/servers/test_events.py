@@ -65,7 +65,7 @@ class World:
         try:
             deliver(journal, client)
         finally:
-            client.close()
+            client.http.close()
 
 
 @pytest.fixture(scope="module")

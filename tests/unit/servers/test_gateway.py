@@ -67,7 +67,7 @@ def server(state):
 def gateway(world, server):
     client = world.client(server)
     yield client
-    client.close()
+    client.http.close()
 
 
 def secret(key, plaintext=b"top"):
@@ -231,7 +231,7 @@ def test_configurations_may_live_at_another_address_than_everything_else(world, 
         assert list(client.device_config()) == ["a"]
         client.update_device_config({}, world.pubkey)
         client.post_events([])
-        client.close()
+        client.http.close()
         assert configurations.state.calls() == [("GET", "/config-device"), ("PATCH", "/config")]
     assert state.calls() == [("PATCH", "/device"), ("POST", "/events")]
 
@@ -254,8 +254,8 @@ def test_all_operations_share_one_connection_which_is_closed_in_the_end(world, s
     client = world.client(server)
     for _, _, perform in OPERATIONS.values():
         perform(client, world)
-    client.close()
+    client.http.close()
     assert {request.connection for request in state.requests} == {1}
     perform(client, world)
-    client.close()
+    client.http.close()
     assert state.requests[-1].connection == 2
