@@ -3,6 +3,7 @@
 import codecs
 import io
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ def _locale(environment: Mapping[str, str]) -> str:
 
 def _columns(stream: TextIO, told: str) -> int:
     """Return the width of a terminal: from COLUMNS, from the terminal, or 80."""
-    if told.isascii() and told.isdecimal() and int(told):
+    if re.fullmatch("[1-9][0-9]{0,4}", told):
         return int(told)
     try:
         return os.get_terminal_size(stream.fileno()).columns or USUAL_WIDTH
