@@ -12,11 +12,10 @@ import os
 import secrets
 from pathlib import Path
 
-from handler.device.storage import FOLDER
 from handler.errors import describe
 from hsm.errors import PinError, TokenError
 
-from .storage import atomic_write, make_folder, read_regular, remove
+from .storage import FOLDER, atomic_write, make_folder, read_regular, remove
 
 ROOM = 32 * 1024
 """Bytes for the note and the file system's overhead."""
@@ -32,19 +31,15 @@ class RefusedPin:
 
     def check(self, label: str, pin: str) -> None:
         """Raise hsm.errors.PinError if that token has refused that PIN, TokenError if a refusal could not be noted."""
-        if self._was(label, pin):
+        if self.is_noted(label, pin):
             raise PinError(
                 f"token {label!r} has refused this PIN before, so it is not tried again: correct p11.pass, or remove "
                 f"{self._path} if the token's PIN was changed to this one"
             )
         self._check_room(label)
 
-    def was_another(self, label: str, pin: str) -> bool:
-        """Return whether the last PIN that the token refused is another one."""
-        return self._was(label, pin) is False
-
-    def _was(self, label: str, pin: str) -> bool | None:
-        """Return whether the noted refusal was of that PIN; None if none is noted for that token."""
+    def is_noted(self, label: str, pin: str) -> bool | None:
+        """Return whether the last PIN that the token refused is this one; None if none is noted for that token."""
         try:
             noted = json.loads(read_regular(self._path).decode("ascii"))
             if hmac.compare_digest(noted["hash"], _hash(noted["salt"], label, pin)):

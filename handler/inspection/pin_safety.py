@@ -42,7 +42,7 @@ def why_no_login(config: TokenConfig, storage: Path | None) -> Unsafe | None:
         except TokenError as error:  # it was refused before, or a refusal could not be recorded
             return Unsafe(str(error))
         # The failed attempt may be ours, with the PIN before it was corrected.
-        if state is PinState.GOOD or (noted and noted.was_another(config.label, config.pin)):
+        if state is PinState.GOOD or (noted and noted.is_noted(config.label, config.pin) is False):
             return None
     said = f"not trying the PIN, its state is: {state.value}; {_ADVICE[state.name]}"
     return Unsafe(said, hopeless=state is not PinState.LOW)

@@ -68,8 +68,7 @@ class Configuration:
     def __init__(
         self, search_paths: Sequence[Path], storage: Path | None = None, config_url: str | None = None
     ) -> None:
-        self.search_paths = tuple(search_paths)
-        self.sota = SotaConfig.load(self.search_paths)
+        self.sota = SotaConfig.load(search_paths)
         self._storage = storage
         self._config_url = config_url
 
