@@ -10,10 +10,9 @@ def words(pending: Pending, attempt: float) -> str:
     waiting, at = pending.waiting, time_of_day(attempt)
     if waiting is None:
         return f"next attempt at {at}" + (f": {pending.problem}" if pending.problem else "")
-    asked = waiting.moment if waiting.kind in {EST, GATEWAY} and seconds_until(waiting) else None
-    if asked is not None:
+    if waiting.kind in {EST, GATEWAY} and waiting.moment and seconds_until(waiting):
         server = "EST server" if waiting.kind == EST else "device gateway"
-        return f"{server} asks to come back at {time_of_day(asked)}"
+        return f"{server} asks to come back at {time_of_day(waiting.moment)}"
     if waiting.kind == TOKEN:
         return f"waiting for {waiting.what}, next check at {at}"
     if waiting.kind == CLOCK:  # a wrong clock cannot tell the time of the next attempt

@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,9 +36,7 @@ class Device:
         *,
         token_wait: float = 0.0,
     ) -> None:
-        self._search_paths = search_paths
-        self._storage = storage
-        self._config_url = config_url
+        self._configured = partial(configuration.Configuration, search_paths, storage, config_url)
         self._token_wait = token_wait
         self._store: KeyStore | None = None
         self._open_token: Token | None = None
@@ -100,7 +99,7 @@ class Device:
 
     def _read(self) -> None:
         """Read all that a rotation needs. Raises RequestRefusedError for the first problem."""
-        now = configuration.Configuration(self._search_paths, self._storage, self._config_url)
+        now = self._configured()
         source = now.demand_source()
         self.sota, self.sota_keys = now.sota, configuration.KEYS_OF_IDENTITY[source]
         self.server, self.config_url = now.demand_urls()
@@ -109,7 +108,7 @@ class Device:
         if source == configuration.TOKEN:
             self.token = configuration.TokenConfig(*map(now.demand, configuration.OF_TOKEN))
         self.ca_file = Path(now.demand(configuration.CA_FILE))
-        self.storage = self._storage or Path(now.demand("storage.path"))
+        self.storage = now.storage or Path(now.demand("storage.path"))
         self.names = IdentityNames(*map(now.demand, self.sota_keys))
 
     def switch(self, names: IdentityNames) -> bool:

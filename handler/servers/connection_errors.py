@@ -20,20 +20,10 @@ from handler.errors import (
 )
 
 # Alerts by which a server refuses the client's certificate (RFC 8446 §6.2), as OpenSSL names them.
-CERTIFICATE_ALERTS = frozenset(
-    {
-        "SSLV3_ALERT_HANDSHAKE_FAILURE",
-        "SSLV3_ALERT_NO_CERTIFICATE",
-        "SSLV3_ALERT_BAD_CERTIFICATE",
-        "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
-        "SSLV3_ALERT_CERTIFICATE_REVOKED",
-        "SSLV3_ALERT_CERTIFICATE_EXPIRED",
-        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
-        "TLSV1_ALERT_UNKNOWN_CA",
-        "TLSV1_ALERT_ACCESS_DENIED",
-        "TLSV1_ALERT_DECRYPT_ERROR",
-        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
-    }
+_CERTIFICATE_ALERT = re.compile(
+    r"(?:SSLV3|TLSV1|TLSV13)_ALERT_(HANDSHAKE_FAILURE|NO_CERTIFICATE|BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|"
+    r"CERTIFICATE_REVOKED|CERTIFICATE_EXPIRED|CERTIFICATE_UNKNOWN|CERTIFICATE_REQUIRED|UNKNOWN_CA|ACCESS_DENIED|"
+    r"DECRYPT_ERROR)"
 )
 BROKEN_OFF = (http.client.RemoteDisconnected, http.client.IncompleteRead)
 """http.client's errors for a connection that ends too soon."""
@@ -66,9 +56,9 @@ def judge(server: str, asked: str, error: Exception, *, ended: bool) -> PendingE
             kind = ClockError if cause.verify_code == NOT_YET_VALID else UntrustedError
             why = _UNTRUSTED.get(cause.verify_code, "cannot be trusted: {}").format(cause.verify_message)
             raise kind(f"{server} presented a certificate that {why}") from error
-        if isinstance(cause, ssl.SSLError) and cause.reason in CERTIFICATE_ALERTS:
-            alert = re.sub(r"^(SSLV3|TLSV1|TLSV13)_ALERT_", "", cause.reason).replace("_", " ").lower()
-            raise ServerRefusedError(f"{server}: {asked}: it refuses the certificate: TLS alert {alert}") from error
+        if isinstance(cause, ssl.SSLError) and (alert := _CERTIFICATE_ALERT.fullmatch(cause.reason or "")):
+            words = alert[1].replace("_", " ").lower()
+            raise ServerRefusedError(f"{server}: {asked}: it refuses the certificate: TLS alert {words}") from error
         if isinstance(cause, http.client.HTTPException) and not isinstance(cause, BROKEN_OFF):
             broken = broken or cause
         lost = lost or (isinstance(cause, OSError) and not isinstance(cause, requests.RequestException))
