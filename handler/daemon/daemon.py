@@ -11,7 +11,6 @@ module (and pyudev only while waiting for a token).
 import contextlib
 import fcntl
 import logging
-import math
 import os
 import selectors
 import signal
@@ -166,12 +165,8 @@ class Daemon:
 
     def _sleep(self, seconds: float) -> None:
         """Sleep, or return earlier if something happens; keep the watchdog quiet."""
-        self._is_alive()
+        self._notifier.tell(WATCHDOG=1)
         self._select(min(seconds, self._notifier.watchdog / 3))
-
-    def _is_alive(self) -> None:
-        if self._notifier.watchdog < math.inf:
-            self._notifier.tell(WATCHDOG=1)
 
     def _select(self, seconds: float) -> None:
         for key, _ in self._selector.select(seconds):
@@ -224,7 +219,7 @@ class Daemon:
         child = Child(self._child, self._signature, limits)
         while child.status is None and not self._stopping:
             if child.made_progress():
-                self._is_alive()
+                self._notifier.tell(WATCHDOG=1)
             self._select(limits.tick)
         if self._stopping:
             self._notifier.tell(STOPPING=1, STATUS="stopping", EXTEND_TIMEOUT_USEC=int(2e6 * STOP_LIMIT))
