@@ -276,21 +276,19 @@ def read_regular(path: Path, most: int = MAX_BYTES, *, follow: bool = False) -> 
     raise NotRegularError(errno.EINVAL, "not a regular file", str(path))
 
 
-def intrusion(folder: Path) -> str | None:
-    """Return why others may put files into the folder; None if they may not. Raises OSError."""
-    status = folder.stat()
-    if status.st_uid not in {0, os.geteuid()}:
-        return f"{folder} belongs to user {status.st_uid}: expected root or user {os.geteuid()}; chown it"
-    if status.st_mode & stat.S_IWOTH:
-        return f"everybody may write to {folder} (mode {stat.S_IMODE(status.st_mode):o}): chmod o-w"
-    return None
+def exposure(storage: Path, *, group: bool = True) -> list[str]:
+    """Return why other users may put files into the storage folder or the journal's; with `group`, why a group may.
 
-
-def exposure(storage: Path) -> list[str]:
-    """Return why others may put files into the storage folder or the journal's. Raises OSError."""
+    Raises OSError.
+    """
     found = []
     for folder in filter(Path.is_dir, (storage, storage / FOLDER)):
-        mode = folder.stat().st_mode
-        group = f"a group may write to {folder} (mode {stat.S_IMODE(mode):o}): chmod g-w"
-        found.append(intrusion(folder) or (group if mode & stat.S_IWGRP else None))
-    return [each for each in found if each]
+        status = folder.stat()
+        mode = f"mode {stat.S_IMODE(status.st_mode):o}"
+        if status.st_uid not in {0, os.geteuid()}:
+            found.append(f"{folder} belongs to user {status.st_uid}: expected root or user {os.geteuid()}; chown it")
+        elif status.st_mode & stat.S_IWOTH:
+            found.append(f"everybody may write to {folder} ({mode}): chmod o-w")
+        elif group and status.st_mode & stat.S_IWGRP:
+            found.append(f"a group may write to {folder} ({mode}): chmod g-w")
+    return found

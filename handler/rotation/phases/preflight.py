@@ -12,7 +12,7 @@ from handler.device.config_encrypted import LocalConfig
 from handler.device.device import Device
 from handler.device.key_files import REGISTER, refusal_by_openssl
 from handler.device.keystore import IdentityNames
-from handler.device.storage import FOLDER, check_durable, exposure, intrusion
+from handler.device.storage import check_durable, exposure
 from handler.errors import PendingError, RequestRefusedError, describe, kind_of_refusal, refusals
 from handler.journal.events import STARTED
 from handler.journal.pending import COMPLETED
@@ -94,6 +94,5 @@ def _check_values(
 
 def check_storage(device: Device) -> None:
     """Raise RequestRefusedError for a storage folder that others may write to; OSError. The lock checks the rest."""
-    for each in (device.storage, device.storage / FOLDER):
-        if each.is_dir() and (intruder := intrusion(each)):
-            raise RequestRefusedError(f"{intruder}; refusing to make a key where other users can put files")
+    if intrusions := exposure(device.storage, group=False):
+        raise RequestRefusedError(f"{intrusions[0]}; refusing to make a key where other users can put files")

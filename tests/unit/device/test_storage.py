@@ -14,7 +14,6 @@ from handler.device.storage import (
     atomic_write,
     check_durable,
     exposure,
-    intrusion,
     read_regular,
     remove,
     remove_leftovers,
@@ -267,15 +266,15 @@ def test_file_of_another_owner_is_replaceable_for_who_may_give_it_back(tmp_path)
 
 def test_folder_that_others_may_write_to_is_told_from_one_of_a_group(tmp_path):
     tmp_path.chmod(0o755)
-    assert (intrusion(tmp_path), exposure(tmp_path)) == (None, [])
+    assert exposure(tmp_path) == []
     tmp_path.chmod(0o775)
-    assert (intrusion(tmp_path), len(exposure(tmp_path))) == (None, 1)
+    assert (exposure(tmp_path, group=False), len(exposure(tmp_path))) == ([], 1)
     tmp_path.chmod(0o777)
-    assert "everybody may write" in intrusion(tmp_path)
+    assert "everybody may write" in exposure(tmp_path, group=False)[0]
     tmp_path.chmod(0o700)
     os.chown(tmp_path, NOBODY, NOBODY)
-    assert "belongs to user 65534" in intrusion(tmp_path)
-    assert exposure(tmp_path) == [intrusion(tmp_path)]
+    assert "belongs to user 65534" in exposure(tmp_path, group=False)[0]
+    assert len(exposure(tmp_path)) == 1
 
 
 def test_neither_a_fifo_is_waited_for_nor_a_link_followed(tmp_path):
