@@ -68,8 +68,26 @@ class Device:
         """
         if self.token is None:
             self._store = FileKeyStore(self.storage)
-        else:
-            self._store = self._token_store(self.token, key_ids, certificate_ids)
+            return self._store
+        # Loaded only here: a device with keys in files needs no PKCS#11.
+        from hsm.keystore import TokenKeyStore  # noqa: PLC0415
+        from hsm.token import Token  # noqa: PLC0415
+
+        from .refused_pin import RefusedPin  # noqa: PLC0415
+
+        if self._open_token is None:
+            token = Token(self.token.module, self.token.label, self.token.pin, RefusedPin(self.storage))
+            if self._token_wait > 0:
+                from hsm.presence import wait_for_token  # noqa: PLC0415
+
+                wait_for_token(token, self._token_wait)
+            self._open_token = token
+        try:
+            self._store = TokenKeyStore(self._open_token, key_ids, certificate_ids, in_use=self.names_in_use)
+        except ValueError as error:  # from a request made when the key was in a file
+            raise RequestRefusedError(
+                f"this rotation was requested with ids that no token has: {error}; request it again with fioctl"
+            ) from error
         return self._store
 
     def close(self) -> None:
@@ -147,26 +165,3 @@ class Device:
         key = self.store.key(names.key)
         check_pair(names, key, certificate)
         return key, certificate
-
-    def _token_store(
-        self, config: configuration.TokenConfig, key_ids: Sequence[str], certificate_ids: Sequence[str]
-    ) -> KeyStore:
-        # Loaded only here: a device with keys in files needs no PKCS#11.
-        from hsm.keystore import TokenKeyStore  # noqa: PLC0415
-        from hsm.token import Token  # noqa: PLC0415
-
-        from .refused_pin import RefusedPin  # noqa: PLC0415
-
-        if self._open_token is None:
-            token = Token(config.module, config.label, config.pin, RefusedPin(self.storage))
-            if self._token_wait > 0:
-                from hsm.presence import wait_for_token  # noqa: PLC0415
-
-                wait_for_token(token, self._token_wait)
-            self._open_token = token
-        try:
-            return TokenKeyStore(self._open_token, key_ids, certificate_ids, in_use=self.names_in_use)
-        except ValueError as error:  # from a request made when the key was in a file
-            raise RequestRefusedError(
-                f"this rotation was requested with ids that no token has: {error}; request it again with fioctl"
-            ) from error
