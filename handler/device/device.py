@@ -12,8 +12,7 @@ from handler.device.configuration import configuration
 from handler.errors import RequestRefusedError
 from hsm.certificate import Certificate
 
-from .key_files import FileKeyStore, check_pair
-from .keystore import IdentityNames, KeyStore
+from .keystore import FileKeyStore, IdentityNames, KeyStore, check_pair
 from .storage import is_same_file
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from handler.crypto.csr import spki_der
 from handler.device.configuration.configuration import FILE, TOKEN, Configuration, TokenConfig
-from handler.device.key_files import FileKeyStore
-from handler.device.keystore import IdentityNames
+from handler.device.keystore import FileKeyStore, IdentityNames
 from handler.errors import RenewalError
 from handler.inspection.pin_safety import why_no_login
 from hsm.certificate import Certificate

@@ -12,8 +12,7 @@ from handler.crypto import ecies
 from handler.crypto.names import shown
 from handler.device.config_encrypted import LocalConfig
 from handler.device.configuration.configuration import CA_FILE, FILE, KEYS_OF_IDENTITY, TOKEN, Configuration, Value
-from handler.device.key_files import REGISTER, FileKeyStore, refusal_by_openssl
-from handler.device.keystore import KeyStore
+from handler.device.keystore import REGISTER, FileKeyStore, KeyStore, refusal_by_openssl
 from handler.device.storage import FOLDER, exposure
 from handler.inspection.anchors import read_anchors
 from handler.inspection.effective_request import EffectiveRequest

@@ -10,8 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from handler.crypto.bag import certificates_in_pem
-from handler.device.key_files import FileKeyStore
-from handler.device.keystore import IdentityNames
+from handler.device.keystore import FileKeyStore, IdentityNames
 from handler.device.storage import read_regular
 from handler.device.url import https_url, shown
 from handler.errors import RequestRefusedError

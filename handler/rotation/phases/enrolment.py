@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from handler.crypto import certificates, ecies
 from handler.crypto.bag import certificates_in_pem
 from handler.crypto.csr import NOTHING, CsrAttributes, build_csr, spki_pem
-from handler.device.key_files import refusal_by_openssl
+from handler.device.keystore import refusal_by_openssl
 from handler.device.storage import read_regular
 from handler.errors import (
     AnswerError,

@@ -10,8 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from handler.crypto.encrypted_values import has_encrypted_values
 from handler.device.config_encrypted import LocalConfig
 from handler.device.device import Device
-from handler.device.key_files import REGISTER, refusal_by_openssl
-from handler.device.keystore import IdentityNames
+from handler.device.keystore import REGISTER, IdentityNames, refusal_by_openssl
 from handler.device.storage import check_durable, exposure
 from handler.errors import PendingError, RequestRefusedError, describe, kind_of_refusal, refusals
 from handler.journal.events import STARTED

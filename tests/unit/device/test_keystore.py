@@ -17,8 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from handler.device.key_files import FileKeyStore
-from handler.device.keystore import IdentityNames
+from handler.device.keystore import FileKeyStore, IdentityNames
 from handler.errors import RequestRefusedError
 from tests.authority import Authority, read
 
