@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from .hooks.files import FOLDERS
+from .hooks import FOLDERS
 
 log = logging.getLogger(__name__)
 

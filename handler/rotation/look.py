@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from handler.backoff import MAX_ASKED
 from handler.device import completed_rotations
-from handler.device.hooks.files import hooks_in
+from handler.device.hooks import hooks_in
 from handler.device.request import RotationRequest
 from handler.errors import kind_of_refusal
 from handler.journal.pending import EST, GATEWAY

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from handler.device.hooks.files import NOT_EXECUTABLE, hooks_in
+from handler.device.hooks import NOT_EXECUTABLE, hooks_in
 from handler.device.services import AKTUALIZR, FIOCONFIG, Services
 from handler.device.storage import read_regular
 from handler.inspection.units import DAEMON_UNIT, OFFLINE_UNIT, PATH_UNIT, show

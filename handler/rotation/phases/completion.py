@@ -4,8 +4,7 @@ import logging
 import time
 from dataclasses import replace
 
-from handler.device import completed_rotations
-from handler.device.hooks import running
+from handler.device import completed_rotations, hooks
 from handler.device.keystore import IdentityNames
 from handler.errors import FORESEEABLE, PendingError, RefusedError, ServerRefusedError, describe
 from handler.journal.pending import COMPLETED
@@ -48,7 +47,7 @@ def run_hooks(context: Context, result: str) -> str:
     environment = {f"{age}_KEY": each.key for age, each in names.items()}
     environment |= {f"{age}_CERTIFICATE": each.certificate for age, each in names.items()}
     environment |= {"ROTATIONID": state.rotation_id, "RESULT": result, "STORAGE_DIR": str(context.device.storage)}
-    failed = running.run_hooks(context.services.hooks, environment)
+    failed = hooks.run_hooks(context.services.hooks, environment)
     context.deadline.extend(time.monotonic() - began)
     return failed
 

@@ -1,1 +1,0 @@
-"""Hooks, executables of other users of the certificate: which ones run, and how."""
