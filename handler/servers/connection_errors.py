@@ -8,16 +8,7 @@ from collections.abc import Iterator
 import requests
 import urllib3
 
-from handler.errors import (
-    AnswerError,
-    ClockError,
-    ConnectionLostError,
-    OfflineError,
-    PendingError,
-    ServerRefusedError,
-    UnreachableError,
-    UntrustedError,
-)
+from handler import errors
 
 # Alerts by which a server refuses the client's certificate (RFC 8446 §6.2), as OpenSSL names them.
 _CERTIFICATE_ALERT = re.compile(
@@ -37,7 +28,7 @@ _UNTRUSTED = dict.fromkeys((2, 7, 18, 19, 20, 21), "no CA in import.tls_cacert_p
 """By X509_V_ERR_… (X509_STORE_CTX_get_error(3))."""
 
 
-def judge(server: str, asked: str, error: Exception, *, ended: bool) -> PendingError:
+def judge(server: str, asked: str, error: Exception, *, ended: bool) -> errors.PendingError:
     """Return a transient failure; raise one that ends the call.
 
     `server` is its name for a person, with host and port; `asked` the request ("GET /cacerts"); `ended`: the server has
@@ -45,29 +36,29 @@ def judge(server: str, asked: str, error: Exception, *, ended: bool) -> PendingE
     UnreachableError. Raises OfflineError, ClockError, UntrustedError, and ServerRefusedError without a status if a TLS
     alert refuses our certificate.
     """
-    if isinstance(error, OfflineError):
-        raise OfflineError(f"{server}: {asked}: {error}") from error
-    if isinstance(error, AnswerError | UnreachableError):
-        return type(error)(f"{server}: {asked}: {error}")
+    where = f"{server}: {asked}"
+    if isinstance(error, errors.OfflineError):
+        raise errors.OfflineError(f"{where}: {error}") from error
+    if isinstance(error, errors.AnswerError | errors.UnreachableError):
+        return type(error)(f"{where}: {error}")
     broken: BaseException | None = None
     late, lost = False, ended
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
-            kind = ClockError if cause.verify_code == NOT_YET_VALID else UntrustedError
+            kind = errors.ClockError if cause.verify_code == NOT_YET_VALID else errors.UntrustedError
             why = _UNTRUSTED.get(cause.verify_code, "cannot be trusted: {}").format(cause.verify_message)
             raise kind(f"{server} presented a certificate that {why}") from error
         if isinstance(cause, ssl.SSLError) and (alert := _CERTIFICATE_ALERT.fullmatch(cause.reason or "")):
             words = alert[1].replace("_", " ").lower()
-            raise ServerRefusedError(f"{server}: {asked}: it refuses the certificate: TLS alert {words}") from error
+            raise errors.ServerRefusedError(f"{where}: it refuses the certificate: TLS alert {words}") from error
         if isinstance(cause, http.client.HTTPException) and not isinstance(cause, BROKEN_OFF):
             broken = broken or cause
         lost = lost or (isinstance(cause, OSError) and not isinstance(cause, requests.RequestException))
         late = late or isinstance(cause, TimeoutError | requests.Timeout | urllib3.exceptions.TimeoutError)
-    if broken is None and not late and not lost:
-        broken = error
+    broken = broken or (None if late or lost else error)
     if broken is not None:
-        return AnswerError(f"{server}: {asked}: its answer is not valid HTTP ({str(broken) or type(broken).__name__})")
-    return (UnreachableError if late else ConnectionLostError)(f"{server}: {asked}: {_plain(error)}")
+        return errors.AnswerError(f"{where}: its answer is not valid HTTP ({str(broken) or type(broken).__name__})")
+    return (errors.UnreachableError if late else errors.ConnectionLostError)(f"{where}: {_plain(error)}")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
