@@ -121,9 +121,8 @@ class Device:
         self.sota, self.sota_keys = now.sota, configuration.KEYS_OF_IDENTITY[source]
         self.server, self.config_url = now.demand_urls()
         now.anchors()
-        self.token = None
-        if source == configuration.TOKEN:
-            self.token = configuration.TokenConfig(*map(now.demand, configuration.OF_TOKEN))
+        of_token = map(now.demand, configuration.OF_TOKEN)
+        self.token = configuration.TokenConfig(*of_token) if source == configuration.TOKEN else None
         self.ca_file = Path(now.demand(configuration.CA_FILE))
         self.storage = now.storage or Path(now.demand("storage.path"))
         self.names = IdentityNames(*map(now.demand, self.sota_keys))
