@@ -13,11 +13,9 @@ def words(pending: Pending, attempt: float) -> str:
     if waiting.kind in {EST, GATEWAY} and waiting.moment and seconds_until(waiting):
         server = "EST server" if waiting.kind == EST else "device gateway"
         return f"{server} asks to come back at {time_of_day(waiting.moment)}"
-    if waiting.kind == TOKEN:
-        return f"waiting for {waiting.what}, next check at {at}"
     if waiting.kind == CLOCK:  # a wrong clock cannot tell the time of the next attempt
         return f"waiting for {waiting.what}"
-    if waiting.kind == NETWORK:
+    if waiting.kind in {TOKEN, NETWORK}:
         return f"waiting for {waiting.what}, next attempt at {at}"
     return f"next attempt at {at}: {waiting.reason}"
 

@@ -161,7 +161,7 @@ def test_it_says_that_it_waits_for_the_token_and_when_it_looks_next(token, syste
         assert token.device.run().returncode == PENDING
         with running(token, systemd, *SLOW):
             until(lambda: waits(systemd))
-    assert waits_for(systemd) == [f"waiting for token {token.device.token.label}, next check at 12:34 UTC"]
+    assert waits_for(systemd) == [f"waiting for token {token.device.token.label}, next attempt at 12:34 UTC"]
 
 
 def test_it_says_that_it_waits_for_the_network(files, systemd, until):
