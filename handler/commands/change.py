@@ -11,10 +11,14 @@ from handler.console.journald import JOURNALD
 from handler.console.output import tell
 from handler.console.progress import make_progress
 from handler.console.settings import Settings
+from handler.device import completed_rotations
 from handler.device.device import Device
 from handler.device.lock import device_lock
+from handler.device.request import Overrides, read_request, readable_rotation_id
 from handler.device.storage import FOLDER, exposure, remove_leftovers
+from handler.errors import FORESEEABLE
 from handler.exit_status import DONE, PENDING, SWITCHED
+from handler.journal.journal import Journal
 from handler.journal.pending import Pending, read_pending
 from handler.journal.rotation_state import ANNOUNCED
 from handler.rotation.rotator import Rotator
@@ -44,13 +48,16 @@ def change(
         progress = make_progress(sys.stdout)
         rotator = Rotator(device, progress, called_by_fioconfig=by_fioconfig, limits=limits)
         JOURNALD.rotation_id = lambda: rotator.rotation_id
-        before = read_pending(device.storage)
+        before, asked = read_pending(device.storage), readable_rotation_id(settings.request_file, Overrides())
         if before is not None and before.rotation_id is not None:  # a new rotation is refused instead
             for text in exposure(device.storage):
                 log.warning("%s", text)
         try:
             with contextlib.closing(rotator):
                 status = status_of(partial(_done, rotator, work), settings, lambda: progress.shown)
+            if readable_rotation_id(settings.request_file, Overrides()) not in {None, asked}:
+                with contextlib.suppress(*FORESEEABLE):
+                    _note(device, settings.request_file)
             if status == DONE and not (by_fioconfig or offline):
                 status = _left(device.storage, before)
         except BaseException:
@@ -65,6 +72,18 @@ def _done(rotator: Rotator, work: Callable[[Rotator], str]) -> int:
     if said := work(rotator):
         tell(said)
     return DONE
+
+
+def _note(device: Device, path: Path) -> None:
+    """Journal a request that came during this call: fioconfig's own call for it may have given up on the lock."""
+    request = read_request(path, Overrides(), token=device.token is not None, default_rotation_id=None)
+    pending = read_pending(device.storage)
+    known = {*completed_rotations.rotation_ids(device.storage), pending and pending.rotation_id}
+    if request is not None and request.rotation_id not in known:
+        journal = Journal(device.storage)
+        journal.load()
+        journal.request(request)
+        log.warning("rotation %s was requested meanwhile%s", request.rotation_id, GOES_ON)
 
 
 def _left(storage: Path, before: Pending | None) -> int:

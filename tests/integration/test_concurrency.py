@@ -19,6 +19,7 @@ from tests.simulators.factory import running_factory
 from tests.terminal import make_terminal, read_all
 
 from .in_process import call
+from .left_behind import left_after
 
 ROUNDS = int(os.environ.get("ROUNDS", "6"))
 REQUESTS = [
@@ -86,6 +87,22 @@ def test_a_second_call_waits_and_then_finds_the_work_done(files, until):
             second.communicate(timeout=30)
     assert (first.returncode, second.returncode) == (SWITCHED, DONE)
     assert len(files.est.csrs) == 1
+
+
+@pytest.mark.parametrize("command", ["resume", "rotate"])
+def test_a_request_that_came_while_another_call_held_the_lock_is_not_lost(files, until, command):
+    """fioconfig calls once: its call gives up after a minute, or ends as fioconfig is stopped for the switch."""
+    device, go_on = files.device, threading.Event()
+    left_after(files, "PATCH", "/device")
+    stuck = files.gateway.faults.add("PATCH", "/device", hang=go_on)
+    with device.start(command) as holder:
+        until(lambda: stuck.used)
+        device.write_request("certs-later")
+        go_on.set()
+        _, said = holder.communicate(timeout=30)
+    assert "rotation certs-later was requested meanwhile" in said
+    assert call(device, "unattended").status == DONE
+    assert broken_invariants(files, "certs-later", completed=True) == []
 
 
 def has_open(pid, folder):
