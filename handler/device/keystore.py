@@ -102,7 +102,7 @@ class FileKeyStore:
     def generate(self, name: str, curve: ec.EllipticCurve) -> ec.EllipticCurvePrivateKey:
         """Make a new key in a file of its own, 0600, durably. Raises ValueError, OSError."""
         key = ec.generate_private_key(curve)
-        self._write(name, key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()))
+        self._write(name, _pem(key))
         return key
 
     def store_certificate(self, name: str, certificate: Certificate) -> None:
@@ -136,13 +136,13 @@ class FileKeyStore:
 
         Raises RequestRefusedError if key and certificate cannot be used or do not belong together.
         """
-        certificate = self.certificate(names.certificate)
-        check_pair(names, self.key(names.key), certificate)
-        # ssl reads certificates from files only: this one is in memory.
-        descriptor = os.memfd_create("client-certificate", os.MFD_CLOEXEC)
+        certificate, key = self.certificate(names.certificate), self.key(names.key)
+        check_pair(names, key, certificate)
+        # ssl reads files only: this one is in memory, in a form that OpenSSL knows.
+        descriptor = os.memfd_create("identity", os.MFD_CLOEXEC)
         try:
-            os.write(descriptor, certificate.pem.encode())
-            context.load_cert_chain(f"/proc/self/fd/{descriptor}", names.key)
+            os.write(descriptor, certificate.pem.encode() + _pem(key))
+            context.load_cert_chain(f"/proc/self/fd/{descriptor}")
         except ssl.SSLError as error:
             problem = refusal_by_openssl(certificate)
             said = f"{problem}; {REGISTER}" if problem else f"OpenSSL refuses it ({error}): have its CA write another"
@@ -181,6 +181,10 @@ def refusal_by_openssl(certificate: Certificate) -> str | None:
     """Return why OpenSSL on this device refuses to present a certificate; None if it does not."""
     why = tls.why_refused(certificate.der)
     return why and f"OpenSSL on this device refuses it, signed with {algorithm_of(certificate)}: {why}"
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
 
 
 def _certificate_beside(key: str) -> str:

@@ -148,7 +148,7 @@ def _compared(known: Identity, names: IdentityNames, key: bytes) -> Identity:
     ]
     known_pairs = f"{' and '.join(fitting)}; " if fitting else ""
     said = f"key {names.key} and certificate {names.certificate} do not belong together"
-    return replace(known, fits=False, problem=f"{said}: {known_pairs}correct the ids in sota.toml")
+    return replace(known, fits=False, problem=f"{said}: {known_pairs}correct sota.toml")
 
 
 def _under(known: Identity, kind: str, object_id: str) -> "list[Item]":

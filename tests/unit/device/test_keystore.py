@@ -250,6 +250,15 @@ def test_identity_is_presented_to_a_server(store, tmp_path):
     assert shown == certificate.public_bytes(Encoding.DER)
 
 
+@pytest.mark.parametrize("written", [b"\r", b"\r\n", b"\n  ", b""], ids=repr)
+def test_identity_whose_key_is_read_is_presented_however_its_lines_end(store, tmp_path, written):
+    names, _, certificate = provisioned(tmp_path)
+    for path in map(Path, (names.key, names.certificate)):
+        path.write_bytes(path.read_bytes().replace(b"\n", written))
+    shown = presented(store, names, tmp_path).server.getpeercert(binary_form=True)
+    assert shown == certificate.public_bytes(Encoding.DER)
+
+
 @pytest.mark.parametrize("chain", [(), (CA.certificate,)])
 def test_certificate_is_presented_alone_whatever_its_file_and_the_ca_file_hold(store, tmp_path, chain):
     names, _, certificate = provisioned(tmp_path, chain=chain)
