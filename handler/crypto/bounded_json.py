@@ -25,7 +25,7 @@ def loads(data: bytes) -> Any:  # noqa: ANN401
         elif token in {b"]", b"}"}:
             depth -= 1
     text = data.decode("utf-8-sig")  # UTF-16 hides brackets
-    return json.loads(text, parse_constant=_no_json, parse_float=_finite, object_pairs_hook=_object)
+    return json.loads(text, parse_constant=_no_json, parse_float=_finite, parse_int=_finite, object_pairs_hook=_object)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"{text[:20]} is larger than a number can be")
-    return number
+    return int(text) if text.lstrip("-").isdecimal() else number
 
 
 def _no_json(constant: str) -> NoReturn:

@@ -31,3 +31,10 @@ def test_depths_up_to_the_limit_are_read():
     assert loads(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
     with pytest.raises(ValueError, match=f"more than {MAX_DEPTH}"):
         loads(b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1))
+
+
+@pytest.mark.parametrize("number", [b"9" * 5000, b"-" + b"9" * 400, b"1e999", b"-1.5e999"])
+def test_a_number_that_is_none_is_refused_in_words_for_a_person(number):
+    with pytest.raises(ValueError, match=r"^-?[0-9.e]{5,20} is larger than a number can be$"):
+        loads(b'{"a": ' + number + b"}")
+    assert loads(b"[-12345678901234567890, 0.5]") == [-12345678901234567890, 0.5]
