@@ -65,13 +65,10 @@ def put_in_place(path: Path, prepared: Path, *, mtime_ns: int) -> None:
     """
     path = Path(os.path.realpath(path))
     try:
-        descriptor = os.open(prepared, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _take_after(path, descriptor, None)
-            os.utime(descriptor, ns=(mtime_ns, mtime_ns))
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with prepared.open("rb") as file:
+            _take_after(path, file.fileno(), None)
+            os.utime(file.fileno(), ns=(mtime_ns, mtime_ns))
+            os.fsync(file.fileno())
         prepared.replace(path)
     except OSError as error:
         if error.errno != errno.EXDEV:

@@ -3,7 +3,7 @@
 import logging
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -74,7 +74,24 @@ class Connections:
         """
         self.close()
         self._gateway = _Gateway(names)
-        self._gateway.begin(partial(self.new_gateway, names))
+        thread = threading.Thread(target=self._ask_ahead, args=[self._gateway], name="gateway", daemon=True)
+        self._gateway.thread = thread
+        thread.start()
+
+    def _ask_ahead(self, opened: "_Gateway") -> None:
+        once = threading.Event()
+        once.set()  # no retries here
+        try:
+            opened.client = self.new_gateway(opened.names, once)
+            opened.files = opened.client.device_config()
+        except PendingError as error:
+            opened.asked_to_wait = error if error.not_before else None
+        except FORESEEABLE as error:
+            log.debug("the device gateway could not be asked in advance: %s", error)
+        finally:
+            once.clear()
+            if opened.abandoned and opened.client is not None:
+                opened.client.http.close()
 
     def gateway(self, names: Identity) -> GatewayClient:
         """Return the client of the device gateway that this call keeps open for that identity."""
@@ -118,38 +135,19 @@ class Connections:
 
 @dataclass
 class _Gateway:
-    """The device gateway's client for one identity, and what it was given. After `begin`, read it after `ended`."""
+    """The device gateway's client for one identity, and what it was given. With a thread, read it after `ended`."""
 
     names: Identity
     client: GatewayClient | None = None
     files: ConfigEntries | None = None
     asked_to_wait: PendingError | None = None
-    _thread: threading.Thread | None = None
-    _abandoned: bool = False
-
-    def begin(self, connect: Callable[[threading.Event], GatewayClient]) -> None:
-        """Connect and fetch this device's files in a thread."""
-        self._thread = threading.Thread(target=self._ask, args=[connect], name="gateway", daemon=True)
-        self._thread.start()
+    thread: threading.Thread | None = None
+    """Connects, and fetches the files."""
+    abandoned: bool = False
 
     def ended(self, timeout: float | None) -> bool:
         """Wait so many seconds for the thread; tell whether it has ended. Else it closes what it opened by itself."""
-        if self._thread is not None:
-            self._thread.join(timeout)
-            self._abandoned = self._thread.is_alive()
-        return not self._abandoned
-
-    def _ask(self, connect: Callable[[threading.Event], GatewayClient]) -> None:
-        once = threading.Event()
-        once.set()  # no retries here
-        try:
-            self.client = connect(once)
-            self.files = self.client.device_config()
-        except PendingError as error:
-            self.asked_to_wait = error if error.not_before else None
-        except FORESEEABLE as error:
-            log.debug("the device gateway could not be asked in advance: %s", error)
-        finally:
-            once.clear()
-            if self._abandoned and self.client is not None:
-                self.client.http.close()
+        if self.thread is not None:
+            self.thread.join(timeout)
+            self.abandoned = self.thread.is_alive()
+        return not self.abandoned
