@@ -46,11 +46,9 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
         self._token = token
         self._id = object_id
         self._public_key = public_key
-        self._found: tuple[int, Any] | None = None
         self._der_prefix = b""
         self._secrets: dict[bytes, bytes] = {}
-        self._derives = False
-        self._is_pair: bool | None = None
+        self._is_pair = False
 
     def __repr__(self) -> str:
         return f"TokenPrivateKey({self._token!r}, {self._id})"
@@ -72,9 +70,7 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
 
     def is_pair(self) -> bool:
         """Return whether the public key is the private one's: tried with one signature."""
-        if self._is_pair is None:
-            self._is_pair = is_pair(self)
-        return self._is_pair
+        return self._is_pair or is_pair(self)
 
     def _sign(self, digest: bytes) -> bytes:
         size = octets(self.curve)
@@ -106,12 +102,11 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
         point = peer_public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
         if point not in self._secrets:
             self._secrets[point] = believed(self._token, lambda: self._exchange(point))
-            self._derives = True
         return self._secrets[point]
 
     def can_derive(self) -> bool:
         """Return whether the token does ECDH with this key: it has, or says so of itself and of the key."""
-        if self._derives:
+        if self._secrets:
             return True
         with self._token.session("list the mechanisms") as session:
             is_allowed = hasattr(self._private(session), "derive_key")
@@ -148,17 +143,15 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
             return secret
 
     def _private(self, session: pkcs11.Session) -> Any:  # noqa: ANN401 - pkcs11 makes its classes as it runs
-        """Return the private key's object, found again when handles may have changed."""
-        if self._found is None or self._found[0] != self._token.era:
-            publics = objects_under(self._token, session, self._id, ObjectClass.PUBLIC_KEY)
-            if publics and public_key_under(self._token, session, self._id) != self._public_key:
-                raise ObjectMissingError(
-                    f"key {self._id} of token {self._token.label!r} was replaced by another program: retry"
-                )
-            private = the_object(self._token, session, ObjectClass.PRIVATE_KEY, self._id)
-            private.item.key_type = KeyType.EC  # python-pkcs11 would ask the token for that, to choose a mechanism
-            self._found = (self._token.era, private.item)
-        return self._found[1]
+        """Return the private key's object, as it was seen last."""
+        publics = objects_under(self._token, session, self._id, ObjectClass.PUBLIC_KEY)
+        if publics and public_key_under(self._token, session, self._id) != self._public_key:
+            raise ObjectMissingError(
+                f"key {self._id} of token {self._token.label!r} was replaced by another program: retry"
+            )
+        private = the_object(self._token, session, ObjectClass.PRIVATE_KEY, self._id).item
+        private.key_type = KeyType.EC  # python-pkcs11 would ask the token for that, to choose a mechanism
+        return private
 
     def public_key(self) -> ec.EllipticCurvePublicKey:
         """Return the public key."""

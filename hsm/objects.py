@@ -1,4 +1,4 @@
-"""What is in a token: looked up once per era, with one search.
+"""What is in a token: looked up once, with one search.
 
 `seen` is that look. It is kept (Token.seen) until another program may have changed the token: a new session, a restart
 of the module, a while without any use. Changes made here update it (`found_again`, hsm.place). It decides what is
@@ -6,7 +6,7 @@ used, never what is destroyed: such an object is read again just before.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import pkcs11
@@ -78,7 +78,7 @@ def everything(session: pkcs11.Session) -> list[Found]:
 
 
 def seen(token: Token, session: pkcs11.Session) -> list[Found]:
-    """Return everything in the token, as seen in this era. Raises MixedHandlesError."""
+    """Return everything in the token, as seen last. Raises MixedHandlesError."""
     if token.seen is None:
         found = everything(session)
         if len({each.item.handle for each in found}) < len(found):
@@ -143,8 +143,9 @@ def the_object(token: Token, session: pkcs11.Session, object_class: ObjectClass,
     what = f"{class_name(object_class)} {object_id} in token {token.label!r}"
     if not objects:
         raise ObjectMissingError(f"there is no {what}: correct the id in sota.toml, or register the device again")
+    labels = " and ".join(repr(each.label) for each in objects)
     raise ObjectConflictError(
-        f"expected one {what}, found {len(objects)}, labelled {labels(objects)}: remove what does not belong there"
+        f"expected one {what}, found {len(objects)}, labelled {labels}: remove what does not belong there"
     )
 
 
@@ -164,11 +165,6 @@ def class_name(object_class: ObjectClass | int) -> str:
     if isinstance(object_class, ObjectClass):
         return object_class.name.lower().replace("_", " ")
     return "object without a class" if object_class < 0 else f"object of class {object_class:#x}"
-
-
-def labels(objects: Sequence[Found]) -> str:
-    """Name the labels of objects, for a message."""
-    return " and ".join(repr(each.label) for each in objects)
 
 
 def public_key_under(token: Token, session: pkcs11.Session, object_id: ObjectId) -> ec.EllipticCurvePublicKey:

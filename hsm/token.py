@@ -67,13 +67,11 @@ class Token:
         self._session: pkcs11.Session | None = None
         self._generation = 0
         self._failures = 0
-        self.era = 0
-        """Changes when object handles found earlier may have changed their meaning."""
         self._used_at = 0.0
         self.is_slow = False
         """Whether an operation with a key has taken long."""
         self.seen: list[Found] | None = None
-        """The objects seen in this era (hsm.objects)."""
+        """The objects of the token, until it may have changed (hsm.objects)."""
         self.missing: set[str] = set()
         """What was missing even after a restart of the module."""
         self.keys: dict[ObjectId, TokenPrivateKey] = {}
@@ -106,7 +104,6 @@ class Token:
             self.seen = seen
             if seen is not None:
                 self.missing.clear()
-            self.era += 1
 
     @contextlib.contextmanager
     def working(self, what: str) -> Iterator[None]:

@@ -154,19 +154,20 @@ def test_what_is_in_use_is_asked_right_before_anything_goes(token, client):
     ]
 
 
-def test_a_signature_under_a_handle_that_was_given_out_again_is_made_again(token, store):
+def test_a_signature_under_a_handle_that_was_given_out_again_is_made_again(token, client, store):
     """The look is a new one then; the key itself is the one that was asked for."""
     key = store.key("01")
     other = add_key_pair(token, 5, "other")
     with opened(token) as session:
         (private,) = session.get_objects({Attribute.ID: b"\x05", Attribute.CLASS: ObjectClass.PRIVATE_KEY})
         key.sign(b"data", ec.ECDSA(hashes.SHA256()))
-        era, mine = key._found
-        key._found = (era, private)  # as on OP-TEE, if a handle is kept
+        (mine,) = (each for each in client.seen if (each.kind, each.id) == (ObjectClass.PRIVATE_KEY, "01"))
+        handle, mine.item = mine.item.handle, private  # as on OP-TEE, if a handle is kept
         signature = key.sign(b"data", ec.ECDSA(hashes.SHA256()))
     assert other != key.public_key()
     key.public_key().verify(signature, b"data", ec.ECDSA(hashes.SHA256()))
-    assert key._found[1].handle == mine.handle
+    (found,) = (each for each in client.seen if (each.kind, each.id) == (ObjectClass.PRIVATE_KEY, "01"))
+    assert found.item.handle == handle
 
 
 def test_a_key_without_a_public_key_object_has_that_of_its_certificate(token, store):
