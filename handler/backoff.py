@@ -6,7 +6,7 @@ device's id and the ROTATIONID (`Backoff`), so that the result is always the sam
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 MAX_ASKED = 24 * 3600.0
 """Seconds that a server can make this device wait at most."""
@@ -16,8 +16,7 @@ OWN_SPREAD, ASKED_SPREAD = 0.5, 1.0
 """Maximum jitter as a share of our own delay, and of one that a server asked for and told other devices, too."""
 
 
-@dataclass(frozen=True)
-class Turn:
+class Turn(NamedTuple):
     """What a call does after a transient failure."""
 
     delay: float | None
@@ -48,8 +47,7 @@ def in_line(
     return Turn(delay, min(draw.uniform(delay, most), remaining))
 
 
-@dataclass(frozen=True)
-class Backoff:
+class Backoff(NamedTuple):
     """Waits (seconds) between attempts, from `first` to `longest`."""
 
     first: float = 30.0

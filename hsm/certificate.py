@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -156,8 +157,7 @@ class Certificate:
         return Extension(values[0], critical)
 
 
-@dataclass(frozen=True)
-class Extension:
+class Extension(NamedTuple):
     """The value of an extension (DER), and whether it is critical."""
 
     value: bytes

@@ -5,7 +5,7 @@ Only what is asked for is parsed: each level costs one pass over its bytes.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, NULL, OID = 1, 2, 3, 4, 5, 6
 UTC_TIME = 0x17
@@ -22,8 +22,7 @@ _CONSTRUCTED, _LONG_TAG, _LONG_LENGTH = 0x20, 0x1F, 0x80
 _LENGTH_BYTES = 8
 
 
-@dataclass(frozen=True)
-class Element:
+class Element(NamedTuple):
     """One element: `tag` is its first byte, `encoded` all of it."""
 
     tag: int

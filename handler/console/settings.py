@@ -2,8 +2,8 @@
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from handler.device.configuration.toml_files import DEFAULT_SEARCH_PATHS
 from handler.errors import RequestRefusedError
@@ -11,8 +11,7 @@ from handler.errors import RequestRefusedError
 DEFAULT_REQUEST = "/var/run/secrets/fio-rotate-certs"
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """Options override fioconfig's environment, which overrides the defaults."""
 
     request_file: Path

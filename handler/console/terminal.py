@@ -5,17 +5,15 @@ import io
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 USUAL_WIDTH = 80
 _RESET = "\033[0m"
 _COLOURS = {"ok": "\033[32m", "warning": "\033[33m", "problem": "\033[1;31m"}
 
 
-@dataclass(frozen=True)
-class Console:
+class Console(NamedTuple):
     """`width` is None if lines may have any length (a file, a pipe)."""
 
     width: int | None = None

@@ -13,7 +13,7 @@ P-256 goes with AES-128 and SHA-256, P-384 with AES-192 and SHA-384. An empty pl
 import base64
 import binascii
 import secrets
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, hmac
@@ -30,8 +30,7 @@ class DecryptError(ValueError):
     """The value is malformed, changed, or encrypted to another key."""
 
 
-@dataclass(frozen=True)
-class _Suite:
+class _Suite(NamedTuple):
     """The algorithms for a curve; sizes in bytes."""
 
     hash: hashes.HashAlgorithm

@@ -7,7 +7,7 @@ space as one blank (RFC 4518 §2, without its prohibitions). Anything else is co
 
 import ipaddress
 import unicodedata
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from hsm import der
 
@@ -72,8 +72,7 @@ def common_name(name: bytes) -> str:
     return ""
 
 
-@dataclass(frozen=True)
-class AlternativeName:
+class AlternativeName(NamedTuple):
     """One name of a subjectAltName."""
 
     value: object

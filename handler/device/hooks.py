@@ -19,8 +19,8 @@ import stat
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from handler.errors import harmless
 
@@ -39,8 +39,7 @@ MOST_OUTPUT = 300
 """Characters of a hook's output, the last ones, that are logged and reported."""
 
 
-@dataclass(frozen=True)
-class Hook:
+class Hook(NamedTuple):
     """One executable, and why it does not run; None if it runs."""
 
     path: Path

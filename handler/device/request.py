@@ -19,6 +19,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from handler.errors import RequestRefusedError, refusals
 
@@ -65,8 +66,7 @@ def with_usual_ids(options: Overrides) -> Overrides:
     return replace(options, pkey_ids=options.pkey_ids or KEY_IDS, cert_ids=options.cert_ids or CERTIFICATE_IDS)
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A value and where it stands, for messages: "line 2 of /var/run/secrets/fio-rotate-certs", or an option."""
 
     value: str

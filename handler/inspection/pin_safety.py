@@ -1,7 +1,7 @@
 """Whether a command that only inspects may try the PIN: a wrong attempt may lock the token."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from handler.device.configuration.configuration import TokenConfig
 from hsm.errors import TokenError
@@ -15,8 +15,7 @@ _ADVICE = {
 }
 
 
-@dataclass(frozen=True)
-class Unsafe:
+class Unsafe(NamedTuple):
     """Why the PIN should not be tried."""
 
     reason: str

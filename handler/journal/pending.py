@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from handler.device.storage import FOLDER, NotRegularError, read_regular
 from handler.errors import RefusedError
@@ -95,8 +95,7 @@ class Waiting:
         return self.reason if named else f"{what}: {self.reason}"
 
 
-@dataclass(frozen=True)
-class Pending:
+class Pending(NamedTuple):
     """The summary."""
 
     device: str = ""

@@ -1,7 +1,7 @@
 """The journal, read by commands that change nothing: it stays in place in any state."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from handler.device.keystore import IdentityNames
 from handler.device.storage import FOLDER
@@ -14,8 +14,7 @@ TAKEN_OVER = "cert-rotation.state"
 """An unfinished rotation of fioconfig itself (takeover.py)."""
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """The content of the journal."""
 
     pending: Pending | None = None

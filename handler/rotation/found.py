@@ -1,7 +1,7 @@
 """The values that a decision depends on."""
 
-from dataclasses import dataclass
 from enum import Enum, auto
+from typing import NamedTuple
 
 
 class Wish(Enum):
@@ -132,8 +132,7 @@ class Call(Enum):
     """The call failed, or has done what it could."""
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """Everything that a decision depends on."""
 
     wish: Wish

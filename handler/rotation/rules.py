@@ -17,8 +17,8 @@ cleaned up first. What the rows rely on:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from .found import (
     GOING_BACK,
@@ -82,8 +82,7 @@ class Action(Enum):
     REPORT = "report that the request is refused"
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One rule: `when` lists the values that a field may have; other fields may have any."""
 
     words: str

@@ -1,7 +1,5 @@
 """Rules and effects that are wrong on purpose: the model has to find each of them."""
 
-from dataclasses import replace
-
 from handler.rotation.found import Sight, Stage
 from handler.rotation.rules import TABLE, Action
 
@@ -19,7 +17,7 @@ def _without(words):
 
 def _instead(words, action):
     assert any(row.words == words for row in TABLE), words
-    return tuple(replace(row, action=action) if row.words == words else row for row in TABLE)
+    return tuple(row._replace(action=action) if row.words == words else row for row in TABLE)
 
 
 def _with(words, **when):
@@ -31,7 +29,7 @@ def _with(words, **when):
         if value is not None
     }
     return tuple(
-        replace(row, when={k: v for k, v in {**row.when, **changed}.items() if when.get(k, v) is not None})
+        row._replace(when={k: v for k, v in {**row.when, **changed}.items() if when.get(k, v) is not None})
         if row.words == words
         else row
         for row in TABLE

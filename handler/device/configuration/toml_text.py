@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 MAX_CHARACTERS = 256 * 1024
 MAX_DEPTH = 32
@@ -36,8 +36,7 @@ _TAKEN_BY_FIOCONFIG = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """`[a.b]`, or `[[a.b]]` if `array`, and where it ends."""
 
     path: tuple[str, ...]

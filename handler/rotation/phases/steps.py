@@ -6,9 +6,10 @@ again after a power cut anywhere; what has to survive a cut is journalled before
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import NamedTuple
 
 from handler.crypto import encrypted_values
 from handler.crypto.csr import spki_pem
@@ -26,8 +27,7 @@ from .enrolment import enrol
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One step: its number (from 1), the name of its event, and its function."""
 
     number: int

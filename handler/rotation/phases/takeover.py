@@ -17,6 +17,7 @@ import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -68,8 +69,7 @@ class _State:
     FullConfigEncrypted: str | None = None
 
 
-@dataclass(frozen=True)
-class Left:
+class Left(NamedTuple):
     """The content of the file."""
 
     request: RotationRequest

@@ -3,7 +3,6 @@
 python -m tests.unit.rotation.table
 """
 
-from dataclasses import fields
 from enum import Enum
 from inspect import signature
 from typing import get_type_hints
@@ -26,7 +25,7 @@ from handler.rotation.found import (
 )
 from handler.rotation.rules import TABLE
 
-FIELDS = tuple(field.name for field in fields(Found))
+FIELDS = Found._fields
 IMPOSSIBLE = {
     "a lost journal is looked at without a rotation": lambda stage, lost: lost and stage is not Stage.NONE,
     "without a rotation there is nothing to say of one": lambda stage, known, mark, named, shown: (
