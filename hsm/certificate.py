@@ -9,7 +9,6 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -30,27 +29,26 @@ _SHOWN_SERIAL = 32
 """Bytes of a serial number that are shown: 20 are allowed (RFC 5280 §4.1.2.2)."""
 
 
-@dataclass(frozen=True)
-class Certificate:
+class Certificate(NamedTuple):
     """The parts of a certificate, names and algorithms in DER. Two are equal if all their bytes are."""
 
     der: bytes
-    tbs: bytes = field(compare=False, repr=False)
+    tbs: bytes
     """The part that is signed."""
-    serial_number: Element = field(compare=False, repr=False)
-    issuer: bytes = field(compare=False, repr=False)
-    subject: bytes = field(compare=False, repr=False)
-    spki: bytes = field(compare=False, repr=False)
-    begin: datetime | None = field(compare=False, repr=False)
+    serial_number: Element
+    issuer: bytes
+    subject: bytes
+    spki: bytes
+    begin: datetime | None
     """Start and end of validity, UTC; None for a time that Python cannot calculate with."""
-    end: datetime | None = field(compare=False, repr=False)
-    shown_begin: str = field(compare=False, repr=False)
+    end: datetime | None
+    shown_begin: str
     """Start and end of validity for a person, whatever the certificate holds."""
-    shown_end: str = field(compare=False, repr=False)
-    extensions: bytes = field(compare=False, repr=False)
+    shown_end: str
+    extensions: bytes
     """The content of the list of extensions; empty if there is none."""
-    signature_algorithm: bytes = field(compare=False, repr=False)
-    signature: bytes = field(compare=False, repr=False)
+    signature_algorithm: bytes
+    signature: bytes
 
     @classmethod
     def read(cls, data: bytes) -> "Certificate":

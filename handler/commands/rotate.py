@@ -17,7 +17,6 @@ from handler.device.device import Device
 from handler.device.request import Overrides, RotationRequest, read_request, readable_rotation_id, with_usual_ids
 from handler.errors import FORESEEABLE, PendingError, RequestRefusedError, describe
 from handler.exit_status import DONE
-from handler.inspection.identity import read_identity
 from handler.journal.pending import is_there, read_pending
 from handler.journal.rotation_state import ANNOUNCED, PROVED
 from handler.journal.snapshot import Snapshot
@@ -129,6 +128,8 @@ def _is_due(settings: Settings, share: float) -> bool:
 
     Raises RequestRefusedError, PendingError.
     """
+    from handler.inspection.identity import read_identity  # noqa: PLC0415 - few calls need it
+
     identity = read_identity(Configuration(settings.search_paths, settings.storage, settings.config_url))
     certificate = identity.certificate
     if certificate is None:

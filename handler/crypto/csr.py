@@ -1,7 +1,7 @@
 """The CSR of a new key (PKCS#10, RFC 2986), assembled from the bytes of the current certificate. Pure."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -25,8 +25,7 @@ EXTENSION_REQUEST = "1.2.840.113549.1.9.14"
 _TRUE = der.encoded(der.BOOLEAN, b"\xff")
 
 
-@dataclass(frozen=True)
-class CsrAttributes:
+class CsrAttributes(NamedTuple):
     """What an EST server wants in a CSR, besides what a renewal holds anyway."""
 
     usages: frozenset[str] = frozenset()

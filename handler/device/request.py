@@ -17,7 +17,7 @@ Anything else is refused with its place, its value and what is expected.
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,8 +51,7 @@ class RotationRequest:
     """Whether to ask the EST server for /csrattrs first."""
 
 
-@dataclass(frozen=True)
-class Overrides:
+class Overrides(NamedTuple):
     """Command-line options, which override the request file."""
 
     est_server: str | None = None
@@ -63,7 +62,7 @@ class Overrides:
 
 def with_usual_ids(options: Overrides) -> Overrides:
     """Return the options with fioctl's default ids for those that are not given."""
-    return replace(options, pkey_ids=options.pkey_ids or KEY_IDS, cert_ids=options.cert_ids or CERTIFICATE_IDS)
+    return options._replace(pkey_ids=options.pkey_ids or KEY_IDS, cert_ids=options.cert_ids or CERTIFICATE_IDS)
 
 
 class Entry(NamedTuple):

@@ -29,7 +29,7 @@ class EffectiveRequest:
 
         `named`: a person named the file. `token`: ids are needed. Raises nothing foreseeable.
         """
-        usual = with_usual_ids(replace(options, est_server=options.est_server or _NOWHERE, rotation_id=None))
+        usual = with_usual_ids(options._replace(est_server=options.est_server or _NOWHERE, rotation_id=None))
         try:
             if path.exists():
                 return cls._read(path, options, str(path), token=token)

@@ -3,6 +3,7 @@
 import base64
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from handler.device.keystore import IdentityNames
 from handler.device.request import RotationRequest
@@ -81,8 +82,7 @@ class Kept:
     """When the gateway first refused the old certificate (RFC 3339), if it does."""
 
 
-@dataclass(frozen=True)
-class Content:
+class Content(NamedTuple):
     """The content of a journal; `pending` is its summary."""
 
     pending: Pending

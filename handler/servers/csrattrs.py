@@ -13,7 +13,6 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
 
 from handler.crypto.csr import EXTENDED_KEY_USAGE, EXTENSION_REQUEST, KEY_USAGE, NOTHING, USAGES, CsrAttributes
 from hsm import der
@@ -43,7 +42,7 @@ def parse_csrattrs(data: bytes) -> CsrAttributes:
         wanted = _with_oid(wanted, oid) if values is None else _with_attribute(wanted, oid, values)
     # A curve is more specific than EC.
     keys = wanted.keys - {"EC"} if wanted.keys & set(_CURVES.values()) else wanted.keys
-    return replace(wanted, keys=keys, extended_usages=tuple(dict.fromkeys(wanted.extended_usages)))
+    return wanted._replace(keys=keys, extended_usages=tuple(dict.fromkeys(wanted.extended_usages)))
 
 
 def _attribute(item: Element) -> tuple[str, list[Element] | None]:
@@ -73,9 +72,9 @@ def _oid(element: Element) -> str:
 
 def _with_oid(wanted: CsrAttributes, oid: str) -> CsrAttributes:
     if oid in _SIGNATURES:
-        return replace(wanted, hash_bits=_SIGNATURES[oid])
+        return wanted._replace(hash_bits=_SIGNATURES[oid])
     if oid in _KEY_KINDS or oid in _CURVES:
-        return replace(wanted, keys=wanted.keys | {_KEY_KINDS.get(oid) or _CURVES[oid]})
+        return wanted._replace(keys=wanted.keys | {_KEY_KINDS.get(oid) or _CURVES[oid]})
     log.debug("/csrattrs: %s is ignored", oid)
     return wanted
 
@@ -115,11 +114,11 @@ def _with_extensions(wanted: CsrAttributes, value: Element) -> CsrAttributes:
         if oid == KEY_USAGE:
             bits = der.one(content, der.BIT_STRING).content[1:2] or b"\0"
             found = {name for place, name in enumerate(USAGES) if bits[0] & 0x80 >> place}
-            wanted = replace(wanted, usages=wanted.usages | found)
+            wanted = wanted._replace(usages=wanted.usages | found)
         elif oid == EXTENDED_KEY_USAGE:
             purposes = map(_oid, der.one(content, der.SEQUENCE).items)
             oids = [each for each in purposes if each and each not in _NOT_A_CLIENTS]
-            wanted = replace(wanted, extended_usages=(*wanted.extended_usages, *oids))
+            wanted = wanted._replace(extended_usages=(*wanted.extended_usages, *oids))
     return wanted
 
 

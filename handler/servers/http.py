@@ -15,9 +15,9 @@ import logging
 import ssl
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -61,8 +61,7 @@ IDLE = 10.0
 USER_AGENT = f"renew-client-cert/{__version__}"
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """Limits of one call: times (seconds) and size of an answer (bytes)."""
 
     total: float = 120.0

@@ -1,7 +1,6 @@
 """Server x request x misbehaviour: how a rotation ends, and that the device is whole however it does."""
 
 import threading
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import product
@@ -393,7 +392,7 @@ def test_an_event_that_hangs_does_not_hold_up_the_rotation(files):
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    outcome = call(files.device, limits=replace(LIMITS, read=10.0, total=30.0))
+    outcome = call(files.device, limits=LIMITS._replace(read=10.0, total=30.0))
     watcher.join()
     assert seen
     assert outcome.status == SWITCHED

@@ -2,7 +2,6 @@
 
 import base64
 import re
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -33,7 +32,7 @@ from .in_process import LIMITS, call
 
 ID = "certs-est"
 pytestmark = pytest.mark.requested(ID)
-PATIENT = replace(LIMITS, total=60.0, read=10.0)
+PATIENT = LIMITS._replace(total=60.0, read=10.0)
 
 
 @pytest.fixture

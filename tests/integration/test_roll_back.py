@@ -1,7 +1,6 @@
 """The gateway refuses the new certificate after the switch: the roll-back survives any number of interruptions."""
 
 import json
-from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -98,7 +97,7 @@ def test_json_that_cannot_be_read_as_the_files_is_no_refusal(files, body):
 )
 def test_a_gateway_that_takes_the_certificate_but_not_the_events_is_no_refusal(files, answer):
     fault = files.gateway.faults.add("POST", "/events", times=None, **answer)
-    outcome = call(files.device, limits=replace(LIMITS, read=10.0, total=30.0))
+    outcome = call(files.device, limits=LIMITS._replace(read=10.0, total=30.0))
     assert outcome.status == SWITCHED
     assert fault.used
     new = files.device.current_identity()

@@ -103,10 +103,10 @@ def test_a_token_that_refuses_both_templates_is_refused_with_its_words(factory, 
 
 
 _CALL = (
-    "import logging, sys; from dataclasses import replace; from pathlib import Path\n"
+    "import logging, sys; from pathlib import Path\n"
     "logging.basicConfig(level=logging.INFO)\n"
     "from tests.integration.in_process import LIMITS, call; from tests.simulators.device import Device\n"
-    "outcome = call(Device(Path(sys.argv[1]), None, None, {}, None, ''), limits=replace(LIMITS, total=5.0))\n"
+    "outcome = call(Device(Path(sys.argv[1]), None, None, {}, None, ''), limits=LIMITS._replace(total=5.0))\n"
     "print(outcome.said); sys.exit(outcome.status)\n"
 )
 
