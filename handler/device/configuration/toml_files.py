@@ -10,6 +10,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -25,6 +26,7 @@ from .toml_text import MAX_CHARACTERS, TomlText
 DEFAULT_SEARCH_PATHS = ("/usr/lib/sota/conf.d", "/var/sota/sota.toml", "/etc/sota/conf.d/")
 REMOTE = "z-50-fioctl.toml"
 _MISSING = object()
+_NO_TEXT = re.compile(r"[\0\ud800-\udfff]")
 
 
 class UnreadError(RequestRefusedError):
@@ -61,7 +63,7 @@ class TomlFile:
             raise UnreadError(self.problem, key)
         value: object = self.values
         for part in key.split("."):
-            if not isinstance(value, Mapping) or part not in value:
+            if not isinstance(value, dict) or part not in value:
                 return _MISSING
             value = value[part]
         return value
@@ -73,7 +75,7 @@ class TomlFile:
             return ""
         if not isinstance(value, str):
             raise RequestRefusedError(f"{self.path}: {key} is not a text: expected one in quotes")
-        if any(each == "\0" or "\ud800" <= each <= "\udfff" for each in value):
+        if _NO_TEXT.search(value):
             raise RequestRefusedError(f"{self.path}: {key} is not UTF-8, or holds a NUL: correct it")
         return value
 
