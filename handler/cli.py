@@ -1,6 +1,7 @@
 """The command line: run one command, return its exit status (exit_status.py)."""
 
 import argparse
+import gc
 import importlib
 import logging
 import os
@@ -67,6 +68,9 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
     if options.command not in LOOKS:
         end_in_order()
     # Only the command's module is imported, so that --help answers at once.
+    gc.disable()  # nothing that is imported becomes garbage: do not look for any there, now or at exit
     command = importlib.import_module(f"handler.commands.{options.command or 'rotate'}")
+    gc.freeze()
+    gc.enable()
     status: int = command.run(options, settings)
     return status

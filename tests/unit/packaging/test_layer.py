@@ -39,8 +39,8 @@ ELSEWHERE = {
 # fmt: off
 CORE = {
     "__future__", "argparse", "binascii", "codecs", "copy", "collections", "contextlib", "dataclasses", "enum", "errno",
-    "functools", "importlib", "io", "ipaddress", "itertools", "os", "pathlib", "re", "select", "selectors", "shutil",
-    "signal", "stat", "struct", "subprocess", "sys", "tempfile", "textwrap", "threading", "time", "types",
+    "functools", "gc", "importlib", "io", "ipaddress", "itertools", "os", "pathlib", "re", "select", "selectors",
+    "shutil", "signal", "stat", "struct", "subprocess", "sys", "tempfile", "textwrap", "threading", "time", "types",
     "typing", "unicodedata", "warnings", "weakref", "zlib",
 }
 # fmt: on
