@@ -93,8 +93,9 @@ def make_parser() -> _Parser:
     parser.example = "status"
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", parser_class=_Parser)
+    common = _common_options()
     for name, (does, example, *groups) in _COMMANDS.items():
-        command = commands.add_parser(name, parents=[_common_options()], help=does.partition(". ")[0].rstrip("."))
+        command = commands.add_parser(name, parents=[common], help=does.partition(". ")[0].rstrip("."))
         command.does, command.example = does, example
         command.set_defaults(parser=command)
         for add in groups:
