@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from handler.commands.outcome import status_of
 from handler.console.arguments import parse
 from handler.console.output import OutputError, drop_unwritable, flush, say, set_up, set_up_messages, silence
-from handler.console.secrecy import keep_memory_private
+from handler.console.process import end_in_order, keep_memory_private
 from handler.console.settings import Settings
-from handler.console.signals import end_in_order
 
 from . import __version__
 from .exit_status import DONE, UNREAD, USAGE

@@ -1,6 +1,7 @@
 """Paths and other settings: from options, from fioconfig's environment, or defaults."""
 
 import argparse
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -41,21 +42,15 @@ class Settings(NamedTuple):
     @property
     def token_wait(self) -> float:
         """Seconds to wait for a token that is not present yet. Raises RequestRefusedError."""
-        return _seconds("HSM_WAIT", self.hsm_wait)
+        with contextlib.suppress(ValueError):
+            if 0 <= (seconds := float(self.hsm_wait)) < float("inf"):  # false for "nan", too
+                return seconds
+        raise RequestRefusedError(
+            f"HSM_WAIT in the environment is {self.hsm_wait!r}: expected a number of seconds, such as 60"
+        )
 
     def storage_folder(self) -> Path:
         """Return the storage folder, by default from the configuration. Raises RefusedError, OSError."""
         from handler.device.configuration.toml_files import SotaConfig  # noqa: PLC0415 - not needed for --help
 
         return self.storage or Path(SotaConfig.load(self.search_paths).require("storage.path"))
-
-
-def _seconds(name: str, text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    # Written so that "nan" fails, too.
-    if not 0 <= seconds < float("inf"):
-        raise RequestRefusedError(f"{name} in the environment is {text!r}: expected a number of seconds, such as 60")
-    return seconds

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -27,32 +26,22 @@ class Anchor:
 
 
 def read_anchors(configured: Configuration, certificate: Certificate | None, now: datetime) -> tuple[Anchor, ...]:
-    """Read each distinct certificate of the CA file; () if it cannot be read. `certificate` is the device's own."""
+    """Judge each distinct certificate of the CA file; () if it cannot be read. `certificate` is the device's own."""
+    found: dict[bytes, Anchor] = {}
     with contextlib.suppress(RenewalError):
-        found = {each.der: judged(each, certificate, now) for each in configured.anchors()[0]}
-        return tuple(each for each in found.values() if each is not None)
-    return ()
+        for each in configured.anchors()[0]:
+            if each.end is not None:
+                mark, warning = hashlib.sha256(each.der).hexdigest(), _warning(each.end, certificate, now)
+                found[each.der] = Anchor(shown(each.subject), mark, each.end, warning)
+    return tuple(found.values())
 
 
-def judged(anchor: Certificate, certificate: Certificate | None, now: datetime) -> Anchor | None:
-    """Judge whether an anchor has to be replaced; None if its end of validity cannot be read."""
-    end, warning = anchor.end, None
-    own = None if certificate is None else certificate.end
-    if end is None:
-        return None
+def _warning(end: datetime, certificate: Certificate | None, now: datetime) -> str | None:
+    own = certificate.end if certificate else None
     if end <= now:
-        warning = f"ended {end:%Y-%m-%d}"
-    elif end - now < EARLY:
-        warning = f"ends {end:%Y-%m-%d}, in {(end - now).days} days"
-    elif own is not None and end < own:
-        warning = f"ends {end:%Y-%m-%d}, before the device's certificate ({own:%Y-%m-%d})"
-    return Anchor(shown(anchor.subject), hashlib.sha256(anchor.der).hexdigest(), end, warning)
-
-
-def roots_among(
-    found: Sequence[Certificate], trusted: Sequence[Certificate]
-) -> tuple[list[Certificate], list[Certificate]]:
-    """Return the self-issued certificates of an EST server's /cacerts, and those of them that are not trusted."""
-    known = {(each.subject, each.spki) for each in trusted}
-    roots = [each for each in found if each.subject == each.issuer]
-    return roots, [each for each in roots if (each.subject, each.spki) not in known]
+        return f"ended {end:%Y-%m-%d}"
+    if end - now < EARLY:
+        return f"ends {end:%Y-%m-%d}, in {(end - now).days} days"
+    if own is not None and end < own:
+        return f"ends {end:%Y-%m-%d}, before the device's certificate ({own:%Y-%m-%d})"
+    return None

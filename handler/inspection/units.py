@@ -41,14 +41,14 @@ def show(systemctl: str, name: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
 
 
-def read_units(runtime: Path = RUNTIME, systemctl: str = "systemctl") -> dict[str, Unit] | None:
+def read_units() -> dict[str, Unit] | None:
     """Return the state of each unit; None if systemd does not run or does not answer."""
-    if not runtime.is_dir():
+    if not RUNTIME.is_dir():
         return None
     found = {}
     try:
         for name in (DAEMON_UNIT, PATH_UNIT, TIMER):
-            state = show(systemctl, name)
+            state = show("systemctl", name)
             active = state.get("ActiveState") in {"active", "activating", "reloading"}
             enabled = state.get("UnitFileState", "").startswith("enabled")
             found[name] = Unit(state.get("LoadState") == "loaded", active, enabled)

@@ -100,7 +100,7 @@ def test_a_fault_that_quotes_is_shown_and_not_obeyed_wherever_it_happens(signals
     program = f"""
 from threading import Thread
 from handler.console.output import set_up_messages
-from handler.console.signals import end_in_order
+from handler.console.process import end_in_order
 def fail(*_): raise RuntimeError({EVIL!r})
 class Fails: __del__ = fail
 set_up_messages(30, waits=False)

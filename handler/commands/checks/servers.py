@@ -18,7 +18,6 @@ from handler.crypto.names import shown
 from handler.device.configuration.configuration import Configuration
 from handler.device.url import https_url
 from handler.errors import PendingError, ServerBusyError, ServerRefusedError, UntrustedError
-from handler.inspection.anchors import roots_among
 from handler.inspection.effective_request import EffectiveRequest
 from handler.journal.snapshot import Snapshot
 from handler.servers.est import EST_SERVER, EstClient
@@ -123,8 +122,9 @@ class ServerChecks:
             yield _without_authorities(http)
         else:
             yield OK, f"/cacerts has CA certificates: {len(found)}"
-            roots, unknown = roots_among(found, self._device.configured.anchors()[0])
-            for root in unknown:
+            known = {(each.subject, each.spki) for each in self._device.configured.anchors()[0]}
+            roots = [each for each in found if each.subject == each.issuer]
+            for root in (each for each in roots if (each.subject, each.spki) not in known):
                 said = f"/cacerts has the root {shown(root.subject)}, which this device does not trust"
                 if len(roots) == 1:
                     yield OK, f"{said}; that is normal for the root of device certificates"
