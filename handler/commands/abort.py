@@ -1,6 +1,7 @@
 """`abort`: give up a pending rotation, if that is still possible."""
 
 import argparse
+import contextlib
 from pathlib import Path
 
 from handler.console.settings import Settings
@@ -22,16 +23,11 @@ def run(_options: argparse.Namespace, settings: Settings) -> int:
 def _abort(rotator: Rotator, device: Device, request_file: Path) -> str:
     if not rotator.abort():
         return "nothing to do: no rotation is pending"
-    asked = _asked_for(device, request_file)
-    asks = f"; {request_file} still requests rotation {asked}: remove it with fioctl, or fioconfig starts it again"
-    return f"aborted; the old identity is in use{asks if asked else ''}"
-
-
-def _asked_for(device: Device, request_file: Path) -> str | None:
-    """Return the ROTATIONID that fioconfig would start next; None without a request, or if it is complete."""
-    try:
+    request = None
+    with contextlib.suppress(RequestRefusedError):
         request = read_request(request_file, Overrides(), token=False, default_rotation_id=None)
-    except RequestRefusedError:
-        return None
-    done = completed_rotations.rotation_ids(device.storage)
-    return None if request is None or request.rotation_id in done else request.rotation_id
+    said = "aborted; the old identity is in use"
+    if request is None or request.rotation_id in completed_rotations.rotation_ids(device.storage):
+        return said
+    asks = f"{request_file} still requests rotation {request.rotation_id}"
+    return f"{said}; {asks}: remove it with fioctl, or fioconfig starts it again"

@@ -5,7 +5,6 @@ import io
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple, TextIO
 
 USUAL_WIDTH = 80
@@ -43,15 +42,9 @@ def escape(stream: TextIO, environment: Mapping[str, str] = os.environ) -> None:
 
 
 def _locale(environment: Mapping[str, str]) -> str:
-    """Return the locale of the environment, from before Python changed LC_CTYPE (PEP 538)."""
-    names = ["LC_ALL", "LC_CTYPE", "LANG"]
-    if environment.get("LC_CTYPE") in {"C.UTF-8", "C.utf8", "UTF-8"}:
-        try:
-            given = Path("/proc/self/environ").read_bytes()
-        except OSError:
-            given = b""
-        if b"\0LC_CTYPE=" not in b"\0" + given:
-            names.remove("LC_CTYPE")
+    """Return the locale of the environment, without the LC_CTYPE that Python itself sets in a C locale (PEP 538)."""
+    coerced = environment.get("LC_CTYPE") in {"C.UTF-8", "C.utf8", "UTF-8"}
+    names = ("LC_ALL", "LANG") if coerced else ("LC_ALL", "LC_CTYPE", "LANG")
     return next(filter(None, map(environment.get, names)), "C")
 
 

@@ -24,12 +24,12 @@ class Unit:
     enabled: bool
 
 
-def show(systemctl: str, name: str) -> dict[str, str]:
+def show(name: str) -> dict[str, str]:
     """Ask systemd about a unit: LoadState, ActiveState, UnitFileState. Raises OSError."""
     properties = "--property=LoadState,ActiveState,UnitFileState"
     try:
         done = subprocess.run(
-            [systemctl, "show", properties, name],
+            ["systemctl", "show", properties, name],
             capture_output=True,
             encoding="utf-8",
             errors="replace",
@@ -48,7 +48,7 @@ def read_units() -> dict[str, Unit] | None:
     found = {}
     try:
         for name in (DAEMON_UNIT, PATH_UNIT, TIMER):
-            state = show("systemctl", name)
+            state = show(name)
             active = state.get("ActiveState") in {"active", "activating", "reloading"}
             enabled = state.get("UnitFileState", "").startswith("enabled")
             found[name] = Unit(state.get("LoadState") == "loaded", active, enabled)

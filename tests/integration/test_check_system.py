@@ -1,5 +1,6 @@
 """`check` of the system around the program: units, fioconfig's handler, the user; and how its lines look."""
 
+import os
 import re
 
 import pytest
@@ -40,7 +41,7 @@ class Systemd:
         systemctl = self._folder / "systemctl"
         systemctl.write_text(f'#!/bin/sh\nexec cat "{self._folder}/$3"\n')
         systemctl.chmod(0o755)
-        return SystemChecks(Services(self._folder / "run"), str(systemctl), self._handler, lambda: user)
+        return SystemChecks(Services(self._folder / "run"), self._handler, lambda: user)
 
     @property
     def handler(self):
@@ -48,9 +49,10 @@ class Systemd:
 
 
 @pytest.fixture
-def systemd(tmp_path):
+def systemd(tmp_path, monkeypatch):
     folder = tmp_path / "systemd"
     folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
     return Systemd(folder)
 
 

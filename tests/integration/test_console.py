@@ -275,7 +275,7 @@ def test_the_locale_c_is_heeded_by_a_rotation_its_errors_and_the_log(files, loca
         assert PLAIN in given
 
 
-@pytest.mark.parametrize("locale", [{"LC_ALL": "C.UTF-8"}, {"LC_CTYPE": "C.UTF-8", "LANG": "C"}], ids=str)
+@pytest.mark.parametrize("locale", [{"LC_ALL": "C.UTF-8"}, {"LC_CTYPE": "C.UTF-8", "LANG": "C.UTF-8"}], ids=str)
 def test_another_locale_gets_every_character(files, locale):
     files.est.faults.add("POST", "/simplereenroll", times=None, status=400, body=GREETING)
     files.device.write_request(ID)

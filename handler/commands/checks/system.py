@@ -22,12 +22,10 @@ class SystemChecks:
     def __init__(
         self,
         services: Services | None = None,
-        systemctl: str = "systemctl",
         handler: Path = HANDLER,
         user: Callable[[], int] = os.geteuid,
     ) -> None:
         self._services = services or Services()
-        self._systemctl = systemctl
         self._handler = handler
         self.user_id = user
 
@@ -74,7 +72,7 @@ class SystemChecks:
             yield WARNING, "systemd does not run: after a rotation, restart aktualizr-lite and run `resume` by hand"
             return
         for name in (FIOCONFIG, AKTUALIZR):
-            found = show(self._systemctl, name)
+            found = show(name)
             if found.get("LoadState") == "loaded":
                 yield OK, f"{name} is installed ({found.get('ActiveState') or 'state unknown'})"
             else:
@@ -84,7 +82,7 @@ class SystemChecks:
         """Check the program's own units."""
         if self._services.available:
             for name in (DAEMON_UNIT, PATH_UNIT, OFFLINE_UNIT):
-                yield _unit(name, show(self._systemctl, name))
+                yield _unit(name, show(name))
 
 
 def _unit(name: str, found: dict[str, str]) -> Found:
