@@ -4,10 +4,10 @@ import tempfile
 from dataclasses import dataclass
 
 from handler.exit_status import DONE, WARNINGS
+from tests.modules import SlowModule
 
 from .clients import OURS
 from .rotation import THREE_VALUES, FailedError, registered, run
-from .slow_module import SlowModule
 
 
 @dataclass(frozen=True)

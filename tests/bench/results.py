@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tests.modules import Speed
+
 from .clients import OURS
 from .disk import SECONDS, DiskFigures
 from .imports import Imports
 from .looking import Looked
 from .rotation import Case, Figures, Keys, SlowFigures
-from .slow_module import Speed
 from .waiting import Waiting
 
 KEYS: tuple[Keys, ...] = ("file", "token")

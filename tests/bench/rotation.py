@@ -1,7 +1,6 @@
 """One rotation of a device that was registered just now, and what it took."""
 
 import contextlib
-import re
 import subprocess
 import sys
 import tempfile
@@ -12,18 +11,17 @@ from pathlib import Path
 from statistics import median
 from typing import Literal, TypeVar
 
+from tests.modules import SlowModule, Speed, Watched
 from tests.simulators.device import REPOSITORY
 from tests.simulators.device_config import FACTORY_FILES, PlainFile, PlainFiles
 from tests.simulators.factory import Factory, running_factory
-from tests.softhsm import MODULE, remove_token
+from tests.softhsm import remove_token
 
 from .clients import Client
-from .slow_module import SlowModule, Speed
 
 ID = "certs-bench"
 LIMIT = 120.0
 _LAUNCH = (sys.executable, "-I", "-S", str(Path(__file__).with_name("launch.py")))
-_CALL = re.compile(r"^\d+: (C_\w+)$", re.MULTILINE)
 
 Keys = Literal["file", "token"]
 T = TypeVar("T")
@@ -108,15 +106,10 @@ def said(client: Client, keys: Keys) -> str:
 
 def token_calls(client: Client) -> Counter[str]:
     """Rotate once behind pkcs11-spy, and count the calls of the token by name. Raises FailedError."""
-    spy = next((str(path) for path in Path("/usr/lib").glob("*/pkcs11/pkcs11-spy.so")), None)
-    if spy is None:
-        raise FailedError("pkcs11-spy is not there: install the package opensc")
     with registered("token") as factory:
-        configuration = factory.device.folder / "usr/lib/sota/conf.d/40-hsm.toml"
-        configuration.write_text(configuration.read_text().replace(MODULE, spy))
-        log = factory.device.folder / "spy.log"
-        run(factory, client, {"PKCS11SPY": MODULE, "PKCS11SPY_OUTPUT": str(log)})
-        return Counter(_CALL.findall(log.read_text(errors="replace")))
+        watched = Watched(factory.device)
+        run(factory, client, watched.environment())
+        return Counter(watched.every_call)
 
 
 def rotate_slowly(client: Client, speed: Speed) -> SlowFigures:

@@ -24,8 +24,9 @@ import functools
 import hashlib
 from dataclasses import dataclass, replace
 
+from tests.modules import RETURN_VALUES
+
 from . import powerloss
-from .faulty_module import RETURN_VALUES
 from .recording import Call
 from .servers import PROOF, Exchange
 

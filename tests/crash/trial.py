@@ -18,7 +18,6 @@ import contextlib
 import json
 import os
 import random
-import re
 import subprocess
 import tempfile
 import threading
@@ -30,11 +29,11 @@ from pathlib import Path
 from handler.journal.decoding import MalformedError
 from tests import journal as journals
 from tests.invariants import broken_invariants
+from tests.modules import RETURN_VALUES, FaultyModule
 from tests.simulators.device import REPOSITORY
 from tests.simulators.factory import running_factory
 
 from . import by_hand, hooks, powerloss, recording
-from .faulty_module import RETURN_VALUES, FaultyModule
 from .places import Recorded, changes
 from .servers import Servers
 
@@ -438,11 +437,11 @@ def _with_error(tried, site, cut):
 
 
 def _failing_module(tried, site):
-    start = tried.moment()
     with tempfile.TemporaryDirectory() as folder:
+        module = FaultyModule(tried.device, folder)
+        start = tried.moment()
         for cut in site.cuts:
             tried.put_back(start)
-            module = FaultyModule(tried.device, folder)
             done = tried.device.run(environment=module.environment(site.number, RETURN_VALUES[cut]))
             with plain_module(tried.device):
                 broken = tried.failed_softly(done.returncode, done.stderr)
@@ -452,11 +451,9 @@ def _failing_module(tried, site):
 @contextlib.contextmanager
 def plain_module(device):
     """Let the device use its real module again."""
-    configuration = device.folder / "usr/lib/sota/conf.d/40-hsm.toml"
-    text = configuration.read_text()
-    configuration.write_text(re.sub(r'module = ".*"', f'module = "{device.token.module}"', text))
+    used, device.module = device.module, device.token.module
     yield
-    configuration.write_text(text)
+    device.module = used
 
 
 def _together(tried, site):

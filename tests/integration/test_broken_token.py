@@ -14,10 +14,9 @@ import pytest
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from tests import journal as journals
 from tests.crash.explorer import plain_module
-from tests.crash.faulty_module import RETURN_VALUES, FaultyModule
+from tests.modules import RETURN_VALUES, FaultyModule, Watched
 
 from .in_process import call, finish
-from .watched import Watched
 
 ID = "certs-token"
 pytestmark = pytest.mark.requested(ID)
@@ -29,10 +28,6 @@ CKR_PIN_INCORRECT, CKR_PIN_LOCKED = 0xA0, 0xA4
 @pytest.fixture
 def factory(token):
     return token
-
-
-def configuration(device):
-    return device.folder / "usr/lib/sota/conf.d/40-hsm.toml"
 
 
 # The PIN
@@ -48,9 +43,9 @@ def test_a_wrong_pin_is_tried_once_by_a_call(factory, arguments):
     factory.gateway.faults.add("PATCH", "/config", times=None, status=400)
     assert call(device).status == REFUSED  # past step 2: there is something to resume
     factory.gateway.faults.clear()
-    right = configuration(device).read_text()
+    right = device.hsm_toml.read_text()
     watched = Watched(device)
-    configuration(device).write_text(configuration(device).read_text().replace(device.token.pin, "999111"))
+    device.hsm_toml.write_text(device.hsm_toml.read_text().replace(device.token.pin, "999111"))
     before, asked = device.snapshot(), [*factory.est.requests, *factory.gateway.requests]
     done = device.run(*arguments, environment=watched.environment())
     assert done.returncode == REFUSED, done.stderr
@@ -60,7 +55,7 @@ def test_a_wrong_pin_is_tried_once_by_a_call(factory, arguments):
     assert [*factory.est.requests, *factory.gateway.requests] == asked
     # Nothing has changed but the journal, where it stands that this PIN is not tried again.
     assert beside_the_journal(device.snapshot()) == beside_the_journal(before)
-    configuration(device).write_text(right)
+    device.hsm_toml.write_text(right)
     assert finish(factory, ID) == []
 
 
@@ -94,8 +89,7 @@ def test_a_module_that_is_none_is_refused_and_named(factory, tmp_path, what):
         path.write_text("not a library\n")
     elif what == "another library":
         path = next(Path("/usr/lib").glob("*/libz.so.1"))
-    text = configuration(factory.device).read_text()
-    configuration(factory.device).write_text(text.replace(factory.device.token.module, str(path)))
+    factory.device.module = path
     done = factory.device.run()
     assert done.returncode == REFUSED, done.stderr
     assert str(path) in done.stderr
@@ -157,11 +151,11 @@ def test_a_signature_that_fails_once_costs_no_key_that_was_rolled_back(factory, 
     assert call(device).status == REFUSED
     kept = journals.kept(device.storage)["public_key"]
     module = FaultyModule(device, tmp_path)
-    faulty = configuration(device).read_text()
+    faulty = device.module
     watched = Watched(device)
     device.write_request("certs-watched")
     assert device.run(environment=module.environment() | watched.environment()).returncode == REFUSED
-    configuration(device).write_text(faulty)
+    device.module = faulty
     signatures = [place for place, name in enumerate(watched.calls, 1) if name == "C_Sign"]
     for number, place in enumerate(signatures[:4]):  # the old certificate is looked at, then the kept key is tried
         device.write_request(f"certs-{number}")
@@ -173,11 +167,11 @@ def test_a_signature_that_fails_once_costs_no_key_that_was_rolled_back(factory, 
 
 def points(device, module):
     """Choose calls of one rotation, counted from 1, and the name of what each returns: some of every function."""
-    faulty = configuration(device).read_text()
+    faulty = device.module
     watched = Watched(device)
     done = device.run(environment=module.environment() | watched.environment())
     assert done.returncode == SWITCHED, done.stderr
-    configuration(device).write_text(faulty)
+    device.module = faulty
     assert call_resume(device, module) == DONE
     places = list(range(1, len(watched.calls) + 1))
     if EVERYTHING:

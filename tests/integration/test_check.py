@@ -12,11 +12,11 @@ from handler.commands.checks.result import OK, PROBLEM
 from handler.device.lock import device_lock
 from handler.device.refused_pin import RefusedPin
 from tests import softhsm
+from tests.modules import COUNT_LOW, FINAL_TRY, LOCKED, FlaggedToken
 from tests.simulators.device import REPOSITORY
 from tests.simulators.pki import certificate_pem, key_pem
 
 from .checking import checked, findings, not_ok, replaced
-from .flagged_token import COUNT_LOW, FINAL_TRY, LOCKED, FlaggedToken
 
 HTTPS_URL = "expected an https URL"
 
@@ -144,7 +144,7 @@ def test_a_ca_file_that_cannot_be_used_is_a_problem(files, content, words):
 
 def test_secrets_that_others_may_read_are_warned_of(factory):
     device = factory.device
-    path = device.folder / HSM if device.token else device.storage / "pkey.pem"
+    path = device.hsm_toml if device.token else device.storage / "pkey.pem"
     path.chmod(0o644)
     done = checked(factory, asked=[GATEWAY])
     levels, text = not_ok(done)
@@ -256,7 +256,7 @@ def test_values_that_the_key_in_use_cannot_read_are_a_problem(files):
 
 
 def test_a_module_that_is_missing_is_a_problem(token):
-    replaced(token.device.folder / HSM, token.device.token.module, "/nowhere/module.so")
+    token.device.module = "/nowhere/module.so"
     levels, text = not_ok(checked(token))
     assert levels == {("problem", "token")}
     assert "/nowhere/module.so is missing" in text
@@ -307,7 +307,7 @@ def test_a_pin_that_was_refused_before_is_not_tried_again(token, tmp_path):
 def test_a_wrong_pin_is_tried_once_and_noted_for_later_calls(token, tmp_path):
     device = token.device
     module = FlaggedToken(device, tmp_path)
-    replaced(device.folder / HSM, device.token.pin, "999111")
+    replaced(device.hsm_toml, device.token.pin, "999111")
     for words in ("PinIncorrect", "has refused this PIN before"):
         done = device.run("check", environment=module.environment())
         assert not_ok(done)[0] == {("problem", "token")}
@@ -317,7 +317,7 @@ def test_a_wrong_pin_is_tried_once_and_noted_for_later_calls(token, tmp_path):
 
 
 def test_no_pin_in_the_configuration_is_a_problem(token):
-    replaced(token.device.folder / HSM, "pass = ", "no_pass = ")
+    replaced(token.device.hsm_toml, "pass = ", "no_pass = ")
     levels, text = not_ok(checked(token))
     assert ("problem", "configuration") in levels
     assert "p11.pass is not set" in text

@@ -7,8 +7,8 @@ import pytest
 from handler.exit_status import DONE, REFUSED, SWITCHED
 from handler.journal.snapshot import Snapshot
 from tests import journal as journals
+from tests.modules import COUNT_LOW, FlaggedToken
 
-from .flagged_token import COUNT_LOW, FlaggedToken
 from .left_behind import ID, left_after
 
 (FAKETIME,) = map(str, Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))

@@ -13,21 +13,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pkcs11 import ObjectClass
 
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
-from tests.crash.faulty_module import SOURCE
+from tests.modules import C_CREATE_OBJECT, C_GENERATE_KEY_PAIR, RETURN_VALUES, FaultyModule, Watched
 from tests.simulators.device_config import DEVICE_FILES, FACTORY_FILES, PlainFile, plaintexts
 from tests.simulators.factory import running_factory
 from tests.tokens import KINDS, WITHOUT_ECDH, running_token
 from tests.tokens.tpm import TPM2
-
-from .watched import Watched
 
 PLAIN_FILES = {"note": PlainFile(b"plain", unencrypted=True)}
 OF_THEIR_OWN = tuple(kind for kind in KINDS if kind != "spy")
 """pkcs11-spy only passes on what SoftHSM says."""
 A_PAIR = ["PRIVATE_KEY", "PUBLIC_KEY"]
 ID = "certs-1"
-CKR_DEVICE_ERROR = 0x30
-C_CREATE_OBJECT, C_GENERATE_KEY_PAIR = 20, 59
 """Their places in CK_FUNCTION_LIST (PKCS#11 v2.40 §3.4)."""
 
 
@@ -69,23 +65,14 @@ def check_rotated(factory):
     return identity.key
 
 
-def configuration(device):
-    return device.folder / "usr/lib/sota/conf.d/40-hsm.toml"
-
-
 def configure(device, key, value):
     """Put another value in the place of a key's, or leave the key out (None)."""
     line = "" if value is None else f'{key} = "{value}"'
-    configuration(device).write_text(re.sub(f'{key} = ".*"', line, configuration(device).read_text()))
+    device.hsm_toml.write_text(re.sub(f'{key} = ".*"', line, device.hsm_toml.read_text()))
 
 
 def under(device, object_id):
     return [(each.object_class, each.label) for each in device.token_objects() if each.id == object_id]
-
-
-def watched_by(device, faulty=None):
-    """Watch the device's module, or the faulty one in front of that; pkcs11-spy cannot stand in front of itself."""
-    return Watched(device, faulty or device.token.plain_module)
 
 
 # What is asked of every token
@@ -122,7 +109,7 @@ def test_a_dry_run_after_the_switch_leaves_the_gateways_first_sight_to_the_rotat
 
 def test_every_session_and_login_is_given_back(factory, record_property):
     device = factory.device
-    watched = watched_by(device)
+    watched = Watched(device)
     logins = []
     for number in range(2):
         device.write_request(f"certs-{number}")
@@ -173,9 +160,9 @@ def test_a_token_that_is_taken_away_in_the_middle_is_waited_for_by_later_calls(f
 
 def test_a_wrong_pin_is_tried_once_and_by_no_later_call_until_another_one_is_configured(factory):
     device = factory.device
-    right = configuration(device).read_text()
+    right = device.hsm_toml.read_text()
     configure(device, "pass", "999111")
-    watched = watched_by(device)
+    watched = Watched(device)
     tried = []
     for _ in range(3):
         done = rotate(device, environment=watched.environment())
@@ -187,7 +174,7 @@ def test_a_wrong_pin_is_tried_once_and_by_no_later_call_until_another_one_is_con
     noted = device.storage / "renew-client-cert/refused-pin"
     assert str(noted) in done.stderr
     assert "999111" not in noted.read_text()
-    configuration(device).write_text(right)
+    device.hsm_toml.write_text(right)
     done = rotate(device)
     assert done.returncode == SWITCHED, done.stderr
     check_rotated(factory)
@@ -340,27 +327,14 @@ def test_half_a_pair_that_a_cut_left_is_cleaned_up(factory):
 )
 def test_what_is_made_but_reported_as_failed_is_made_again_once(factory, tmp_path, function, said):
     device = factory.device
-    watched = watched_by(device, failing_module(tmp_path, function))
-    busy = {"FAULTY_MODULE": device.token.plain_module, "FAULTY_CALL": "1", "FAULTY_RV": str(CKR_DEVICE_ERROR)}
-    done = rotate(device, environment=watched.environment() | busy)
+    busy = FaultyModule(device, tmp_path).environment(1, RETURN_VALUES["CKR_DEVICE_ERROR"], function)
+    done = rotate(device, environment=busy)
     assert done.returncode == SWITCHED, done.stderr
     assert said in done.stderr
     assert "retrying in 0.5 s" in done.stderr
     check_rotated(factory)
     assert under(device, "07") == [(kind, "tls") for kind in A_PAIR]
     assert under(device, "09") == [("CERTIFICATE", "client")]
-
-
-def failing_module(folder, function):
-    """Build a module whose first call of a function fails although the real one has done it."""
-    text = SOURCE.read_text()
-    shape = "return fails(&value) ? value : real->functions[n](a, b, c, d, e, f, g, h);"
-    assert shape in text
-    done_first = f"word given = {shape.split(' : ')[1]} return n == {function} && fails(&value) ? value : given;"
-    source, library = folder / "failing.c", folder / "failing.so"
-    source.write_text(text.replace(shape, done_first))
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True, capture_output=True)
-    return library
 
 
 # What some cannot do

@@ -10,12 +10,12 @@ from handler.commands import check
 from handler.console.arguments import make_parser
 from handler.console.settings import Settings
 from handler.exit_status import DONE, PENDING, PROBLEMS, SWITCHED, USAGE
+from tests.modules import COUNT_LOW, FlaggedToken
 from tests.privileges import NOBODY, reachable_folder, unprivileged
 from tests.simulators.factory import running_factory
 from tests.simulators.pki import FactoryPki
 from tests.terminal import on_terminal
 
-from .flagged_token import COUNT_LOW, FlaggedToken
 from .test_roll_back import new_certificate_is_refused
 
 ID = "certs-field"
@@ -118,7 +118,7 @@ def test_after_a_roll_back_nobody_is_told_that_the_old_key_is_the_wrong_one(file
 
 def test_a_corrected_pin_is_tried_though_the_token_counts_the_attempt_with_the_wrong_one(token, tmp_path):
     device, module = token.device, FlaggedToken(token.device, tmp_path)
-    hsm = device.folder / "usr/lib/sota/conf.d/40-hsm.toml"
+    hsm = device.hsm_toml
     right = hsm.read_text()
     hsm.write_text(right.replace(device.token.pin, "1" + device.token.pin))
     assert "PinIncorrect" in words(device.run("check", environment=module.environment(0)))

@@ -54,7 +54,7 @@ def test_a_sota_toml_that_is_missing_is_said_to_be_missing(files, command):
 
 
 def test_a_broken_configuration_file_is_what_slots_names(token):
-    file = token.device.folder / "usr/lib/sota/conf.d/40-hsm.toml"
+    file = token.device.hsm_toml
     file.write_text(file.read_text() + "[[[")
     status, words = said(token.device, "slots")
     assert (status, words.startswith(f"renew-client-cert: refused: {file} is not TOML: ")) == (REFUSED, True)
@@ -102,7 +102,7 @@ def test_of_a_wrong_pair_the_token_tells_what_belongs_together_and_no_server_see
 
 
 def test_a_pin_that_is_not_configured_is_a_problem_of_the_status(token):
-    edit(token.device.folder / "usr/lib/sota/conf.d/40-hsm.toml", "pass = ", "other = ")
+    edit(token.device.hsm_toml, "pass = ", "other = ")
     done = look(token, "status")
     assert done.returncode == REFUSED
     assert re.search(r"^problem +p11\.pass is not set: expected it in one of ", done.stdout, re.MULTILINE)
@@ -172,7 +172,7 @@ def test_a_request_without_ids_is_refused_with_the_option_that_gives_them(token)
 
 @contextlib.contextmanager
 def wrong_pin(token):
-    edit(token.device.folder / "usr/lib/sota/conf.d/40-hsm.toml", f'"{token.device.token.pin}"', '"999111"')
+    edit(token.device.hsm_toml, f'"{token.device.token.pin}"', '"999111"')
     yield
 
 

@@ -138,8 +138,7 @@ def test_a_device_that_moved_into_a_token_meanwhile_keeps_its_files_readable(fil
     left_after(files, "PATCH", "/config")
     with running_factory(tmp_path / "other", "token") as other:
         old = files.device.private_key_files()
-        hsm = "usr/lib/sota/conf.d/40-hsm.toml"
-        (files.device.folder / hsm).write_bytes((other.device.folder / hsm).read_bytes())
+        files.device.hsm_toml.write_bytes(other.device.hsm_toml.read_bytes())
         text = files.device.sota_toml.read_text().replace('source = "file"', 'source = "pkcs11"')
         text = text.replace('ca_source = "pkcs11"', 'ca_source = "file"')
         files.device.sota_toml.write_text(text + '\n[p11]\ntls_pkey_id = "01"\ntls_clientcert_id = "03"\n')

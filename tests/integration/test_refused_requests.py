@@ -110,7 +110,7 @@ def test_what_the_device_refuses_is_reported_by_its_kind(token):
 
 def test_a_wrong_pin_is_reported_once_it_is_right_again(token):
     device = token.device
-    hsm = device.folder / "usr/lib/sota/conf.d/40-hsm.toml"
+    hsm = device.hsm_toml
     replaced(hsm, device.token.pin, "999111")
     device.write_request("certs-9")
     refused_again(token, device.request_file.read_bytes(), times=2)

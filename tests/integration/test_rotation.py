@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import threading
 from email.utils import formatdate
 from pathlib import Path
@@ -28,7 +27,6 @@ from tests.simulators.factory import running_factory
 from .in_process import call
 
 OLD, NEW = IdentityNames("/old.key", "/old.pem"), IdentityNames("/new.key", "/new.pem")
-(SPY,) = (str(path) for path in Path("/usr/lib").glob("*/pkcs11/pkcs11-spy.so"))
 WIRE = json.loads((Path(__file__).parents[1] / "data/wire.json").read_text())
 
 
@@ -37,22 +35,6 @@ def rotate(factory, rotation_id="certs-1", environment=None):
     done = factory.device.run(environment=environment)
     assert done.returncode == SWITCHED, done.stderr
     return done
-
-
-def spied(device, log):
-    """Put pkcs11-spy in front of the device's module; give the environment that it wants."""
-    hsm = device.folder / "usr/lib/sota/conf.d/40-hsm.toml"
-    hsm.write_text(hsm.read_text().replace(device.token.module, SPY))
-    return {"PKCS11SPY": device.token.module, "PKCS11SPY_OUTPUT": str(log)}
-
-
-def spied_calls(log, name):
-    """Count the calls of a function that were more than a question for the length of its answer.
-
-    python-pkcs11 asks that first, with NULL in the place of the buffer (PKCS#11 v2.40 §5.2): no signature is made.
-    """
-    calls = re.findall(rf"^\d+: {name}\n(.*?)^Returned:", log.read_text(), re.MULTILINE | re.DOTALL)
-    return sum("NULL [size" not in each for each in calls)
 
 
 # The key and its certificate
@@ -116,15 +98,6 @@ def test_what_other_software_keeps_in_the_token_is_left_alone(token):
     strangers = {each for each in device.token_objects() if each.id in ("04", "05", "06")}
     rotate(token)
     assert strangers <= set(device.token_objects())
-
-
-def test_six_signatures_one_log_in_and_five_connections_are_enough(token, tmp_path):
-    log = tmp_path / "spy.log"
-    rotate(token, environment=spied(token.device, log))
-    assert spied_calls(log, "C_Login") == 1
-    assert log.read_text().count(": C_SignInit\n") == spied_calls(log, "C_Sign")
-    assert 0 < spied_calls(log, "C_Sign") <= 6
-    assert token.est.connections + token.gateway.connections <= 5
 
 
 def test_the_request_may_be_written_in_any_layout(files):

@@ -13,12 +13,10 @@ from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from hsm.curves import EC_PARAMS
 from tests import journal as journals
 from tests import softhsm
+from tests.modules import COUNT_LOW, FINAL_TRY, LOCKED, FlaggedToken
 from tests.terminal import on_terminal
 
-from .flagged_token import COUNT_LOW, FINAL_TRY, LOCKED, FlaggedToken
 from .looking import look
-
-HSM = "usr/lib/sota/conf.d/40-hsm.toml"
 
 
 def table(done):
@@ -169,7 +167,7 @@ def test_a_pin_that_was_refused_before_is_left_alone(token, tmp_path):
 
 def test_a_wrong_pin_is_tried_once_and_noted(token, tmp_path):
     device, module = token.device, FlaggedToken(token.device, tmp_path)
-    hsm = device.folder / HSM
+    hsm = device.hsm_toml
     hsm.write_text(hsm.read_text().replace(device.token.pin, "999111"))
     done = device.run("slots", environment=module.environment())
     assert done.returncode == REFUSED
@@ -187,8 +185,7 @@ def test_a_token_that_is_away_is_named(token):
 
 
 def test_a_module_that_is_missing_is_named(token):
-    hsm = token.device.folder / HSM
-    hsm.write_text(hsm.read_text().replace(token.device.token.module, "/nowhere/module.so"))
+    token.device.module = "/nowhere/module.so"
     done = look(token, "slots")
     assert done.returncode == REFUSED
     assert "/nowhere/module.so is missing" in done.stderr

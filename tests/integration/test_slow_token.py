@@ -7,13 +7,11 @@ import pytest
 from pkcs11 import Attribute, ObjectClass
 
 from handler.exit_status import DONE, REFUSED, SWITCHED, WARNINGS
-from tests.bench.slow_module import SlowModule, Speed
+from tests.modules import SlowModule, Speed, StrictToken
 from tests.simulators.device import REPOSITORY
 from tests.simulators.device_config import DEVICE_FILES, FACTORY_FILES, PlainFile
 from tests.simulators.factory import running_factory
 from tests.softhsm import opened
-
-from .strict_token import StrictToken
 
 PLAIN = {"note": PlainFile(b"plain", unencrypted=True)}
 SECRETS = {f"secret-{number}": PlainFile(b"value %d" % number) for number in range(9)}
@@ -54,6 +52,7 @@ def test_a_rotation_asks_the_token_for_little_the_second_one_too(tmp_path, kind)
             assert counted.total <= 110 + 6 * values, counted.calls
             assert counted.operations <= 9 + values
             assert counted.calls["C_SignInit"] == 6
+            assert counted.calls["C_Sign"] == 12  # each asks for the size first
             assert counted.calls["C_Login"] == counted.calls["C_Initialize"] == counted.calls["C_GenerateKeyPair"] == 1
             assert factory.gateway.connections + factory.est.connections == 5 * (number + 1)
 
@@ -79,9 +78,8 @@ def test_a_token_that_wants_class_and_curve_in_the_private_template_gets_them_af
     device = factory.device
     strict = StrictToken(device, tmp_path)
     slow = SlowModule(device, tmp_path)
-    through = {**slow.environment(), "SLOW_MODULE": str(strict.library)}
     device.write_request(ID)
-    done = device.run(environment=through | strict.environment())
+    done = device.run(environment=slow.environment() | strict.environment())
     assert done.returncode == SWITCHED, done.stderr
     assert slow.counted.calls["C_GenerateKeyPair"] == 2
     assert device.current_identity().public_key == factory.gateway.current
@@ -93,8 +91,7 @@ def test_a_token_that_refuses_both_templates_is_refused_with_its_words(factory, 
     slow = SlowModule(device, tmp_path)
     before = device.token_objects()
     device.write_request(ID)
-    environment = {**slow.environment(), "SLOW_MODULE": str(strict.library), **strict.environment(always=True)}
-    done = device.run(environment=environment)
+    done = device.run(environment=slow.environment() | strict.environment(always=True))
     assert done.returncode == REFUSED, done.stderr
     assert "could not generate key 07" in done.stderr
     assert "TemplateInconsistent" in done.stderr

@@ -15,12 +15,12 @@ from handler.errors import RequestRefusedError
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
 from tests import journal as journals
 from tests import softhsm
+from tests.modules import COUNT_LOW, FINAL_TRY, LOCKED, FlaggedToken
 from tests.privileges import NOBODY, reachable_folder, unprivileged
 from tests.simulators.factory import running_factory
 from tests.simulators.pki import key_pem
 from tests.terminal import on_terminal
 
-from .flagged_token import COUNT_LOW, FINAL_TRY, LOCKED, FlaggedToken
 from .looking import look
 
 ID = "certs-status"
@@ -221,8 +221,7 @@ def test_a_configuration_file_that_is_broken_is_named(factory):
 
 
 def test_a_module_that_is_missing_is_named(token):
-    hsm = token.device.folder / "usr/lib/sota/conf.d/40-hsm.toml"
-    hsm.write_text(hsm.read_text().replace(token.device.token.module, "/nowhere/module.so"))
+    token.device.module = "/nowhere/module.so"
     done = look(token, "status")
     assert done.returncode == REFUSED
     assert "/nowhere/module.so is missing" in facts(done)["problem"]

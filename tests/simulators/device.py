@@ -10,6 +10,7 @@ bin/                                fioconfig, and a systemctl that only writes 
 import contextlib
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -92,6 +93,19 @@ class Device:
     @property
     def request_file(self) -> Path:
         return self.folder / "run/secrets/fio-rotate-certs"
+
+    @property
+    def hsm_toml(self) -> Path:
+        return self.folder / "usr/lib/sota/conf.d/40-hsm.toml"
+
+    @property
+    def module(self) -> str:
+        """The PKCS#11 module that the configuration names; the token's own at first."""
+        return str(tomllib.loads(self.hsm_toml.read_text())["p11"]["module"])
+
+    @module.setter
+    def module(self, path: str) -> None:
+        self.hsm_toml.write_text(re.sub(r'module = ".*"', f'module = "{path}"', self.hsm_toml.read_text()))
 
     # What is asked of it
 
@@ -280,7 +294,7 @@ def _store_identity(device: Device, private: ec.EllipticCurvePrivateKey | None) 
     if private is None:
         device.token.add_certificate(3, device.certificate)
         hsm = f'[p11]\nmodule = "{device.token.module}"\npass = "{device.token.pin}"\nlabel = "{device.token.label}"\n'
-        _write(device.folder / "usr/lib/sota/conf.d/40-hsm.toml", hsm.encode(), 0o600)
+        _write(device.hsm_toml, hsm.encode(), 0o600)
     else:
         _write(device.storage / "pkey.pem", key_pem(private), 0o600)
         _write(device.storage / "client.pem", certificate_pem(device.certificate))
