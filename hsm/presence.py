@@ -28,18 +28,17 @@ def wait_for_token(token: Token, seconds: float, *, look_every: float = LOOK_EVE
 
     Raises hsm.errors.TokenError: a final one at once, any other after the last look.
     """
-    if _is_there(token, last=seconds <= 0):
-        return
-    _log.warning("Token %r is not there yet: waiting for it, %g s at most.", token.label, seconds)
     deadline = time.monotonic() + seconds
-    # Listen before the next look, so that no event is missed between the two.
-    wait = _listen()
-    while True:
-        remaining = deadline - time.monotonic()
-        if _is_there(token, last=remaining <= 0):
-            _log.info("Token %r is there.", token.label)
-            return
-        wait(min(max(remaining, 0.0), look_every))
+    wait: Callable[[float], object] | None = None
+    while not _is_there(token, last=time.monotonic() >= deadline):
+        if wait is None:
+            _log.warning("Token %r is not there yet: waiting for it, %g s at most.", token.label, seconds)
+            # Listen before the next look, so that no event is missed between the two.
+            wait = _listen()
+        else:
+            wait(min(max(deadline - time.monotonic(), 0.0), look_every))
+    if wait is not None:
+        _log.info("Token %r is there.", token.label)
 
 
 def _is_there(token: Token, *, last: bool) -> bool:
