@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -73,6 +74,8 @@ def parse(arguments: Sequence[str] | None, *, by_fioconfig: bool) -> argparse.Na
         parser.error("expected a command: `renew-client-cert rotate` rotates by hand")
     if given.get("output") and not (options.json or options.prometheus):
         options.parser.error("--output needs --json or --prometheus")
+    if os.path.isdir(given.get("output") or ""):  # noqa: PTH112
+        options.parser.error(f"argument --output: {options.output!r}: expected a file, found a folder")
     if given.get("dry_run") is False and options.json:
         options.parser.error("--json needs --dry-run")
     return options

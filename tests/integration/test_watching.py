@@ -220,7 +220,8 @@ def test_a_file_that_cannot_be_written_is_named(files):
     done = files.device.run("status", "--prometheus", "--output=/nowhere/renew.prom")
     assert done.returncode == PENDING
     assert "/nowhere/renew.prom" in done.stderr
-    for wrong in (("status", "--output=x"), ("rotate", "--json"), ("status", "--json", "--prometheus")):
+    wrongs = ("status --output=x", "status --json --output=/", "rotate --json", "status --json --prometheus")
+    for wrong in map(str.split, wrongs):
         assert files.device.run(*wrong).returncode == USAGE
 
 
