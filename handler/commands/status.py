@@ -75,7 +75,8 @@ def _facts(status: Status) -> Iterator[tuple[str, str | None]]:
     yield "PIN", "all attempts left" if identity.pin == "good" else identity.pin
     for kind, name in _SLOTS.items():
         yield name, ", ".join(f"{each.id} {each.use}" for each in status.slots if each.kind == kind)
-    yield "last rotation", _last_words(status.past.last)
+    unknown = status.past.last is None and status.view.problem  # without the journal's folder, or root's right to it
+    yield "last rotation", "unknown" if unknown else _last_words(status.past.last)
     yield "rolled back", str(status.past.roll_back or "")
     yield "pending", "; ".join(_pending_words(status.view))
     waiting = status.view.pending.waiting if status.view.pending else None

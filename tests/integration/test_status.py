@@ -263,6 +263,8 @@ def test_somebody_who_is_not_root_is_told_what_only_root_may_read(capsys):
                     ended, said = REFUSED, str(error)
             assert ended == (2 if command == "check" else REFUSED)
             assert f"{device.sota_toml} cannot be read: Permission denied; run this as root" in said
+            if command == "status":
+                assert "last rotation  unknown\npending        unknown: " in said
 
 
 # How it looks
