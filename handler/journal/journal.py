@@ -91,6 +91,11 @@ class Journal:
         self._length = 0  # bytes of the file that hold whole records
         self._written = Facts()  # what these say
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the journal of a rotation was lost, and some values may be unreadable since."""
+        return self.broken.exists() or self.refused.exists()
+
     def load(self) -> None:
         """Read the journal. A damaged one is set aside: sota.toml still names a whole identity.
 

@@ -1,6 +1,7 @@
 """What every part of a rotation works with; built once per call."""
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -9,15 +10,32 @@ from handler.device.current_target import current_target
 from handler.device.device import Device
 from handler.device.keystore import IdentityNames
 from handler.device.services import Services
-from handler.journal.events import EventFactory
+from handler.journal.events import Event, EventFactory
 from handler.journal.journal import Journal
-from handler.journal.rotation_state import RotationState
+from handler.journal.rotation_state import Kept, RotationState
 from handler.servers.connections import Connections
+from handler.servers.delivery import Delivery
 from handler.servers.http import Limits
 from handler.servers.transport import Deadline
+from hsm.certificate import Certificate
 
-from .fioconfig import Fioconfig
-from .progress import Progress
+from .memory import Memory
+
+
+class Progress(Protocol):
+    """Receives the progress as it happens; the console shows it."""
+
+    def step_started(self, number: int, name: str) -> None:
+        """A step starts."""
+
+    def step_done(self) -> None:
+        """The step is done."""
+
+    def step_failed(self, reason: str) -> None:
+        """The step failed."""
+
+    def completed(self, rotation_id: str, names: IdentityNames, certificate: Certificate) -> None:
+        """The rotation is complete; `names` is the identity in use."""
 
 
 @dataclass
@@ -33,11 +51,9 @@ class Context:
     services: Services
     limits: Limits
     by_fioconfig: bool
-    journal: Journal = field(init=False)
-    deadline: Deadline = field(init=False)
-    connections: Connections = field(init=False)
-    fioconfig: Fioconfig = field(init=False)
-    local_config: LocalConfig = field(init=False)
+    memory: Memory = field(init=False)
+    beside: Delivery | None = None
+    """Delivers events beside the steps (deliveries.py)."""
     settled: bool = False
     """Whether this call has encrypted config.encrypted to the new key."""
 
@@ -46,7 +62,6 @@ class Context:
         self.journal = Journal(self.device.storage)
         self.deadline = Deadline(self.limits.total)
         self.connections = Connections(self.device, self.deadline, self.limits)
-        self.fioconfig = Fioconfig(self.journal, self.services, waits_for_us=self.by_fioconfig)
         self.local_config = LocalConfig(self.device.config_encrypted, self.journal.aside)
         self._target = current_target(self.device.storage)
         self._named = self.device.names_in_use()
@@ -64,6 +79,18 @@ class Context:
         """The pending rotation; the caller knows that there is one."""
         state = self.journal.facts.rotation
         assert state is not None  # noqa: S101 - the rules make sure of it
+        return state
+
+    @property
+    def kept(self) -> Kept:
+        """The kept rotation; the caller knows that there is one."""
+        kept = self.journal.facts.kept
+        assert kept is not None  # noqa: S101 - the rules make sure of it
+        return kept
+
+    def record(self, state: RotationState, *events: Event) -> RotationState:
+        """Journal the state of the pending rotation, and new events; return that state. Raises OSError."""
+        self.journal.record(state, *events)
         return state
 
     def events(self, rotation_id: str) -> EventFactory:

@@ -6,15 +6,13 @@ from handler.backoff import MAX_ASKED
 from handler.device import completed_rotations
 from handler.device.hooks import hooks_in
 from handler.device.request import RotationRequest
-from handler.errors import kind_of_refusal
+from handler.errors import PendingError, kind_of_refusal
 from handler.journal.pending import EST, GATEWAY
 from handler.journal.rotation_state import ANNOUNCED, PROVED, SWITCHED, RotationState
 
 from .context import Context
 from .found import GOING_BACK, Before, Found, Kept, Mark, Named, Sight, Stage, Taken, Way, Wish
-from .memory import Memory
 from .phases.enrolment import has_ended
-from .phases.lost_journal import LostJournal
 from .phases.takeover import NAME
 from .rules import Action
 
@@ -26,9 +24,9 @@ _STAGES = (Stage.ENROL, Stage.ANNOUNCE, Stage.PREPARE, Stage.MOVE, Stage.SWITCH,
 """The next stage, by the number of completed steps."""
 
 
-def look(context: Context, memory: Memory, lost_journal: LostJournal) -> Found:
+def look(context: Context) -> Found:
     """Return what a decision depends on. Raises RequestRefusedError if the configuration cannot be read."""
-    journal, state = context.journal, context.journal.facts.rotation
+    memory, facts, state = context.memory, context.journal.facts, context.journal.facts.rotation
     named = Named.OLD if state is None else named_by_configuration(context, state)
     mark, known = mark_of(state), state is not None and state.locked
     way = memory.way if mark in GOING_BACK else Way.UNKNOWN
@@ -38,7 +36,7 @@ def look(context: Context, memory: Memory, lost_journal: LostJournal) -> Found:
     proving = stage is Stage.PROVE and mark is Mark.NONE
     return Found(
         wish=memory.wish,
-        before=_before(context, memory),
+        before=_before(context),
         stage=stage,
         named=named,
         known=known,
@@ -47,19 +45,20 @@ def look(context: Context, memory: Memory, lost_journal: LostJournal) -> Found:
         new=memory.new if proving else Sight.UNKNOWN,
         old=memory.old if proving else Taken.UNKNOWN,
         shown=is_shown(context),
-        kept=Kept.NONE if journal.facts.kept is None or state is not None else memory.kept,
-        wanted=wanted(context, memory) is not None,
-        hooks=_are_hooks_due(context, memory, stage, way),
+        kept=Kept.NONE if facts.kept is None or state is not None else memory.kept,
+        wanted=wanted(context) is not None,
+        hooks=_are_hooks_due(context, stage, way),
         waits=context.by_fioconfig and (memory.told or context.switched),
         call=memory.call,
-        events=not memory.delivered and bool(journal.undelivered()),
-        lost=state is None and _is_lost_journal_due(memory, lost_journal),
-        refusal=memory.refused is not None and _is_news(context, memory, *memory.refused),
+        events=not memory.delivered and bool(facts.events),
+        lost=state is None and _is_lost_journal_due(context),
+        refusal=memory.refused is not None and _is_news(context, *memory.refused),
     )
 
 
-def wanted(context: Context, memory: Memory) -> RotationRequest | None:
+def wanted(context: Context) -> RotationRequest | None:
     """Return the rotation to start when nothing else is pending."""
+    memory = context.memory
     if memory.wish is Wish.ROTATE:
         return memory.request if memory.noted else None
     return context.journal.facts.requested if memory.wish in {Wish.RESUME, Wish.UNATTENDED} else None
@@ -90,32 +89,36 @@ def mark_of(state: RotationState | None) -> Mark:
     return _MARKS.get(state.rollback, Mark.TAKEN_BACK)
 
 
-def why_early(context: Context, memory: Memory) -> str | None:
+def why_early(context: Context) -> PendingError | None:
     """Say why a server must not be contacted yet; None if it may be, or if a person asks.
 
     A time more than a day away means that the clock is wrong: no server is granted that much.
     """
-    waiting, state, request = context.journal.facts.waiting, context.journal.facts.rotation, memory.request
-    again = request is not None and request in (state and state.request, context.journal.facts.requested)
+    memory, facts = context.memory, context.journal.facts
+    waiting, state, request = facts.waiting, facts.rotation, memory.request
+    again = request is not None and request in (state and state.request, facts.requested)
     if not (memory.wish in {Wish.UNATTENDED, Wish.REFUSED} or (context.by_fioconfig and again)):
         return None
     if waiting is None or waiting.until is None or waiting.kind not in {EST, GATEWAY}:
         return None
-    left = datetime.fromisoformat(waiting.until) - datetime.now(UTC)
-    return waiting.reason if timedelta() < left <= timedelta(seconds=MAX_ASKED) else None
+    moment, now = datetime.fromisoformat(waiting.until), datetime.now(UTC)
+    if not now < moment <= now + timedelta(seconds=MAX_ASKED):
+        return None
+    return PendingError(f"{waiting.reason}; not contacting it yet", moment)
 
 
-def _is_news(context: Context, memory: Memory, rotation_id: str, error: Exception) -> bool:
+def _is_news(context: Context, rotation_id: str, error: Exception) -> bool:
     """Tell whether a refusal is to be reported: once, and not as the end of a rotation that goes on or is complete."""
     state = context.journal.facts.rotation
-    if Action.REPORT in memory.done or (state is not None and state.rotation_id == rotation_id):
+    if Action.REPORT in context.memory.done or (state is not None and state.rotation_id == rotation_id):
         return False
     if rotation_id in completed_rotations.rotation_ids(context.device.storage):
         return False
     return not context.journal.history.knows(rotation_id, kind_of_refusal(error))
 
 
-def _before(context: Context, memory: Memory) -> Before:
+def _before(context: Context) -> Before:
+    memory = context.memory
     if Action.TAKE_OVER not in memory.done and (context.device.storage / NAME).exists():
         return Before.FOREIGN
     if not memory.noted and memory.wish in {Wish.ROTATE, Wish.ABORT, Wish.WITHDRAWN}:
@@ -134,15 +137,16 @@ def _stage(state: RotationState | None, named: Named) -> Stage:
     return _STAGES[min(state.step, ANNOUNCED)]
 
 
-def _are_hooks_due(context: Context, memory: Memory, stage: Stage, way: Way) -> bool:
+def _are_hooks_due(context: Context, stage: Stage, way: Way) -> bool:
     """Tell whether others are to be told: once the new identity is proved, or was in use and is not any more."""
     back = way is Way.BACK and context.rotation.step >= SWITCHED
-    return memory.hooks is None and (back or stage is Stage.TELL) and bool(hooks_in(context.services.hooks))
+    return context.memory.hooks is None and (back or stage is Stage.TELL) and bool(hooks_in(context.services.hooks))
 
 
-def _is_lost_journal_due(memory: Memory, lost_journal: LostJournal) -> bool:
+def _is_lost_journal_due(context: Context) -> bool:
+    memory, journal = context.memory, context.journal
     if memory.done & {Action.MEND, Action.BEGIN, Action.TIDY, Action.DROP, Action.GIVE_UP}:
         return False
     if memory.wish is Wish.UNATTENDED:
-        return lost_journal.due
-    return memory.wish in {Wish.RESUME, Wish.OFFLINE} and lost_journal.exists
+        return journal.broken.exists()
+    return memory.wish in {Wish.RESUME, Wish.OFFLINE} and journal.is_lost

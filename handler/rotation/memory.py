@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from handler.device.request import RotationRequest
-from handler.errors import RenewalError
+from handler.errors import PendingError, RenewalError
 
 from .found import Call, Kept, Sight, Taken, Way, Wish
 from .rules import Action
@@ -18,7 +18,7 @@ class Memory:
     """The request of `rotate`, until a rotation for it is pending."""
     refused: tuple[str, Exception] | None = None
     """The ROTATIONID of a request that was refused before its rotation started, and why."""
-    early: str | None = None
+    early: PendingError | None = None
     """Why a server must not be contacted yet."""
     call: Call = Call.GOES_ON
     failure: Exception | None = None
@@ -46,6 +46,8 @@ class Memory:
     noted: bool = False
     told: bool = False
     """Whether this call has restarted the users of the key."""
+    warned: bool = False
+    """Whether this call has warned that it cannot stop fioconfig."""
     delivered: bool = False
     """Whether this call has tried to deliver the waiting events."""
     changed: bool = False

@@ -3,9 +3,7 @@
 An exception of an action ends the call, after the rules have cleaned up.
 """
 
-import contextlib
 import logging
-from collections.abc import Iterator
 
 from handler.device.device import Device
 from handler.device.request import RotationRequest
@@ -13,14 +11,12 @@ from handler.device.services import Services
 from handler.errors import FORESEEABLE, describe, is_final
 from handler.servers.http import Limits
 
-from .actions import Actions
-from .context import Context
-from .deliveries import Deliveries
+from . import deliveries, fioconfig
+from .actions import act
+from .context import Context, Progress
 from .found import Call, Wish
 from .look import BY_HAND, look, why_early
 from .memory import Memory
-from .phases.lost_journal import LostJournal
-from .progress import Progress
 from .rules import Action, next_action
 
 log = logging.getLogger(__name__)
@@ -43,8 +39,6 @@ class Rotator:
         limits: Limits | None = None,
     ) -> None:
         self._context = Context(device, progress, services or Services(), limits or Limits(), called_by_fioconfig)
-        self._deliveries = Deliveries(self._context)
-        self._lost_journal = LostJournal(self._context)
         self._asked: RotationRequest | None = None
         self._refused_id: str | None = None
 
@@ -56,8 +50,8 @@ class Rotator:
     @property
     def rotation_id(self) -> str | None:
         """The ROTATIONID that this call works on now."""
-        state, requested = self._context.journal.facts.rotation, self._context.journal.facts.requested
-        asked = state.request if state else requested or self._asked
+        facts = self._context.journal.facts
+        asked = facts.rotation.request if facts.rotation else facts.requested or self._asked
         return self._refused_id or (asked.rotation_id if asked else None)
 
     def rotate(self, request: RotationRequest) -> bool:
@@ -97,44 +91,45 @@ class Rotator:
 
     def close(self) -> None:
         """Close connections, threads and the token."""
-        self._deliveries.stop()
+        deliveries.end(self._context)
         self._context.connections.close()
         self._context.device.close()
 
     def _run(self, memory: Memory) -> bool:
-        context, self._asked = self._context, memory.request
+        context = self._context
+        context.memory, self._asked = memory, memory.request
         context.journal.load()
         try:
             context.journal.settle_marker()
         except OSError as error:  # a full disk does not prevent what needs no space
             log.info("cannot update the daemon's marker: %s", describe(error))
-        memory.early = why_early(context, memory)
-        actions = Actions(context, memory, self._deliveries, self._lost_journal)
-        with self._fioconfig_released(memory):
-            while (action := next_action(look(context, memory, self._lost_journal))) is not Action.DONE:
+        memory.early = why_early(context)
+        try:
+            while (action := next_action(look(context))) is not Action.DONE:
                 try:
-                    actions.act(action)
+                    act(context, action)
                 except FORESEEABLE as error:
                     _failed(memory, action, error)
             self._note_failure(memory)
+        finally:
+            if memory.wish not in {Wish.OFFLINE, Wish.REFUSED}:
+                self._release_fioconfig()
         if memory.failure is not None:
             raise memory.failure
         return memory.changed or bool(memory.done - {Action.NOTE})
 
-    @contextlib.contextmanager
-    def _fioconfig_released(self, memory: Memory) -> Iterator[None]:
-        """Start fioconfig again at the end in any case, if a rotation stopped it."""
-        if memory.wish in {Wish.OFFLINE, Wish.REFUSED}:
-            yield
-            return
-        with self._context.fioconfig.held():
-            yield
+    def _release_fioconfig(self) -> None:
+        """Start fioconfig again, if the pending rotation has stopped it."""
+        try:
+            fioconfig.release(self._context)
+        except OSError as error:
+            log.warning("cannot journal that fioconfig was started again: %s", describe(error))
 
     def _note_failure(self, memory: Memory) -> None:
         """Journal why this call failed, for the daemon and `status`."""
         if memory.failure is None or memory.wish is Wish.OFFLINE:
             return
-        self._deliveries.stop(drain=True)
+        deliveries.end(self._context, drain=True)
         if is_final(memory.failure) or Action.WAIT in memory.done:
             return
         try:

@@ -42,7 +42,7 @@ from .found import (
 
 
 class Action(Enum):
-    """What a call can do; actions.py has one method for each."""
+    """What a call can do; actions.py has one function for each."""
 
     DONE = "done"
     TAKE_OVER = "take over fioconfig's own rotation"

@@ -10,21 +10,22 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from handler.device.device import Device
 from handler.device.keystore import IdentityNames
 from handler.device.request import RotationRequest
 from handler.device.services import Services
 from handler.exit_status import DONE, PENDING, SWITCHED
-from handler.journal.journal import Journal
 from handler.journal.pending import read_pending
 from handler.journal.rotation_state import RotationState
-from handler.rotation.fioconfig import Fioconfig
+from handler.rotation.context import Context
+from handler.rotation.fioconfig import release
 from tests import softhsm
 from tests.events import EVENTS
 from tests.simulators.client import Client
 from tests.simulators.device_config import FACTORY_FILES, PlainFile
 from tests.simulators.factory import running_factory
 
-from .in_process import call
+from .in_process import LIMITS, Silent, call
 
 OLD, NEW = IdentityNames("/old.key", "/old.pem"), IdentityNames("/new.key", "/new.pem")
 WIRE = json.loads((Path(__file__).parents[1] / "data/wire.json").read_text())
@@ -297,12 +298,13 @@ def test_fioconfig_is_stopped_before_a_switch_is_repeated(files, systemd, comman
 def test_a_start_that_an_earlier_call_owes_is_not_waited_for_within_fioconfigs_own(files, systemd):
     """At boot fioconfig calls the handler from a unit after which its own is ordered."""
     services, calls = systemd
-    journal = Journal(files.device.storage)
+    paths = [Path(each) for each in files.device.environment()["SOTA_DIR"].split(",")]
+    context = Context(Device(paths, files.device.storage), Silent(), services, LIMITS, by_fioconfig=True)
     state = RotationState(RotationRequest("certs-1", files.device.est_url, (), ()), OLD, NEW, fioconfig_stopped=True)
-    journal.record(state)
-    Fioconfig(journal, services, waits_for_us=True).release()
+    context.record(state)
+    release(context)
     assert calls()[-1] == "start --no-block fioconfig.service"
-    assert journal.facts.rotation.fioconfig_stopped is False
+    assert context.rotation.fioconfig_stopped is False
 
 
 def test_without_systemd_a_warning_says_what_to_do(files):

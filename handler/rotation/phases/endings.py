@@ -1,4 +1,4 @@
-"""How an unfinished rotation ends: it rolls back, is dropped, or is given up."""
+"""How an unfinished rotation ends: it rolls back, is dropped or kept, or is given up."""
 
 import logging
 from dataclasses import replace
@@ -6,12 +6,14 @@ from datetime import UTC, datetime
 from functools import partial
 
 from handler.device.keystore import IdentityNames
-from handler.errors import RefusedError, ServerRefusedError
+from handler.errors import RefusedError, RequestRefusedError, ServerRefusedError
 from handler.journal.history import ROLLED_BACK
 from handler.journal.pending import COMPLETED, LOCKED
-from handler.journal.rotation_state import SWITCHED, Kept, RotationState
+from handler.journal.rotation_state import SWITCHED, Kept
+from handler.rotation import fioconfig, found
 from handler.rotation.context import Context
-from handler.rotation.look import is_shown
+from handler.rotation.found import Mark, Named, Way, Wish
+from handler.rotation.look import is_shown, mark_of, named_by_configuration
 from handler.servers.gateway import CERTIFICATE_REFUSALS
 from hsm.errors import UnsupportedError
 
@@ -22,18 +24,27 @@ from .takeover import NOWHERE
 log = logging.getLogger(__name__)
 
 
-def why_no_way_back(context: Context) -> str | None:
-    """Say why the old identity can no longer be used; None if it can. Raises ServerRefusedError, PendingError."""
-    state = context.rotation
+def ask(context: Context) -> None:
+    """Find out whether the rotation can roll back. Raises ServerRefusedError, PendingError."""
+    memory, state = context.memory, context.rotation
+    named_old = named_by_configuration(context, state) is Named.OLD
+    if named_old and context.device.store_of(state.new).find_key(state.new.key) is None:
+        memory.way = Way.BACK  # everything was done before a power cut
+        return
+    closed = ""
     if state.old == NOWHERE:
-        return "fioconfig itself had switched to the new certificate, and the old one is unknown"
-    try:
-        context.connections.gateway(state.old).device_config()
-    except ServerRefusedError as error:
-        if error.status in CERTIFICATE_REFUSALS:
-            return f"the device gateway refuses the old certificate: {error}"
-        raise
-    return None
+        closed = "fioconfig itself had switched to the new certificate, and the old one is unknown"
+    else:
+        try:
+            context.connections.gateway(state.old).device_config()
+        except ServerRefusedError as error:
+            if error.status in CERTIFICATE_REFUSALS:
+                closed = f"the device gateway refuses the old certificate: {error}"
+            elif memory.refused_before is not None:
+                closed = str(error)
+            else:
+                raise
+    memory.way, memory.why_closed = (Way.CLOSED if closed else Way.OPEN), closed
 
 
 def go_back(context: Context) -> None:
@@ -43,12 +54,12 @@ def go_back(context: Context) -> None:
     """
     state = context.rotation
     if state.step >= LOCKED:  # otherwise nothing but the gateway knows of the new key
-        state = context.fioconfig.hold(state)
+        state = fioconfig.hold(context)
         # A cut that came inside of the switch: its users may have loaded the new identity, and are told (again).
         step = SWITCHED if context.device.names_in_use(state.new) == state.new else state.step
         state = replace(state, files_left=state.files_left or "a roll-back was begun", step=max(state.step, step))
         if state != context.rotation:
-            context.journal.record(state)
+            context.record(state)
     undone = context.device.switch(state.old)
     if state.step >= LOCKED:
         undone |= settle_back(context, state)
@@ -60,43 +71,47 @@ def go_back(context: Context) -> None:
         "until a rotation succeeds, the device gateway may reject configuration changes for this device; "
         "fix the cause and rotate again"
     )
+    context.memory.way = Way.BACK
 
 
-def keep(context: Context, reason: str) -> None:
-    """End a rotation whose new identity is not in use, and keep that: a replica of the gateway may have accepted it.
+def end(context: Context, *, keep: bool = False) -> None:
+    """End a rotation whose new identity is not in use: destroy that, or keep it; the journal says already that it ends.
 
-    If this rotation reused the kept key and got no certificate, the earlier one stays. Raises OSError.
+    `keep`: a replica of the gateway may have accepted it. If this rotation reused the kept key and got no certificate,
+    the earlier one stays. Raises RefusedError, hsm.errors.TokenError, OSError.
     """
-    state, before = context.rotation, context.journal.facts.kept
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    if state.certificate is None and before is not None:
-        state = before.rotation
-    context.fioconfig.release()
-    context.local_config.forget()
-    event = context.events(context.rotation.rotation_id).make(COMPLETED, failure=reason)
-    keep = Kept(replace(state, chain=(), fioconfig_stopped=False), now)
-    context.journal.record(None, event, keep=keep, kind=_kind(context.rotation))
-    log.info("rotation ended, keeping its key: %s", reason)
+    memory, state, before = context.memory, context.rotation, context.journal.facts.kept
+    reason = f"rolled back, {state.rollback}" if state.locked else state.rollback or state.refused or ""
+    reported = f"{reason}; {memory.hooks}" if memory.hooks else reason
+    kept = None
+    if keep:
+        last = before.rotation if state.certificate is None and before is not None else state
+        kept = Kept(replace(last, chain=(), fioconfig_stopped=False), datetime.now(UTC).isoformat(timespec="seconds"))
+    else:
+        context.device.discard(state.new)
+    _record_end(context, reported, kept)
+    log.info("rotation ended%s: %s", ", keeping its key" if keep else "", reported)
+    memory.hooks = None
+    memory.delivered, memory.way, memory.refused_before = False, Way.UNKNOWN, None
+    memory.kept = found.Kept.NONE  # the gateway has just taken the old certificate
+    mark = mark_of(state)
+    if mark is Mark.TAKEN_BACK:
+        raise ServerRefusedError(reason)
+    if mark is Mark.BY_HAND and memory.wish is not Wish.ABORT:
+        log.warning("aborted as requested: %s", reason)
+    elif mark is Mark.SUPERSEDED and state.locked:
+        log.warning("%s", reason)
 
 
-def drop(context: Context, reason: str) -> None:
-    """End a rotation whose new identity is not in use: destroy it, journal the end.
-
-    Raises RefusedError, hsm.errors.TokenError, OSError.
-    """
-    context.device.discard(context.rotation.new)
-    _end(context, reason)
-    log.info("rotation ended: %s", reason)
-
-
-def give_up(context: Context, names: IdentityNames) -> str:
-    """End a rotation because another program changed the identity in use to `names`; return the reason.
+def give_up(context: Context) -> None:
+    """End a rotation because another program changed the identity in use.
 
     What only the new key can read is encrypted to the key in use first; if the gateway refuses that, or the certificate
-    in use, the new key stays (lost_journal.py). Raises RefusedError and hsm.errors.TokenError if the identity in use is
-    unusable (then nothing is changed), PendingError.
+    in use, the new key stays (lost_journal.py). Raises RefusedError, also as the result unless this is an abort, and
+    hsm.errors.TokenError (the identity in use is unusable, and nothing is changed), PendingError.
     """
     state, device = context.rotation, context.device
+    names = device.names_in_use(state.old, state.new)
     device.open_store()
     device.identity(names)
     reason = (
@@ -112,22 +127,22 @@ def give_up(context: Context, names: IdentityNames) -> str:
         context.journal.leave(state)
     except (RefusedError, UnsupportedError) as error:  # a part of it is in use, or the store has changed
         log.info("%s", error)
-    _end(context, reason)
-    return reason
+    _record_end(context, reason)
+    context.memory.delivered = False
+    if context.memory.wish is not Wish.ABORT:
+        raise RequestRefusedError(reason)
+    log.warning("%s", reason)
 
 
-def _end(context: Context, reason: str) -> None:
-    context.fioconfig.release()
+def _record_end(context: Context, reason: str, kept: Kept | None = None) -> None:
+    """Journal and report the end. `kept`: the identity to keep now; an earlier one stays unless this is its key."""
+    fioconfig.release(context)
     context.local_config.forget()
-    event = context.events(context.rotation.rotation_id).make(COMPLETED, failure=reason)
-    kept = context.journal.facts.kept
-    gone = kept is not None and kept.rotation.new == context.rotation.new
-    keep, kind = None if gone else kept, _kind(context.rotation)
-    context.journal.record(None, event, keep=keep, kind=kind)
-
-
-def _kind(state: RotationState) -> str:
-    return ROLLED_BACK if state.locked else ""
+    state, before = context.rotation, context.journal.facts.kept
+    if kept is None and before is not None and before.rotation.new != state.new:
+        kept = before
+    event = context.events(state.rotation_id).make(COMPLETED, failure=reason)
+    context.journal.record(None, event, keep=kept, kind=ROLLED_BACK if state.locked else "")
 
 
 def _hand_over(context: Context, names: IdentityNames) -> None:
@@ -137,7 +152,7 @@ def _hand_over(context: Context, names: IdentityNames) -> None:
         store = context.device.store_of(source)
         if source == NOWHERE or store.find_key(source.key) is None:
             continue
-        context.fioconfig.hold(context.rotation)
+        fioconfig.hold(context)
         keys = (partial(store.key, source.key), partial(context.device.store.key, names.key))
         context.local_config.settle(None, *keys)
         move_files(context, source, names, via=names)

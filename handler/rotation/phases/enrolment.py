@@ -34,10 +34,10 @@ MAX_UNREADABLE = 3
 """Unreadable answers to one CSR, after which it is refused."""
 
 
-def enrol(context: Context, state: RotationState) -> RotationState:
-    """Make the key, enrol it, store and try the certificate; skip what is already done."""
-    _, current = context.device.identity(state.old)
-    state = _without_what_has_ended(context, state)
+def enrol(context: Context) -> RotationState:
+    """Make the key, enrol it, store and try the certificate; skip what is already done (step 1)."""
+    _, current = context.device.identity(context.rotation.old)
+    state = _without_what_has_ended(context, context.rotation)
     state, key = _new_key(context, state, current)
     if state.certificate is None:
         state = _issued(context, state, current, key)
@@ -65,9 +65,7 @@ def _without_what_has_ended(context: Context, state: RotationState) -> RotationS
         return state
     ended = Certificate.of_pem((state.certificate or "").encode())
     log.warning("the new certificate expired %s, before it was used: requesting another one", ended.shown_end)
-    state = replace(state, certificate=None, chain=())
-    context.journal.record(state)
-    return state
+    return context.record(replace(state, certificate=None, chain=()))
 
 
 def _new_key(
@@ -84,16 +82,15 @@ def _new_key(
     state = replace(state, public_key=spki_pem(key.public_key()), csr=None, certificate=None, announced=False)
     if not state.request.csrattrs:  # otherwise after asking the EST server
         state = replace(state, csr=_csr(current, key))
-    context.journal.record(state)
-    return state, key
+    return context.record(state), key
 
 
 def _issued(
     context: Context, state: RotationState, current: Certificate, key: ec.EllipticCurvePrivateKey
 ) -> RotationState:
     with context.connections.est(state.request.est_server, state.old) as est:
-        if state.csr is None:
-            state = _record_csr(context, state, _csr(current, key, est.csrattrs()))
+        if state.csr is None:  # journalled before it is sent: a retry sends the same one
+            state = context.record(replace(state, csr=_csr(current, key, est.csrattrs())))
         try:
             answer = _reenroll(context, state, est)
         except ServerRefusedError as error:
@@ -101,14 +98,13 @@ def _issued(
             if wanted == NOTHING:
                 raise
             try:
-                state = _record_csr(context, state, _csr(current, key, wanted))
+                state = context.record(replace(state, csr=_csr(current, key, wanted)))
             except ServerRefusedError as unable:
                 raise ServerRefusedError(f"{error}; also, {unable}", error.status) from error
             answer = _reenroll(context, state, est)
     issued = _picked(answer, current, key.public_key(), est.server_time)
-    state = replace(state, certificate=issued.pem, chain=tuple(each.pem for each in answer if each != issued))
-    context.journal.record(state)
-    return state
+    chain = tuple(each.pem for each in answer if each != issued)
+    return context.record(replace(state, certificate=issued.pem, chain=chain))
 
 
 def _picked(
@@ -144,18 +140,11 @@ def _reenroll(context: Context, state: RotationState, est: EstClient) -> list[Ce
             raise CertificateRefusedError(
                 f"{count} answers of the EST server were unreadable, the last one: {error}; check that server"
             ) from error
-        context.journal.record(replace(state, unreadable=count))
+        context.record(replace(state, unreadable=count))
         raise PostponedError(
             f"{error}; sending the same CSR again in {AFTER_UNREADABLE.seconds // 60} minutes",
             datetime.now(UTC) + AFTER_UNREADABLE,
         ) from error
-
-
-def _record_csr(context: Context, state: RotationState, csr: str) -> RotationState:
-    """Journal the CSR before it is sent: a retry sends the same one."""
-    state = replace(state, csr=csr)
-    context.journal.record(state)
-    return state
 
 
 def _try(

@@ -16,7 +16,6 @@ from handler.errors import PendingError, RequestRefusedError, describe, kind_of_
 from handler.journal.events import STARTED
 from handler.journal.pending import COMPLETED
 from handler.rotation.context import Context
-from handler.rotation.memory import Memory
 from handler.servers.connections import Connections
 from hsm.errors import UnsupportedError
 
@@ -60,10 +59,10 @@ def check_before_anything_changes(device: Device, local_config: LocalConfig, con
     return new
 
 
-def report_refusal(context: Context, memory: Memory) -> None:
+def report_refusal(context: Context) -> None:
     """Journal the events of a refused request. Raises RefusedError, OSError if the storage folder cannot be used."""
-    assert memory.refused is not None  # noqa: S101 - the rules make sure of it
-    rotation_id, error = memory.refused
+    assert context.memory.refused is not None  # noqa: S101 - the rules make sure of it
+    rotation_id, error = context.memory.refused
     check_storage(context.device)
     if os.geteuid():  # the journal would belong to a user who cannot rotate, and root would refuse it
         context.device.sota.check_writable(context.device.sota_keys)

@@ -27,11 +27,10 @@ from handler.errors import (
     is_final,
 )
 from handler.journal.pending import COMPLETED
-from handler.journal.rotation_state import PROVED, SWITCHED, Kept, RotationState
-from handler.rotation import found as rules
+from handler.journal.rotation_state import PROVED, SWITCHED, RotationState
+from handler.rotation import found
 from handler.rotation.context import Context
 from handler.rotation.found import Sight, Taken, Way, Wish
-from handler.rotation.memory import Memory
 from handler.servers.delivery import deliver, next_batch
 from handler.servers.gateway import CERTIFICATE_REFUSALS
 
@@ -47,15 +46,15 @@ DOUBT = 60.0
 """Seconds that the old certificate has to be refused before the kept one is tried."""
 
 
-def prove(context: Context, memory: Memory) -> None:
+def prove(context: Context) -> None:
     """Show the gateway the new certificate; the second time in a round, on a fresh connection.
 
     Post the completion with it, or else ask for the device's files. Raises hsm.errors.TokenError, OSError.
     """
-    state, before, taken = context.rotation, memory.new, memory.old is Taken.YES
+    memory, state = context.memory, context.rotation
+    before, taken = memory.new, memory.old is Taken.YES
     if not state.reported:
-        state = replace(state, reported=True)
-        context.journal.record(state, context.events(state.rotation_id).make(COMPLETED))
+        state = context.record(replace(state, reported=True), context.events(state.rotation_id).make(COMPLETED))
     if before is not Sight.UNKNOWN:
         context.connections.close()
     sight, memory.said = _sight(lambda: _report(context))
@@ -71,23 +70,24 @@ def prove(context: Context, memory: Memory) -> None:
         memory.old = Taken.UNKNOWN
 
 
-def ask_old(context: Context, memory: Memory) -> None:
+def ask_old(context: Context) -> None:
     """Ask the gateway for the files as the old identity. Raises hsm.errors.TokenError, OSError."""
     sight, said = _takes(context, context.rotation.old)
     log.info("the device gateway's answer to the old certificate: %s", said or "accepted")
-    memory.old, memory.old_said = (Taken.YES, None) if sight is Sight.YES else (Taken.UNCLEAR, said)
+    context.memory.old, context.memory.old_said = (Taken.YES, None) if sight is Sight.YES else (Taken.UNCLEAR, said)
 
 
-def take_back(context: Context, memory: Memory) -> None:
+def take_back(context: Context) -> None:
     """Journal that the rotation rolls back, as the gateway accepts the old certificate. Raises OSError."""
+    memory = context.memory
     reason = f"the device gateway refused the new certificate: {memory.said}"
     memory.way, memory.new, memory.old = Way.OPEN, Sight.UNKNOWN, Taken.UNKNOWN
-    context.journal.record(replace(context.rotation, rollback=reason))
+    context.record(replace(context.rotation, rollback=reason))
 
 
-def again(context: Context, memory: Memory) -> None:
+def again(context: Context) -> None:
     """Wait for another round. Raises PendingError if the time of this call is over."""
-    said = memory.said
+    memory, said = context.memory, context.memory.said
     if not isinstance(said, PendingError):
         if memory.old_said is None:
             said = PendingError(f"what answers to the new certificate is not the device gateway: {said}")
@@ -101,9 +101,10 @@ def again(context: Context, memory: Memory) -> None:
     memory.new, memory.old = Sight.UNKNOWN, Taken.UNKNOWN
 
 
-def record(context: Context, memory: Memory) -> None:
+def record(context: Context) -> None:
     """Journal the proof, then deliver the waiting events. Raises OSError."""
-    context.journal.record(replace(context.rotation, step=PROVED))
+    memory = context.memory
+    context.record(replace(context.rotation, step=PROVED))
     memory.new, memory.old = Sight.UNKNOWN, Taken.UNKNOWN  # another rotation in this call starts from nothing
     if memory.unreported is not None:
         log.warning("the device gateway accepts the new certificate, but not the events: %s", memory.unreported)
@@ -117,38 +118,31 @@ def record(context: Context, memory: Memory) -> None:
 # The kept identity
 
 
-def kept(context: Context) -> Kept:
-    """Return the kept rotation; the caller knows that there is one."""
-    found = context.journal.facts.kept
-    assert found is not None  # noqa: S101 - the rules make sure of it
-    return found
-
-
-def watch(context: Context, memory: Memory) -> None:
+def watch(context: Context) -> None:
     """Check whether the gateway still accepts the old certificate, or has refused it for a minute.
 
     Raises PendingError on the first refusal, hsm.errors.TokenError, OSError.
     """
-    memory.kept = rules.Kept.LEFT
-    found, journal = kept(context), context.journal
+    memory, journal, kept = context.memory, context.journal, context.kept
+    memory.kept = found.Kept.LEFT
     settle_kept(context)
     sight, said = _takes(context, context.device.names_in_use())
     if not isinstance(said, ServerRefusedError) or said.status not in CERTIFICATE_REFUSALS:
-        if sight is Sight.YES and found.refused is not None:
-            journal.record(None, keep=replace(found, refused=None))
+        if sight is Sight.YES and kept.refused is not None:
+            journal.record(None, keep=replace(kept, refused=None))
         if memory.wish is Wish.UNATTENDED:
-            back = f"rotation {found.rotation.rotation_id} was rolled back"
+            back = f"rotation {kept.rotation.rotation_id} was rolled back"
             journal.wait(_later(f"{back}: checking for a day whether the device gateway accepts it after all", said))
         return
     now = datetime.now(UTC)
-    if found.refused is not None and abs((now - datetime.fromisoformat(found.refused)).total_seconds()) >= DOUBT:
-        memory.kept = rules.Kept.NEEDED
+    if kept.refused is not None and abs((now - datetime.fromisoformat(kept.refused)).total_seconds()) >= DOUBT:
+        memory.kept = found.Kept.NEEDED
         return
-    if found.refused is None:
-        journal.record(None, keep=replace(found, refused=now.isoformat(timespec="seconds")))
+    if kept.refused is None:
+        journal.record(None, keep=replace(kept, refused=now.isoformat(timespec="seconds")))
     raise PendingError(
         f"the device gateway refuses the certificate in use ({said}); if it still does in a minute, trying the one of "
-        f"rotation {found.rotation.rotation_id}, which was rolled back"
+        f"rotation {kept.rotation.rotation_id}, which was rolled back"
     )
 
 
@@ -159,13 +153,13 @@ def settle_kept(context: Context) -> bool:
     OSError.
     """
     context.device.open_store()
-    kept_key, key = kept(context).rotation.new, context.device.names_in_use()
-    return context.local_config.settle(None, partial(context.key, kept_key), partial(context.key, key))
+    keys = (partial(context.key, each) for each in (context.kept.rotation.new, context.device.names_in_use()))
+    return context.local_config.settle(None, *keys)
 
 
-def restore(context: Context, memory: Memory) -> None:
+def restore(context: Context) -> None:
     """Continue a rotation that was rolled back, if the gateway accepts its certificate. Raises PendingError."""
-    state = kept(context).rotation
+    memory, state = context.memory, context.kept.rotation
     sight, said = _takes(context, state.new)
     if sight is not Sight.YES:
         raise _later(f"the device gateway accepts neither the certificate in use nor the kept one: {said}", said)

@@ -18,6 +18,7 @@ from handler.device.keystore import IdentityNames
 from handler.errors import FORESEEABLE, OfflineError, PendingError, ServerRefusedError, describe, is_final, until
 from handler.journal.pending import COMPLETED
 from handler.journal.rotation_state import RotationState
+from handler.rotation import fioconfig
 from handler.rotation.context import Context
 from handler.rotation.rules import Action
 from handler.servers.gateway import CERTIFICATE_REFUSALS
@@ -32,11 +33,12 @@ class Step(NamedTuple):
 
     number: int
     name: str
-    run: Callable[[Context, RotationState], RotationState]
+    run: Callable[[Context], RotationState]
 
 
-def announce(context: Context, state: RotationState) -> RotationState:
+def announce(context: Context) -> RotationState:
     """Tell the gateway which key comes next (step 2)."""
+    state = context.rotation
     try:
         # Later the device's files on the server cannot be repaired, so refuse now if one is unreadable.
         encrypted_values.check_readable(context.connections.device_config(state.old), context.key(state.old))
@@ -51,27 +53,27 @@ def _announced(context: Context, state: RotationState) -> RotationState:
     """Tell the gateway, journalled first because its answer may be lost. After a final no it knows nothing."""
     before = state.announced
     if not before:
-        state = replace(state, announced=True)
-        context.journal.record(state)
+        state = context.record(replace(state, announced=True))
     gateway = context.connections.gateway(state.old)
     try:
         gateway.announce_key(state.public_key or "")
     except ServerRefusedError as error:
         may_be_known = (before or gateway.http.repeated) and error.status in CERTIFICATE_REFUSALS
-        context.journal.record(replace(state, announced=may_be_known))
+        context.record(replace(state, announced=may_be_known))
         raise
     return state
 
 
-def prepare_local_config(context: Context, state: RotationState) -> RotationState:
+def prepare_local_config(context: Context) -> RotationState:
     """Encrypt a copy of config.encrypted to the new key (step 3)."""
-    state = context.fioconfig.hold(state)
+    state = fioconfig.hold(context)
     digest = context.local_config.prepare(context.key(state.old), context.key(state.new))
     return replace(state, config_digest=digest)
 
 
-def update_device_config(context: Context, state: RotationState) -> RotationState:
+def update_device_config(context: Context) -> RotationState:
     """Encrypt the device's files on the server to the new key (step 4)."""
+    state = context.rotation
     try:
         try:
             move_device_config(context, state.old, state.new)
@@ -129,13 +131,13 @@ def move_device_config(
     return changed
 
 
-def finalize(context: Context, state: RotationState) -> RotationState:
+def finalize(context: Context) -> RotationState:
     """Switch sota.toml and config.encrypted to the new key (step 5): the one commit point."""
+    state = context.rotation
     if context.device.names_in_use(state.new) != state.new:
-        state = context.fioconfig.hold(state)
+        state = fioconfig.hold(context)
         if context.local_config.digest() != state.config_digest:  # fioconfig has stored another one since step 3
-            state = prepare_local_config(context, state)
-            context.journal.record(state)
+            state = context.record(prepare_local_config(context))
     switch(context, state)
     return state
 
@@ -183,9 +185,9 @@ def run_step(context: Context, step: Step, *, is_new_in_use: bool) -> None:
     state, progress = context.rotation, context.progress
     progress.step_started(step.number, step.name)
     try:
-        done = replace(step.run(context, state), step=max(state.step, step.number))
+        done = replace(step.run(context), step=max(state.step, step.number))
         left = None if done.files_left == state.files_left else done.files_left
-        context.journal.record(done, context.events(state.rotation_id).make(step.name, failure=left))
+        context.record(done, context.events(state.rotation_id).make(step.name, failure=left))
     except FORESEEABLE as error:
         progress.step_failed(describe(error))
         _record_failure(context, step, error, is_refused=is_final(error) and not is_new_in_use)
@@ -207,7 +209,7 @@ def _record_failure(context: Context, step: Step, error: Exception, *, is_refuse
             reported.append(events.make(COMPLETED, failure=reason))
         state = replace(state, refused=reason)
     try:
-        context.journal.record(state, *reported)
+        context.record(state, *reported)
     except FORESEEABLE as second:
         # Report the first error; the next call finds what could not be journalled.
         log.warning("after that failure: %s", describe(second))
