@@ -171,12 +171,12 @@ def load(storage: Path) -> Mapping[str, Any] | None:
     Raises MalformedError, LaterJournalError, OSError.
     """
     path = storage / FOLDER / JOURNAL
-    records = parse(_content(path) or b"")[0]
+    records = parse(bounded_content(path, MAX_BYTES) or b"")[0]
     if records:
         data: dict[str, Any] = state_of(records)
     else:  # none, or its first record is torn
         path = storage / FOLDER / EARLIER
-        content = _content(path)
+        content = bounded_content(path, MAX_BYTES)
         if content is None:
             return None
         data = _earlier(content)
@@ -277,14 +277,14 @@ def events_of(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     return events
 
 
-def _content(path: Path) -> bytes | None:
-    """Read the file; None if it does not exist. Raises MalformedError, OSError."""
+def bounded_content(path: Path, most: int) -> bytes | None:
+    """Read a file of at most so many bytes; None if it does not exist. Raises MalformedError, OSError."""
     try:
-        data = read_regular(path, MAX_BYTES + 1)
+        data = read_regular(path, most + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except NotRegularError as error:
         raise MalformedError("it is not a regular file") from error
-    if len(data) > MAX_BYTES:
-        raise MalformedError(f"it is longer than {MAX_BYTES} bytes")
+    if len(data) > most:
+        raise MalformedError(f"it is longer than {most} bytes")
     return data

@@ -156,8 +156,9 @@ def _files(folder: Path) -> dict[str, Target]:
         assert SotaConfig.load([path]).get("import.tls_pkey_path") == "/new"
 
     def state(data: bytes) -> None:
-        left = Left.parse(data, token=True)
-        "".join((left.new_key, left.new_certificate, left.full_config, str(left.request))).encode()
+        left = Left.parse(data)
+        left.request(token=True)
+        str(left).encode()
 
     def read_journal(data: bytes) -> None:
         for content in (data, b"".join(b"%08x %s\n" % (zlib.crc32(line), line) for line in data.split(b"\n"))):

@@ -37,62 +37,56 @@ MAX_UNREADABLE = 3
 def enrol(context: Context) -> RotationState:
     """Make the key, enrol it, store and try the certificate; skip what is already done (step 1)."""
     _, current = context.device.identity(context.rotation.old)
-    state = _without_what_has_ended(context, context.rotation)
-    state, key = _new_key(context, state, current)
-    if state.certificate is None:
-        state = _issued(context, state, current, key)
-    issued = Certificate.of_pem((state.certificate or "").encode())
-    now = datetime.now(UTC)
+    if has_ended(context.rotation):
+        ended = _issued(context.rotation).shown_end
+        log.warning("the new certificate expired %s, before it was used: requesting another one", ended)
+        context.record(replace(context.rotation, certificate=None, chain=()))
+    key = _new_key(context, current)
+    if context.rotation.certificate is None:
+        _request(context, current, key)
+    state, issued, now = context.rotation, _issued(context.rotation), datetime.now(UTC)
     if issued.begins_after(now + certificates.CLOCK_SKEW):  # the clock was set back since
         raise ClockError(
             f"the clock shows {now:%Y-%m-%d %H:%M} UTC, but the issued certificate is valid from {issued.shown_begin}: "
             "set the clock, or wait for network time"
         )
     context.device.store.store_certificate(state.new.certificate, issued)
-    _try(context, state, current, issued, key)
+    _try(context, current, issued, key)
     return state
 
 
 def has_ended(state: RotationState) -> bool:
     """Tell whether the new certificate has expired, or is about to, before its use: the same key gets another."""
-    if state.certificate is None:
-        return False
-    return Certificate.of_pem(state.certificate.encode()).has_ended(datetime.now(UTC) + certificates.LEAST_LIFE)
+    return state.certificate is not None and _issued(state).has_ended(datetime.now(UTC) + certificates.LEAST_LIFE)
 
 
-def _without_what_has_ended(context: Context, state: RotationState) -> RotationState:
-    if not has_ended(state):
-        return state
-    ended = Certificate.of_pem((state.certificate or "").encode())
-    log.warning("the new certificate expired %s, before it was used: requesting another one", ended.shown_end)
-    return context.record(replace(state, certificate=None, chain=()))
+def _issued(state: RotationState) -> Certificate:
+    return Certificate.of_pem((state.certificate or "").encode())
 
 
-def _new_key(
-    context: Context, state: RotationState, current: Certificate
-) -> tuple[RotationState, ec.EllipticCurvePrivateKey]:
+def _new_key(context: Context, current: Certificate) -> ec.EllipticCurvePrivateKey:
     """Make the new key and its CSR, or find those that this rotation has already made."""
-    store = context.device.store
+    state, store = context.rotation, context.device.store
     context.device.check_not_in_use(state.new)
     if state.public_key is not None:
         key = store.find_key(state.new.key)
         if key is not None and spki_pem(key.public_key()) == state.public_key:
-            return state, key
+            return key
     key = store.generate(state.new.key, curve_of(current))
-    state = replace(state, public_key=spki_pem(key.public_key()), csr=None, certificate=None, announced=False)
-    if not state.request.csrattrs:  # otherwise after asking the EST server
-        state = replace(state, csr=_csr(current, key))
-    return context.record(state), key
+    csr = None if state.request.csrattrs else _csr(current, key)  # None: after asking the EST server
+    public_key = spki_pem(key.public_key())
+    context.record(replace(state, public_key=public_key, csr=csr, certificate=None, announced=False))
+    return key
 
 
-def _issued(
-    context: Context, state: RotationState, current: Certificate, key: ec.EllipticCurvePrivateKey
-) -> RotationState:
+def _request(context: Context, current: Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+    """Get the certificate. Each CSR is journalled before it is sent: a retry sends the same one."""
+    state = context.rotation
     with context.connections.est(state.request.est_server, state.old) as est:
-        if state.csr is None:  # journalled before it is sent: a retry sends the same one
+        if state.csr is None:
             state = context.record(replace(state, csr=_csr(current, key, est.csrattrs())))
         try:
-            answer = _reenroll(context, state, est)
+            answer = _reenroll(context, est)
         except ServerRefusedError as error:
             wanted = est.csrattrs() if error.status in CSR_REFUSALS and not state.request.csrattrs else NOTHING
             if wanted == NOTHING:
@@ -101,10 +95,10 @@ def _issued(
                 state = context.record(replace(state, csr=_csr(current, key, wanted)))
             except ServerRefusedError as unable:
                 raise ServerRefusedError(f"{error}; also, {unable}", error.status) from error
-            answer = _reenroll(context, state, est)
+            answer = _reenroll(context, est)
     issued = _picked(answer, current, key.public_key(), est.server_time)
     chain = tuple(each.pem for each in answer if each != issued)
-    return context.record(replace(state, certificate=issued.pem, chain=chain))
+    context.record(replace(state, certificate=issued.pem, chain=chain))
 
 
 def _picked(
@@ -130,8 +124,9 @@ def _picked(
     raise refused[0]
 
 
-def _reenroll(context: Context, state: RotationState, est: EstClient) -> list[Certificate]:
+def _reenroll(context: Context, est: EstClient) -> list[Certificate]:
     """Send the CSR. An unreadable answer has cost a certificate, so the next try waits."""
+    state = context.rotation
     try:
         return est.reenroll(base64.b64decode(state.csr or ""))
     except AnswerError as error:
@@ -147,17 +142,12 @@ def _reenroll(context: Context, state: RotationState, est: EstClient) -> list[Ce
         ) from error
 
 
-def _try(
-    context: Context,
-    state: RotationState,
-    current: Certificate,
-    issued: Certificate,
-    key: ec.EllipticCurvePrivateKey,
-) -> None:
+def _try(context: Context, current: Certificate, issued: Certificate, key: ec.EllipticCurvePrivateKey) -> None:
     """Try the new identity without committing to it: ECIES here, TLS at the EST server, never at the gateway.
 
     The same connection fetches the CA certificates, which may contain the issuer.
     """
+    state = context.rotation
     try:
         if not ecies.is_usable(key):
             raise CertificateRefusedError("the new key cannot decrypt what was encrypted to it: not using it")

@@ -17,7 +17,6 @@ import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -30,7 +29,6 @@ from handler.device.keystore import IdentityNames
 from handler.device.request import RotationRequest, checked_request
 from handler.device.storage import (
     MAX_BYTES,
-    NotRegularError,
     atomic_write,
     make_folder,
     put_in_place,
@@ -41,7 +39,7 @@ from handler.device.storage import (
 from handler.errors import RefusedError, RequestRefusedError
 from handler.journal.decoding import read
 from handler.journal.journal import Journal
-from handler.journal.pending import LOCKED
+from handler.journal.pending import LOCKED, bounded_content
 from handler.journal.rotation_state import SWITCHED, RotationState
 from handler.rotation.context import Context
 from hsm.certificate import Certificate
@@ -55,10 +53,9 @@ NOWHERE = IdentityNames("", "")
 
 
 @dataclass(frozen=True)
-class _State:
-    """fioconfig's JSON, by the names and types of its Go structure; null means empty."""
+class Left:
+    """The content of the file, by the names and types of fioconfig's Go structure; null means empty."""
 
-    # The names are fioconfig's.
     RotationId: str
     EstServer: str
     StepIdx: int
@@ -68,38 +65,25 @@ class _State:
     NewCert: str | None = None
     FullConfigEncrypted: str | None = None
 
-
-class Left(NamedTuple):
-    """The content of the file."""
-
-    request: RotationRequest
-    step: int
-    new_key: str
-    new_certificate: str
-    full_config: str
-
     @classmethod
-    def parse(cls, data: bytes, *, token: bool) -> "Left":
-        """Read fioconfig's JSON. Raises ValueError, RequestRefusedError."""
+    def parse(cls, data: bytes) -> "Left":
+        """Read fioconfig's JSON. Raises ValueError."""
         content = bounded_json.loads(data)
         try:
             json.dumps(content, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise ValueError("it contains half of a UTF-16 pair") from None
-        left = read(_State, content, NAME)
+        return read(cls, content, NAME)
+
+    def request(self, *, token: bool) -> RotationRequest:
+        """Return what it asks for. Raises RequestRefusedError."""
         asked = {
-            "ROTATIONID": left.RotationId,
-            "ESTSERVER": left.EstServer,
-            "PKEYIDS": ",".join(left.PkeySlotIds or ()),
-            "CERTIDS": ",".join(left.CertSlotIds or ()),
+            "ROTATIONID": self.RotationId,
+            "ESTSERVER": self.EstServer,
+            "PKEYIDS": ",".join(self.PkeySlotIds or ()),
+            "CERTIDS": ",".join(self.CertSlotIds or ()),
         }
-        return cls(
-            request=checked_request(asked, NAME, token=token),
-            step=max(0, left.StepIdx),
-            new_key=left.NewKey or "",
-            new_certificate=left.NewCert or "",
-            full_config=left.FullConfigEncrypted or "",
-        )
+        return checked_request(asked, NAME, token=token)
 
 
 UNUSABLE = (
@@ -120,47 +104,39 @@ def take_over(context: Context) -> None:
     Raises RefusedError, hsm.errors.TokenError, OSError.
     """
     device, journal = context.device, context.journal
-    path = device.storage / NAME
+    path, token = device.storage / NAME, device.token is not None
     try:
-        left = Left.parse(_content(path), token=device.token is not None)
-    except FileNotFoundError:
-        return
+        content = bounded_content(path, MAX_BYTES)
+        if content is None:
+            return
+        left = Left.parse(content)
+        request = left.request(token=token)
     except (ValueError, RequestRefusedError) as error:
         _put_away(path, journal, f"it cannot be taken over ({error}), and fioconfig would fail on it forever")
         return
-    if journal.facts.rotation is not None and journal.facts.rotation.rotation_id != left.request.rotation_id:
-        _put_away(path, journal, f"rotation {journal.facts.rotation.rotation_id} is pending")
+    pending = journal.facts.rotation
+    if pending is not None and pending.rotation_id != request.rotation_id:
+        _put_away(path, journal, f"rotation {pending.rotation_id} is pending")
         return
-    if journal.facts.rotation is None:
-        log.warning("taking over rotation %s, which fioconfig left after step %d", left.request.rotation_id, left.step)
+    if pending is None:
+        log.warning("taking over rotation %s, which fioconfig left after step %d", request.rotation_id, left.StepIdx)
         if journal.facts.requested is None:  # so that the daemon retries if the token is missing now
-            journal.request(left.request)
-        device.open_store(left.request.key_ids, left.request.certificate_ids)
+            journal.request(request)
+        device.open_store(request.key_ids, request.certificate_ids)
         try:
-            state = _state(device, left)
+            state = _state(device, left, request)
         except UNUSABLE as error:
             log.warning("its key or certificate is missing (%s): starting it again", error)
             state = None
-        if device.token is None:
+        if not token:
             _remove_copies(device, left, state)
         if state is None:
-            journal.request(left.request)
+            journal.request(request)
         else:
-            if state.old != device.names_in_use() and left.full_config:
-                state = _with_copy_aside(state, context, left)
-            journal.record(state, taken=journal.facts.requested == left.request)
+            if state.old != device.names_in_use() and left.FullConfigEncrypted:
+                state = _with_copy_aside(state, context, left.FullConfigEncrypted)
+            journal.record(state, taken=journal.facts.requested == request)
     remove(path)
-
-
-def _content(path: Path) -> bytes:
-    """Read the file if it is a regular one: other users may have put anything there. Raises ValueError, OSError."""
-    try:
-        data = read_regular(path, MAX_BYTES + 1)
-    except NotRegularError as error:
-        raise ValueError("it is not a regular file") from error
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"it is longer than {MAX_BYTES} bytes")
-    return data
 
 
 def _put_away(path: Path, journal: Journal, why: str) -> None:
@@ -176,55 +152,55 @@ def _put_away(path: Path, journal: Journal, why: str) -> None:
     put_in_place(target, path, mtime_ns=path.stat().st_mtime_ns)
 
 
-def _state(device: Device, left: Left) -> RotationState | None:
+def _state(device: Device, left: Left, request: RotationRequest) -> RotationState | None:
     """Return the state of that rotation, by evidence; None if it has to start again."""
-    if not left.new_key or not left.new_certificate:
+    if not left.NewKey or not left.NewCert:
         return None
     current = device.names_in_use()
     if device.token is not None:
-        new = device.store.canonical(IdentityNames(left.new_key, left.new_certificate))
+        new = device.store.canonical(IdentityNames(left.NewKey, left.NewCert))
         certificate = device.store.certificate(new.certificate)
     else:
-        certificate = Certificate.of_pem(left.new_certificate.encode())
+        certificate = Certificate.of_pem(left.NewCert.encode())
         new = current
         if device.store.certificate(current.certificate) != certificate:  # else sota.toml names fioconfig's own files
-            new = device.store.canonical(_store_files(device.storage, left, certificate))
+            new = device.store.canonical(_store_files(device.storage, left.NewKey, left.NewCert))
     key = device.store.find_key(new.key)
     if key is None or not certificate.holds(key.public_key()):
         return None
     switched = current == new
     return RotationState(
-        request=left.request,
-        old=_other(device, left, new) if switched else current,
+        request=request,
+        old=_other(device, request, new) if switched else current,
         new=new,
-        step=SWITCHED if switched and left.step >= SWITCHED else min(left.step, LOCKED),
-        announced=left.step > 0,  # the next step may have been interrupted
+        step=SWITCHED if switched and left.StepIdx >= SWITCHED else min(max(0, left.StepIdx), LOCKED),
+        announced=left.StepIdx > 0,  # the next step may have been interrupted
         public_key=spki_pem(key.public_key()),
         certificate=certificate.pem,
     )
 
 
-def _other(device: Device, left: Left, new: IdentityNames) -> IdentityNames:
+def _other(device: Device, request: RotationRequest, new: IdentityNames) -> IdentityNames:
     """Return the names of the old identity if sota.toml already has the new ones: the other ids of the token."""
     if device.token is None:
         return NOWHERE
-    pairs = itertools.product(left.request.key_ids, left.request.certificate_ids)
+    pairs = itertools.product(request.key_ids, request.certificate_ids)
     candidates = (device.store.canonical(IdentityNames(*pair)) for pair in pairs)
     # A request names two different ids of each kind.
     return next(each for each in candidates if each.key != new.key and each.certificate != new.certificate)
 
 
-def _store_files(storage: Path, left: Left, certificate: Certificate) -> IdentityNames:
+def _store_files(storage: Path, key_pem: str, certificate_pem: str) -> IdentityNames:
     """Store the new key and certificate in files, 0600. Raises RefusedError if they do not belong together."""
-    key = serialization.load_pem_private_key(left.new_key.encode(), None)
+    key = serialization.load_pem_private_key(key_pem.encode(), None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise RefusedError(f"the new key in {NAME} is not an EC key")
-    if not certificate.holds(key.public_key()):
+    if not Certificate.of_pem(certificate_pem.encode()).holds(key.public_key()):
         raise RefusedError(f"the certificate in {NAME} does not belong to its key")
     number = hashlib.sha256(spki_pem(key.public_key()).encode()).hexdigest()[:10]
     names = IdentityNames(str(storage / f"pkey.{number}.pem"), str(storage / f"client.{number}.pem"))
-    atomic_write(Path(names.key), left.new_key.encode(), mode=0o600)
-    atomic_write(Path(names.certificate), left.new_certificate.encode(), mode=0o600)
+    atomic_write(Path(names.key), key_pem.encode(), mode=0o600)
+    atomic_write(Path(names.certificate), certificate_pem.encode(), mode=0o600)
     return names
 
 
@@ -235,7 +211,7 @@ def _remove_copies(device: Device, left: Left, state: RotationState | None) -> N
     """
     used = [device.names_in_use(), *([] if state is None else [state.old, state.new])]
     kept = {Path(name).resolve() for names in used for name in (names.key, names.certificate)}
-    for pattern, text in (("pkey.*.pem", left.new_key), ("client.*.pem", left.new_certificate)):
+    for pattern, text in (("pkey.*.pem", left.NewKey or ""), ("client.*.pem", left.NewCert or "")):
         for path in device.storage.glob(pattern) if text else ():
             if (
                 path.resolve() not in kept
@@ -245,10 +221,10 @@ def _remove_copies(device: Device, left: Left, state: RotationState | None) -> N
                 remove(path)
 
 
-def _with_copy_aside(state: RotationState, context: Context, left: Left) -> RotationState:
+def _with_copy_aside(state: RotationState, context: Context, config: str) -> RotationState:
     """Store fioconfig's copy of config.encrypted, because the old key may be unknown."""
     if context.local_config.is_readable(context.device.store.key(state.new.key)):
         return state
     make_folder(context.journal.folder)
-    atomic_write(context.journal.aside, left.full_config.encode(), mode=0o600)
+    atomic_write(context.journal.aside, config.encode(), mode=0o600)
     return replace(state, config_digest=context.local_config.digest())
