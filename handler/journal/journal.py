@@ -36,7 +36,6 @@ from .pending import (
     MARKER,
     MAX_ATTEMPTS,
     MAX_REASON,
-    MENDED,
     VERSION,
     Waiting,
     summary,
@@ -82,9 +81,9 @@ class Journal:
         self.folder = storage / FOLDER
         self.aside = self.folder / "config.encrypted"
         """The copy of config.encrypted for the new key, until the switch."""
-        self.broken, self.refused, self.mended = (self.folder / each for each in (BROKEN, LEFT, MENDED))
+        self.broken, self.refused = self.folder / BROKEN, self.folder / LEFT
         """Where an unreadable journal is set aside (lost_journal.py): first as `broken`; as `refused` if the repair was
-        refused, so that only a person retries it; as `mended` when the key in use can read everything."""
+        refused, so that only a person retries it."""
         self.history = History(self.folder)
         self._path, self._earlier, self._marker = (self.folder / each for each in (JOURNAL, EARLIER, MARKER))
         self._lock = threading.Lock()

@@ -95,14 +95,16 @@ def _checked(context: Context, request: RotationRequest) -> RotationState:
     device, journal = context.device, context.journal
     is_next = journal.facts.rotation is None
     try:
-        unmended = lost_journal.refusal(context) if is_next else None
+        unmended = lost_journal.repair(context) if is_next else None
+        if unmended is not None and not is_final(unmended):
+            raise unmended
         device.open_store(request.key_ids, request.certificate_ids)
         old = device.names_in_use()
         new = check_before_anything_changes(device, context.local_config, context.connections)
         if unmended is not None:
             if device.store.find_key(new.key) is not None:
                 raise unmended  # the new key would replace one that may still be needed
-            log.warning("leftovers of an abandoned rotation could not be cleaned up: %s", describe(unmended))
+            log.warning(lost_journal.LEFTOVERS, describe(unmended))
         journal.name_device(common_name(device.store.certificate(old.certificate).subject))
         state = RotationState(request, old, new)
         return proof.with_kept_key(context, state) if is_next else state
@@ -207,10 +209,6 @@ def _make_whole(context: Context) -> None:
         memory.changed = settle_back(context, context.rotation)
 
 
-def _mend(context: Context) -> None:
-    context.memory.changed = lost_journal.mend(context)
-
-
 WITH_STORE: dict[Action, Callable[[Context], None]] = {
     **{action: partial(_step, step) for action, step in STEPS.items()},
     Action.DROP: endings.end,
@@ -232,7 +230,7 @@ OTHERS: dict[Action, Callable[[Context], None]] = {
     Action.NOTE: _note,
     Action.WAIT: _wait,
     Action.MAKE_WHOLE: _make_whole,
-    Action.MEND: _mend,
+    Action.MEND: lost_journal.mend,
     Action.GIVE_UP: endings.give_up,
     Action.REFUSE: _refuse_abort,
     Action.MARK: _mark,

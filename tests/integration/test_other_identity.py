@@ -114,7 +114,7 @@ def test_the_new_key_is_kept_where_the_gateway_does_not_take_who_is_named_now(fi
     assert broken_files(files) == []
     assert call(files.device).status == SWITCHED
     assert call(files.device, "resume").status == DONE
-    assert len(files.device.private_key_files()) == 2
+    assert len(files.device.private_key_files()) == 3  # one is that of the rotation that was given up
     assert broken_files(files) == []
 
 

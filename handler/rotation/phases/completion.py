@@ -76,7 +76,8 @@ def tidy(context: Context) -> None:
     except RefusedError as error:  # the old key is gone, so it cannot help
         log.warning("%s", error)
     context.device.check_not_in_use(state.old)
-    lost_journal.clear(context)
+    if unmended := lost_journal.repair(context):
+        log.warning(lost_journal.LEFTOVERS, describe(unmended))
     context.device.store.retire(state.old)
     kept = context.journal.facts.kept
     if kept is not None and kept.rotation.new != state.new:
