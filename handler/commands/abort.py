@@ -9,6 +9,7 @@ from handler.device import completed_rotations
 from handler.device.device import Device
 from handler.device.request import Overrides, read_request
 from handler.errors import RequestRefusedError
+from handler.rotation.found import Wish
 from handler.rotation.rotator import Rotator
 
 from .change import change
@@ -21,7 +22,7 @@ def run(_options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _abort(rotator: Rotator, device: Device, request_file: Path) -> str:
-    if not rotator.abort():
+    if not rotator.run(Wish.ABORT):
         return "nothing to do: no rotation is pending"
     request = None
     with contextlib.suppress(RequestRefusedError):

@@ -5,6 +5,7 @@ import argparse
 from handler.console.settings import Settings
 from handler.device.device import Device
 from handler.journal.pending import read_pending
+from handler.rotation.found import Wish
 from handler.rotation.rotator import Rotator
 
 from .change import change
@@ -19,12 +20,12 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _resume_offline(rotator: Rotator) -> str:
-    changed = rotator.resume_offline()
+    changed = rotator.run(Wish.OFFLINE)
     return "repaired: the configuration fits the key in use" if changed else "nothing to do without a network"
 
 
 def _resume(rotator: Rotator, settings: Settings, *, unattended: bool) -> str:
-    done = rotator.resume(unattended=unattended)
+    done = rotator.run(Wish.UNATTENDED if unattended else Wish.RESUME)
     pending = read_pending(settings.storage_folder())
     if done:
         kept = pending.kept if pending and pending.rotation_id is None else None

@@ -20,6 +20,7 @@ from handler.exit_status import DONE
 from handler.journal.pending import is_there, read_pending
 from handler.journal.rotation_state import ANNOUNCED, PROVED
 from handler.journal.snapshot import Snapshot
+from handler.rotation.found import Wish
 from handler.rotation.phases.preflight import CLOCK_TOLERANCE
 from handler.rotation.rotator import Rotator
 
@@ -115,11 +116,12 @@ def _rotate(rotator: Rotator, request: RotationRequest, storage: Path) -> str:
             tell(
                 f"rotation {other.rotation_id}, pending after step {other.step}, {fate} rotation {request.rotation_id}"
             )
-    return "" if rotator.rotate(request) else f"nothing to do: rotation {request.rotation_id} is already complete"
+    done = rotator.run(Wish.ROTATE, request)
+    return "" if done else f"nothing to do: rotation {request.rotation_id} is already complete"
 
 
 def _withdraw(rotator: Rotator) -> str:
-    rotator.withdraw()
+    rotator.run(Wish.WITHDRAWN)
     return ""
 
 

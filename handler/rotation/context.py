@@ -19,6 +19,7 @@ from handler.servers.http import Limits
 from handler.servers.transport import Deadline
 from hsm.certificate import Certificate
 
+from .found import Wish
 from .memory import Memory
 
 
@@ -51,7 +52,7 @@ class Context:
     services: Services
     limits: Limits
     by_fioconfig: bool
-    memory: Memory = field(init=False)
+    memory: Memory = field(default_factory=lambda: Memory(Wish.RESUME))
     beside: Delivery | None = None
     """Delivers events beside the steps (deliveries.py)."""
     settled: bool = False

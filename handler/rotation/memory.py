@@ -16,6 +16,8 @@ class Memory:
     wish: Wish
     request: RotationRequest | None = None
     """The request of `rotate`, until a rotation for it is pending."""
+    asked: str | None = None
+    """The ROTATIONID that this call is for, if it names one."""
     refused: tuple[str, Exception] | None = None
     """The ROTATIONID of a request that was refused before its rotation started, and why."""
     early: PendingError | None = None

@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 class Rotator:
     """Runs rotations on one device, one at a time; the caller holds the device's lock.
 
-    One object makes one call: `rotate`, `resume`, `resume_offline`, `abort` or `withdraw`. They raise RefusedError,
-    PendingError, hsm.errors.TokenError, OSError. `called_by_fioconfig` as in `Context`.
+    One object makes one call: `run` or `refuse`. Both raise RefusedError, PendingError, hsm.errors.TokenError, OSError.
+    `called_by_fioconfig` as in `Context`.
     """
 
     def __init__(
@@ -39,8 +39,6 @@ class Rotator:
         limits: Limits | None = None,
     ) -> None:
         self._context = Context(device, progress, services or Services(), limits or Limits(), called_by_fioconfig)
-        self._asked: RotationRequest | None = None
-        self._refused_id: str | None = None
 
     @property
     def switched(self) -> bool:
@@ -50,44 +48,22 @@ class Rotator:
     @property
     def rotation_id(self) -> str | None:
         """The ROTATIONID that this call works on now."""
-        facts = self._context.journal.facts
-        asked = facts.rotation.request if facts.rotation else facts.requested or self._asked
-        return self._refused_id or (asked.rotation_id if asked else None)
+        facts, memory = self._context.journal.facts, self._context.memory
+        request = facts.rotation.request if facts.rotation else facts.requested
+        return memory.asked if request is None or memory.wish is Wish.REFUSED else request.rotation_id
 
-    def rotate(self, request: RotationRequest) -> bool:
-        """Finish what is pending, then do what the request asks; tell whether there was anything to do."""
-        return self._run(Memory(Wish.ROTATE, request))
+    def run(self, wish: Wish, request: RotationRequest | None = None) -> bool:
+        """Do what is wanted; tell whether there was anything to do. `request`: what to do after what is pending."""
+        return self._run(Memory(wish, request, request.rotation_id if request else None))
 
     def refuse(self, rotation_id: str, error: Exception) -> str:
         """Report that the request for that rotation is refused because of `error`; raise it."""
-        self._refused_id = rotation_id
         try:
-            self._run(Memory(Wish.REFUSED, refused=(rotation_id, error), failure=error))
+            self._run(Memory(Wish.REFUSED, None, rotation_id, refused=(rotation_id, error), failure=error))
         except FORESEEABLE as failure:
             if failure is not error:
                 log.info("the refusal is not reported: %s", describe(failure))
         raise error
-
-    def resume(self, *, unattended: bool = False) -> bool:
-        """Continue what is pending; tell whether there was anything.
-
-        `unattended`: the daemon calls, so what was refused is not retried.
-        """
-        return self._run(Memory(Wish.UNATTENDED if unattended else Wish.RESUME))
-
-    def abort(self) -> bool:
-        """Give up what is pending and return to the old identity; tell whether there was anything."""
-        return self._run(Memory(Wish.ABORT))
-
-    def withdraw(self) -> bool:
-        """React to the removal of the request; tell whether there was anything to do."""
-        return self._run(Memory(Wish.WITHDRAWN))
-
-    def resume_offline(self) -> bool:
-        """Repair a half-switched device without a network; tell whether anything was changed."""
-        memory = Memory(Wish.OFFLINE)
-        self._run(memory)
-        return memory.changed or self._context.settled
 
     def close(self) -> None:
         """Close connections, threads and the token."""
@@ -97,7 +73,7 @@ class Rotator:
 
     def _run(self, memory: Memory) -> bool:
         context = self._context
-        context.memory, self._asked = memory, memory.request
+        context.memory = memory
         context.journal.load()
         try:
             context.journal.settle_marker()
@@ -116,6 +92,8 @@ class Rotator:
                 self._release_fioconfig()
         if memory.failure is not None:
             raise memory.failure
+        if memory.wish is Wish.OFFLINE:
+            return memory.changed or context.settled
         return memory.changed or bool(memory.done - {Action.NOTE})
 
     def _release_fioconfig(self) -> None:

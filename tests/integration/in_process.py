@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from handler.device.device import Device
@@ -11,6 +10,7 @@ from handler.device.request import Overrides, read_request
 from handler.device.services import Services
 from handler.errors import RenewalError, describe, is_final
 from handler.exit_status import DONE, PENDING, REFUSED, SWITCHED
+from handler.rotation.found import Wish
 from handler.rotation.rotator import Rotator
 from handler.servers.http import Limits
 from hsm.errors import TokenError
@@ -63,15 +63,9 @@ def call(device, command=None, limits=LIMITS, services=None):
                 request = read_request(
                     device.request_file, Overrides(), token=device.token is not None, default_rotation_id=None
                 )
-                worked = rotator.rotate(request)
+                worked = rotator.run(Wish.ROTATE, request)
             else:
-                worked = {
-                    "abort": rotator.abort,
-                    "resume": rotator.resume,
-                    "unattended": partial(rotator.resume, unattended=True),
-                    "offline": rotator.resume_offline,
-                    "withdraw": rotator.withdraw,
-                }[command]()
+                worked = rotator.run(Wish["WITHDRAWN" if command == "withdraw" else command.upper()])
             outcome = Outcome(0, "", worked)
         except (RenewalError, TokenError, OSError) as error:
             logging.getLogger(__name__).info("ended by", exc_info=error)

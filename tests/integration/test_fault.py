@@ -10,6 +10,7 @@ from handler.console.settings import Settings
 from handler.device.device import Device
 from handler.device.request import Overrides, read_request
 from handler.exit_status import DONE, SWITCHED
+from handler.rotation.found import Wish
 from tests.invariants import broken_invariants
 
 from .in_process import call
@@ -33,7 +34,7 @@ def called_by_fioconfig(device, fault, *, rotates):
 
     def work(rotator):
         if rotates:
-            rotator.rotate(request)
+            rotator.run(Wish.ROTATE, request)
         raise fault
 
     return change(Device(settings.search_paths, settings.storage), settings, work, by_fioconfig=True)
