@@ -67,11 +67,6 @@ class Facts:
     events: list[Event] = field(default_factory=list)
     """The undelivered events, oldest first."""
 
-    @property
-    def nothing_is_pending(self) -> bool:
-        """Whether no journal is needed."""
-        return self.rotation is None and self.requested is None and self.kept is None and not self.events
-
 
 class Journal:
     """The journal in STORAGE_DIR. Thread-safe, because events are delivered beside the rotation."""
@@ -89,11 +84,6 @@ class Journal:
         self._lock = threading.Lock()
         self._length = 0  # bytes of the file that hold whole records
         self._written = Facts()  # what these say
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the journal of a rotation was lost, and some values may be unreadable since."""
-        return self.broken.exists() or self.refused.exists()
 
     def load(self) -> None:
         """Read the journal. A damaged one is set aside: sota.toml still names a whole identity.
@@ -211,7 +201,7 @@ class Journal:
         due = self._is_due(facts)
         if due:  # first: an extra marker does no harm, a missing one does
             self._mark()
-        if facts.nothing_is_pending:
+        if not (facts.rotation or facts.requested or facts.kept or facts.events):
             facts = replace(facts, waiting=None)
             # First, so that after a failure the next record makes a new file.
             self._length, self._written = 0, Facts()

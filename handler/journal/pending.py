@@ -153,8 +153,7 @@ def read_pending(storage: Path) -> Pending | None:
     try:
         data = load(storage)
         if data is None:
-            broken, left = ((storage / FOLDER / each).exists() for each in (BROKEN, LEFT))
-            return Pending(problem=LOST, due=broken) if broken or left else None
+            return Pending(problem=LOST, due=(storage / FOLDER / BROKEN).exists()) if is_lost(storage) else None
         return summary(data)
     except MalformedError as error:
         return Pending(problem=str(error))
@@ -163,6 +162,11 @@ def read_pending(storage: Path) -> Pending | None:
 def is_there(storage: Path) -> bool:
     """Tell whether there is a journal, of any version and in any state."""
     return any((storage / FOLDER / name).exists() for name in (JOURNAL, EARLIER))
+
+
+def is_lost(storage: Path) -> bool:
+    """Tell whether the journal of a rotation was lost, and some values may be unreadable since."""
+    return any((storage / FOLDER / name).exists() for name in (BROKEN, LEFT))
 
 
 def load(storage: Path) -> Mapping[str, Any] | None:

@@ -7,7 +7,7 @@ from handler.device.keystore import IdentityNames
 from handler.device.storage import FOLDER
 
 from .decoding import MalformedError
-from .pending import BROKEN, JOURNAL, LEFT, LOST, LaterJournalError, Pending
+from .pending import JOURNAL, LOST, LaterJournalError, Pending, is_lost
 from .rotation_state import PROVED, Content, Kept, RotationState
 
 TAKEN_OVER = "cert-rotation.state"
@@ -32,25 +32,24 @@ class Snapshot(NamedTuple):
         """Read the journal in a storage folder. Raises nothing foreseeable."""
         if storage is None:
             return cls(problem="the storage folder is unknown")
-        path = storage / FOLDER / JOURNAL
-        left = False
+        path, seen = storage / FOLDER / JOURNAL, cls()
         try:
             if not storage.is_dir():
                 return cls(problem=f"the storage folder {storage} does not exist")
-            left = (storage / TAKEN_OVER).exists()
+            seen = cls(left_by_fioconfig=(storage / TAKEN_OVER).exists())
             content = Content.load(storage)
         except OSError as error:
-            return cls(problem=f"{path} cannot be read: {error.strerror}; run this as root", left_by_fioconfig=left)
-        except (LaterJournalError, MalformedError) as error:
-            broken = (
-                f"{path} is damaged ({error}): the next call sets it aside and continues with the identity in sota.toml"
-            )
-            problem = broken if isinstance(error, MalformedError) else str(error)
-            return cls(problem=problem, left_by_fioconfig=left)
-        if content is None:
-            lost = any((storage / FOLDER / each).exists() for each in (BROKEN, LEFT))
-            return cls(problem=LOST if lost else None, left_by_fioconfig=left)
-        return cls(content.pending, content.rotation, kept=content.kept, left_by_fioconfig=left)
+            return seen._replace(problem=f"{path} cannot be read: {error.strerror}; run this as root")
+        except LaterJournalError as error:
+            return seen._replace(problem=str(error))
+        except MalformedError as error:
+            after = "the next call sets it aside and continues with the identity in sota.toml"
+            return seen._replace(problem=f"{path} is damaged ({error}): {after}")
+        if content is not None:
+            seen = seen._replace(pending=content.pending, rotation=content.rotation, kept=content.kept)
+        elif is_lost(storage):
+            seen = seen._replace(problem=LOST)
+        return seen
 
     @property
     def names(self) -> tuple[IdentityNames, ...]:

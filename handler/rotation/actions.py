@@ -17,9 +17,6 @@ from handler.errors import (
 )
 from handler.journal.events import STARTED
 from handler.journal.rotation_state import PROVED, SWITCHED, RotationState
-from handler.servers.connections import Connections
-from handler.servers.http import Limits
-from handler.servers.transport import Deadline
 
 from . import deliveries, fioconfig
 from .context import Context
@@ -32,8 +29,6 @@ from .phases.takeover import take_over
 from .rules import Action
 
 log = logging.getLogger(__name__)
-
-REPORT_LIMITS = Limits(total=10.0, connect=5.0, read=5.0, retry_delays=())
 
 
 def act(context: Context, action: Action) -> None:
@@ -143,14 +138,6 @@ def _switch_again(context: Context) -> None:
     switch(context, state)
 
 
-def _deliver(context: Context) -> None:
-    context.memory.delivered = True
-    if context.memory.refused is not None:  # fioconfig is not kept waiting for that
-        context.connections.close()
-        context.connections = Connections(context.device, Deadline(REPORT_LIMITS.total), REPORT_LIMITS)
-    deliveries.deliver_now(context)
-
-
 # Back
 
 
@@ -242,6 +229,6 @@ OTHERS: dict[Action, Callable[[Context], None]] = {
     Action.RESTORE: proof.restore,
     Action.HOOKS: completion.run_hooks,
     Action.BEGIN: _begin,
-    Action.DELIVER: _deliver,
+    Action.DELIVER: deliveries.deliver_now,
     Action.REPORT: report_refusal,
 }

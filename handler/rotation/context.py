@@ -1,4 +1,4 @@
-"""What every part of a rotation works with; built once per call."""
+"""What every part of a rotation works with, and what a call remembers; built once per call."""
 
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -9,18 +9,21 @@ from handler.device.config_encrypted import LocalConfig
 from handler.device.current_target import current_target
 from handler.device.device import Device
 from handler.device.keystore import IdentityNames
+from handler.device.request import RotationRequest
 from handler.device.services import Services
+from handler.errors import PendingError, RenewalError
+from handler.journal import rotation_state
 from handler.journal.events import Event, EventFactory
 from handler.journal.journal import Journal
-from handler.journal.rotation_state import Kept, RotationState
+from handler.journal.rotation_state import RotationState
 from handler.servers.connections import Connections
 from handler.servers.delivery import Delivery
 from handler.servers.http import Limits
 from handler.servers.transport import Deadline
 from hsm.certificate import Certificate
 
-from .found import Wish
-from .memory import Memory
+from .found import Call, Kept, Sight, Taken, Way, Wish
+from .rules import Action
 
 
 class Progress(Protocol):
@@ -37,6 +40,54 @@ class Progress(Protocol):
 
     def completed(self, rotation_id: str, names: IdentityNames, certificate: Certificate) -> None:
         """The rotation is complete; `names` is the identity in use."""
+
+
+@dataclass
+class Memory:
+    """The purpose of a call, what it has done, and the results; a power cut loses it, so nothing here has to last."""
+
+    wish: Wish
+    request: RotationRequest | None = None
+    """The request of `rotate`, until a rotation for it is pending."""
+    asked: str | None = None
+    """The ROTATIONID that this call is for, if it names one."""
+    refused: tuple[str, Exception] | None = None
+    """The ROTATIONID of a request that was refused before its rotation started, and why."""
+    early: PendingError | None = None
+    """Why a server must not be contacted yet."""
+    call: Call = Call.GOES_ON
+    failure: Exception | None = None
+    """The first failure, which ends the call."""
+    refused_before: Exception | None = None
+    """Why the rotation was refused that rolls back in favour of another one."""
+    way: Way = Way.UNKNOWN
+    why_closed: str = ""
+    new: Sight = Sight.UNKNOWN
+    old: Taken = Taken.UNKNOWN
+    said: RenewalError | None = None
+    """The gateway's answer to the new certificate."""
+    old_said: RenewalError | None = None
+    """The gateway's answer to the old certificate."""
+    unreported: RenewalError | None = None
+    """Why the gateway did not accept the events with the new certificate."""
+    breaks: int = 0
+    """Consecutive connections that broke with the new certificate while the old one was accepted."""
+    rounds: int = 0
+    """Rounds without a clear answer."""
+    kept: Kept = Kept.UNWATCHED
+    """What this call found out about the kept identity."""
+    hooks: str | None = None
+    """Which hooks failed, "" for none; None if they did not run for this rotation."""
+    noted: bool = False
+    told: bool = False
+    """Whether this call has restarted the users of the key."""
+    warned: bool = False
+    """Whether this call has warned that it cannot stop fioconfig."""
+    delivered: bool = False
+    """Whether this call has tried to deliver the waiting events."""
+    changed: bool = False
+    """Whether there was something to give up or to repair."""
+    done: set[Action] = field(default_factory=set)
 
 
 @dataclass
@@ -83,7 +134,7 @@ class Context:
         return state
 
     @property
-    def kept(self) -> Kept:
+    def kept(self) -> rotation_state.Kept:
         """The kept rotation; the caller knows that there is one."""
         kept = self.journal.facts.kept
         assert kept is not None  # noqa: S101 - the rules make sure of it

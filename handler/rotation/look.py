@@ -7,7 +7,7 @@ from handler.device import completed_rotations
 from handler.device.hooks import hooks_in
 from handler.device.request import RotationRequest
 from handler.errors import PendingError, kind_of_refusal
-from handler.journal.pending import EST, GATEWAY
+from handler.journal.pending import EST, GATEWAY, is_lost
 from handler.journal.rotation_state import ANNOUNCED, PROVED, SWITCHED, RotationState
 
 from .context import Context
@@ -97,9 +97,8 @@ def why_early(context: Context) -> PendingError | None:
     memory, facts = context.memory, context.journal.facts
     waiting, state, request = facts.waiting, facts.rotation, memory.request
     again = request is not None and request in (state and state.request, facts.requested)
-    if not (memory.wish in {Wish.UNATTENDED, Wish.REFUSED} or (context.by_fioconfig and again)):
-        return None
-    if waiting is None or waiting.until is None or waiting.kind not in {EST, GATEWAY}:
+    is_asked = memory.wish not in {Wish.UNATTENDED, Wish.REFUSED} and not (context.by_fioconfig and again)
+    if is_asked or waiting is None or waiting.until is None or waiting.kind not in {EST, GATEWAY}:
         return None
     moment, now = datetime.fromisoformat(waiting.until), datetime.now(UTC)
     if not now < moment <= now + timedelta(seconds=MAX_ASKED):
@@ -144,9 +143,9 @@ def _are_hooks_due(context: Context, stage: Stage, way: Way) -> bool:
 
 
 def _is_lost_journal_due(context: Context) -> bool:
-    memory, journal = context.memory, context.journal
+    memory = context.memory
     if memory.done & {Action.MEND, Action.BEGIN, Action.TIDY, Action.DROP, Action.GIVE_UP}:
         return False
     if memory.wish is Wish.UNATTENDED:
-        return journal.broken.exists()
-    return memory.wish in {Wish.RESUME, Wish.OFFLINE} and journal.is_lost
+        return context.journal.broken.exists()
+    return memory.wish in {Wish.RESUME, Wish.OFFLINE} and is_lost(context.device.storage)

@@ -13,10 +13,9 @@ from handler.servers.http import Limits
 
 from . import deliveries, fioconfig
 from .actions import act
-from .context import Context, Progress
+from .context import Context, Memory, Progress
 from .found import Call, Wish
 from .look import BY_HAND, look, why_early
-from .memory import Memory
 from .rules import Action, next_action
 
 log = logging.getLogger(__name__)

@@ -127,9 +127,9 @@ TABLE: tuple[Row, ...] = (
          Action.DROP, stage=ROTATION, mark=Mark.REFUSED, known=False, named=Named.OLD),
     _row("refused in this call; another rotation is wanted",
          Action.MARK, call=Call.REFUSED, stage=ROTATION, mark=Mark.REFUSED, wanted=True),
-    _row("refused in this call, otherwise", Action.DONE, call=Call.REFUSED, stage=ROTATION),
-    _row("refused in this call, and no rotation is left; events wait", Action.DELIVER, call=Call.REFUSED, events=True),
-    _row("refused in this call, and no rotation is left", Action.DONE, call=Call.REFUSED),
+    _row("refused in this call, and no rotation is left; events wait",
+         Action.DELIVER, call=Call.REFUSED, stage=Stage.NONE, events=True),
+    _row("refused in this call, otherwise", Action.DONE, call=Call.REFUSED),
     # The identity in use was changed from outside
     _row("the configuration names neither identity", Action.GIVE_UP, stage=ROTATION, named=Named.OTHER),
     # A rotation that ends without being finished

@@ -7,13 +7,13 @@ try our other keys. Offline, only config.encrypted is checked. The other keys st
 """
 
 import logging
-from collections.abc import Iterator
 from functools import partial
 
 from handler.crypto.encrypted_values import ConfigEntries, check_readable
 from handler.device.keystore import IdentityNames
 from handler.device.storage import remove_whatever
 from handler.errors import FORESEEABLE, RefusedError, ServerRefusedError, is_final
+from handler.journal.pending import is_lost
 from handler.rotation.context import Context
 from handler.rotation.found import Wish
 from hsm.errors import UnsupportedError
@@ -49,7 +49,7 @@ def mend(context: Context) -> None:
 def repair(context: Context) -> Exception | None:
     """Mend what was lost, if anything was; return why that failed, if it did."""
     try:
-        if context.journal.is_lost:
+        if is_lost(context.device.storage):
             mend(context)
     except FORESEEABLE as error:
         return error
@@ -64,9 +64,10 @@ def _mend(context: Context, *, offline: bool) -> bool:
     # A failed request does not mean that anything is unreadable, so it is raised.
     config = None if offline else context.connections.gateway(used).device_config()
     if not _is_readable(context, used, config):
-        for spare in _spare(context, used):
+        store = context.device.store
+        for spare in store.spare(used):
             try:
-                mended |= _mend_with(context, spare, used, offline=offline)
+                mended |= store.find_key(spare.key) is not None and _mend_with(context, spare, used, offline=offline)
             except UnsupportedError as error:  # it cannot derive, so nothing is encrypted to it
                 log.info("%s", error)
     if mended:
@@ -83,16 +84,6 @@ def _is_readable(context: Context, used: IdentityNames, config: ConfigEntries | 
         log.info("%s", error)
         return False
     return True
-
-
-def _spare(context: Context, used: IdentityNames) -> Iterator[IdentityNames]:
-    store = context.device.store
-    for names in store.spare(used):
-        try:
-            if store.find_key(names.key) is not None:
-                yield names
-        except UnsupportedError as error:
-            log.info("%s", error)
 
 
 def _mend_with(context: Context, spare: IdentityNames, used: IdentityNames, *, offline: bool) -> bool:

@@ -5,8 +5,6 @@ import logging
 import os
 from datetime import UTC, datetime, timedelta
 
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from handler.crypto.encrypted_values import has_encrypted_values
 from handler.device.config_encrypted import LocalConfig
 from handler.device.device import Device
@@ -53,7 +51,15 @@ def check_before_anything_changes(device: Device, local_config: LocalConfig, con
     with refusals("slots"):
         new = device.store.unused(names)
     with refusals("values"):
-        _check_values(device, names, key, local_config, connections)
+        with contextlib.suppress(UnsupportedError):  # decrypting a value shows that it can derive
+            local_config.check_readable(key)
+        if not device.store.can_derive(names.key) and (
+            local_config.has_encrypted_values() or has_encrypted_values(connections.gateway(names).device_config())
+        ):
+            raise RequestRefusedError(
+                "this token cannot derive keys (ECDH, CKM_ECDH1_DERIVE), and this device's configuration holds "
+                "encrypted values: use a token that can, or remove the encrypted values; nothing was changed"
+            )
     for odd in (*device.sota.problems, *device.sota.odd, *exposure(device.storage)):
         log.warning("%s", odd)
     return new
@@ -69,25 +75,6 @@ def report_refusal(context: Context) -> None:
     factory, reason = context.events(rotation_id), describe(error)
     events = [factory.make(name, failure=reason) for name in (STARTED, COMPLETED)]
     context.journal.record(context.journal.facts.rotation, *events, kind=kind_of_refusal(error))
-
-
-def _check_values(
-    device: Device,
-    names: IdentityNames,
-    key: ec.EllipticCurvePrivateKey,
-    local_config: LocalConfig,
-    connections: Connections,
-) -> None:
-    """Refuse a key that cannot read the configuration's encrypted values."""
-    with contextlib.suppress(UnsupportedError):  # decrypting a value shows that it can derive
-        local_config.check_readable(key)
-    if device.store.can_derive(names.key):
-        return
-    if local_config.has_encrypted_values() or has_encrypted_values(connections.gateway(names).device_config()):
-        raise RequestRefusedError(
-            "this token cannot derive keys (ECDH, CKM_ECDH1_DERIVE), and this device's configuration holds encrypted "
-            "values: use a token that can, or remove the encrypted values; nothing was changed"
-        )
 
 
 def check_storage(device: Device) -> None:

@@ -26,6 +26,7 @@ from handler.errors import (
     describe,
     is_final,
 )
+from handler.journal.events import Event
 from handler.journal.pending import COMPLETED
 from handler.journal.rotation_state import PROVED, SWITCHED, RotationState
 from handler.rotation import found
@@ -57,11 +58,12 @@ def prove(context: Context) -> None:
         state = context.record(replace(state, reported=True), context.events(state.rotation_id).make(COMPLETED))
     if before is not Sight.UNKNOWN:
         context.connections.close()
-    sight, memory.said = _sight(lambda: _report(context))
+    events = next_batch(context.journal.undelivered())
+    sight, memory.said = _sight(lambda: _post(context, events)) if events else (Sight.NO, None)
     memory.unreported = memory.said
     if sight is not Sight.YES and not isinstance(memory.said, OfflineError):
         # What blocks the events, or lets them time out, may not block the files.
-        sight, memory.said = _sight(lambda: _files(context, state.new))
+        sight, memory.said = _takes(context, state.new)
     memory.breaks = memory.breaks + 1 if sight is Sight.BROKEN else 0
     if taken and (before is sight is Sight.NO or memory.breaks >= BREAKS):
         memory.new = Sight.NO_AGAIN
@@ -204,30 +206,20 @@ def _later(text: str, said: RenewalError | None) -> PendingError:
     return PostponedError(text, until) if until else PendingError(text)
 
 
-def _report(context: Context) -> bool:
-    """Post the oldest events; tell whether there were any."""
-    gateway, batch = context.connections.gateway(context.rotation.new), next_batch(context.journal.undelivered())
-    if not batch:
-        return False
-    gateway.post_events(batch, once=True)
-    context.journal.delivered(batch)
-    return True
-
-
-def _files(context: Context, names: IdentityNames) -> bool:
-    context.connections.gateway(names).device_config(once=True)
-    return True
+def _post(context: Context, events: list[Event]) -> None:
+    context.connections.gateway(context.rotation.new).post_events(events, once=True)
+    context.journal.delivered(events)
 
 
 def _takes(context: Context, names: IdentityNames) -> tuple[Sight, RenewalError | None]:
     if names == NOWHERE:
         return Sight.UNCLEAR, RefusedError("the old one is unknown: fioconfig itself had switched to the new one")
-    return _sight(lambda: _files(context, names))
+    return _sight(lambda: context.connections.gateway(names).device_config(once=True))
 
 
-def _sight(ask: Callable[[], bool]) -> tuple[Sight, RenewalError | None]:
+def _sight(ask: Callable[[], object]) -> tuple[Sight, RenewalError | None]:
     try:
-        return (Sight.YES if ask() else Sight.NO), None
+        ask()
     except ServerRefusedError as error:
         if error.status in SERVER_ERRORS:
             return Sight.UNCLEAR, ServerBusyError(str(error))
@@ -238,3 +230,4 @@ def _sight(ask: Callable[[], bool]) -> tuple[Sight, RenewalError | None]:
         return Sight.BROKEN, error
     except (PendingError, RefusedError) as error:
         return Sight.UNCLEAR, error
+    return Sight.YES, None
