@@ -170,10 +170,7 @@ def is_lost(storage: Path) -> bool:
 
 
 def load(storage: Path) -> Mapping[str, Any] | None:
-    """Read the content of the journal, of this version or an earlier one; None if nothing is pending.
-
-    Raises MalformedError, LaterJournalError, OSError.
-    """
+    """Return what the journal says; None if nothing is pending. Raises MalformedError, LaterJournalError, OSError."""
     path = storage / FOLDER / JOURNAL
     records = parse(bounded_content(path, MAX_BYTES) or b"")[0]
     if records:

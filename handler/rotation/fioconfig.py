@@ -20,8 +20,7 @@ log = logging.getLogger(__name__)
 def hold(context: Context) -> RotationState:
     """Stop it if it runs, and journal that first, so that the next call starts it again after a power cut.
 
-    Returns the state of the rotation. Raises PendingError if this call runs inside fioconfig.service, as a remote
-    action does; OSError.
+    Returns the rotation's state. Raises PendingError if this call runs inside fioconfig.service (a remote action).
     """
     state, services = context.rotation, context.services
     if context.by_fioconfig or state.fioconfig_stopped:

@@ -29,10 +29,7 @@ def bring_files_along(context: Context) -> None:
 
 
 def move_files(context: Context, old: IdentityNames, new: IdentityNames, via: IdentityNames) -> None:
-    """Encrypt the device's files on the server to `new`; warn of values that no key can read.
-
-    Raises ServerRefusedError, PendingError.
-    """
+    """Encrypt the files on the server to `new`; warn of unreadable values. Raises ServerRefusedError, PendingError."""
     try:
         move_device_config(context, old, new, via=via)
     except ServerRefusedError:

@@ -48,10 +48,7 @@ def ask(context: Context) -> None:
 
 
 def go_back(context: Context) -> None:
-    """Return to the old identity: sota.toml, config.encrypted, the files on the server. Idempotent.
-
-    Raises RefusedError, PendingError, hsm.errors.TokenError, OSError.
-    """
+    """Return to the old identity: sota.toml, config.encrypted, the files on the server. Idempotent."""
     state = context.rotation
     if state.step >= LOCKED:  # otherwise nothing but the gateway knows of the new key
         state = fioconfig.hold(context)
@@ -75,10 +72,9 @@ def go_back(context: Context) -> None:
 
 
 def end(context: Context, *, keep: bool = False) -> None:
-    """End a rotation whose new identity is not in use: destroy that, or keep it; the journal says already that it ends.
+    """End a rotation whose new identity is not in use, as the journal says already, and destroy that identity.
 
-    `keep`: a replica of the gateway may have accepted it. If this rotation reused the kept key and got no certificate,
-    the earlier one stays. Raises RefusedError, hsm.errors.TokenError, OSError.
+    `keep`: keep it, because a replica of the gateway may have accepted it; without a certificate, keep the earlier one.
     """
     memory, state, before = context.memory, context.rotation, context.journal.facts.kept
     reason = f"rolled back, {state.rollback}" if state.locked else state.rollback or state.refused or ""
@@ -104,11 +100,10 @@ def end(context: Context, *, keep: bool = False) -> None:
 
 
 def give_up(context: Context) -> None:
-    """End a rotation because another program changed the identity in use.
+    """End a rotation because another program changed the identity in use; change nothing if that is unusable.
 
     What only the new key can read is encrypted to the key in use first; if the gateway refuses that, or the certificate
-    in use, the new key stays (lost_journal.py). Raises RefusedError, also as the result unless this is an abort, and
-    hsm.errors.TokenError (the identity in use is unusable, and nothing is changed), PendingError.
+    in use, the new key stays (lost_journal.py). Raises RequestRefusedError after that, unless this is an abort.
     """
     state, device = context.rotation, context.device
     names = device.names_in_use(state.old, state.new)

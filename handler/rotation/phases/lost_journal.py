@@ -26,11 +26,7 @@ LEFTOVERS = "leftovers of an abandoned rotation could not be cleaned up: %s"
 
 
 def mend(context: Context) -> None:
-    """Encrypt every value that only another key of ours can read to the key in use.
-
-    Opens the key store for all ids. Raises RefusedError if the identity in use is unusable or the gateway refuses it,
-    PendingError, hsm.errors.TokenError, OSError.
-    """
+    """Encrypt every value that only another key of ours can read to the key in use."""
     journal, offline = context.journal, context.memory.wish is Wish.OFFLINE
     try:
         context.memory.changed = _mend(context, offline=offline)

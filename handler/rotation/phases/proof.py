@@ -48,9 +48,9 @@ DOUBT = 60.0
 
 
 def prove(context: Context) -> None:
-    """Show the gateway the new certificate; the second time in a round, on a fresh connection.
+    """Show the gateway the new certificate: post the completion, or else ask for the device's files.
 
-    Post the completion with it, or else ask for the device's files. Raises hsm.errors.TokenError, OSError.
+    The second time in a round, on a fresh connection.
     """
     memory, state = context.memory, context.rotation
     before, taken = memory.new, memory.old is Taken.YES
@@ -73,7 +73,7 @@ def prove(context: Context) -> None:
 
 
 def ask_old(context: Context) -> None:
-    """Ask the gateway for the files as the old identity. Raises hsm.errors.TokenError, OSError."""
+    """Ask the gateway for the files as the old identity."""
     sight, said = _takes(context, context.rotation.old)
     log.info("the device gateway's answer to the old certificate: %s", said or "accepted")
     context.memory.old, context.memory.old_said = (Taken.YES, None) if sight is Sight.YES else (Taken.UNCLEAR, said)
@@ -121,10 +121,7 @@ def record(context: Context) -> None:
 
 
 def watch(context: Context) -> None:
-    """Check whether the gateway still accepts the old certificate, or has refused it for a minute.
-
-    Raises PendingError on the first refusal, hsm.errors.TokenError, OSError.
-    """
+    """Check if the gateway accepts the old certificate, or has refused it for a minute. Raises PendingError before."""
     memory, journal, kept = context.memory, context.journal, context.kept
     memory.kept = found.Kept.LEFT
     settle_kept(context)
@@ -151,8 +148,7 @@ def watch(context: Context) -> None:
 def settle_kept(context: Context) -> bool:
     """Encrypt config.encrypted to the key in use if it is encrypted to the kept one; tell whether it was.
 
-    A fioconfig that had loaded the kept key may have stored it after the roll-back. Raises hsm.errors.TokenError,
-    OSError.
+    A fioconfig that had loaded the kept key may have stored it after the roll-back.
     """
     context.device.open_store()
     keys = (partial(context.key, each) for each in (context.kept.rotation.new, context.device.names_in_use()))

@@ -1,7 +1,7 @@
 """The five steps of a rotation, in fioconfig's order and with its names.
 
-Each step takes the state of the rotation, finds out what is missing, does it, and returns the new state. Each can run
-again after a power cut anywhere; what has to survive a cut is journalled before the next effect.
+Each step finds out what is missing, does it, and returns the new state. Each can run again after a power cut anywhere;
+what has to survive a cut is journalled before the next effect.
 """
 
 import logging
@@ -143,10 +143,7 @@ def finalize(context: Context) -> RotationState:
 
 
 def switch(context: Context, state: RotationState) -> None:
-    """Point sota.toml at the new identity, then config.encrypted too.
-
-    Raises RefusedError if the new identity is incomplete; then nothing is changed.
-    """
+    """Point sota.toml at the new identity, then config.encrypted; change nothing if that identity is incomplete."""
     device = context.device
     if device.names_in_use(state.new) != state.new:
         device.identity(state.new)
@@ -178,10 +175,7 @@ STEPS = {
 
 
 def run_step(context: Context, step: Step, *, is_new_in_use: bool) -> None:
-    """Run a step, journal and report it. `is_new_in_use`: a power cut came inside the last step.
-
-    Raises RefusedError, PendingError, hsm.errors.TokenError, OSError, journalled and reported as well.
-    """
+    """Run a step; journal and report how it ends. `is_new_in_use`: a power cut came inside the last step."""
     state, progress = context.rotation, context.progress
     progress.step_started(step.number, step.name)
     try:

@@ -99,10 +99,7 @@ UNUSABLE = (
 
 
 def take_over(context: Context) -> None:
-    """Move a rotation that fioconfig left into the journal, if there is one. Idempotent.
-
-    Raises RefusedError, hsm.errors.TokenError, OSError.
-    """
+    """Move a rotation that fioconfig left into the journal, if there is one. Idempotent."""
     device, journal = context.device, context.journal
     path, token = device.storage / NAME, device.token is not None
     try:
