@@ -79,10 +79,6 @@ class Servers:
             for field, value in values.items():
                 setattr(self._states[name], field, copy.copy(value))
 
-    def requests_before(self, moment):
-        """Count the requests that were answered before that time."""
-        return sum(answered < moment for answered, _ in self.exchanges)
-
     def _watched(self, name, respond):
         def watched(request):
             kind = f"{request.method} {request.path.removeprefix('/.well-known')}"

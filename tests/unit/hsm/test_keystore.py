@@ -1,6 +1,5 @@
 """The key store in a token: which slots are used in turn, what is ours, and what is refused before it is touched."""
 
-import datetime as dt
 import itertools
 import os
 import subprocess
@@ -8,10 +7,8 @@ import sys
 from dataclasses import dataclass
 
 import pytest
-from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from pkcs11 import Attribute, ObjectClass
 from pkcs11.exceptions import AttributeSensitive
 
@@ -20,7 +17,7 @@ from hsm.errors import ObjectConflictError, ObjectMissingError, TokenError, Unsu
 from hsm.keystore import TokenKeyStore
 from hsm.slots import parse_ids
 from hsm.token import Token
-from tests.authority import read
+from tests.authority import Authority, read
 from tests.softhsm import (
     TokenFixture,
     add_certificate,
@@ -38,22 +35,7 @@ from tests.softhsm import (
 P256 = ec.SECP256R1()
 CURRENT = IdentityNames("01", "03")
 NEXT = IdentityNames("07", "09")
-
-
-def issue(public_key) -> x509.Certificate:
-    """Issue a certificate for a key, from a throw-away CA."""
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "device")])
-    now = dt.datetime.now(dt.UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(public_key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(now + dt.timedelta(days=1))
-        .sign(ec.generate_private_key(P256), hashes.SHA256())
-    )
+issue = Authority().issue
 
 
 @dataclass

@@ -1,25 +1,22 @@
 """A token is looked at once; what may be destroyed is asked again: another process may have changed it."""
 
-import datetime as dt
 import os
 import subprocess
 import sys
 
 import pytest
-from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
 from pkcs11 import Attribute, ObjectClass
 
 from handler.device.keystore import IdentityNames
 from hsm.attributes import DESTROYABLE
-from hsm.certificate import Certificate
 from hsm.errors import ObjectConflictError, ObjectMissingError, TokenError
 from hsm.keystore import TokenKeyStore
 from hsm.slots import parse_ids
 from hsm.token import Token
+from tests.authority import Authority, read
 from tests.softhsm import (
     add_certificate,
     add_key_pair,
@@ -34,14 +31,7 @@ from tests.softhsm import (
 P256 = ec.SECP256R1()
 CURRENT, NEXT = IdentityNames("01", "03"), IdentityNames("07", "09")
 PAIR = (ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY)
-
-
-def issue(public_key):
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "device")])
-    now = dt.datetime.now(dt.UTC)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(public_key)
-    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now)
-    return builder.not_valid_after(now + dt.timedelta(days=1)).sign(ec.generate_private_key(P256), hashes.SHA256())
+issue = Authority().issue
 
 
 def some_certificate():
@@ -127,11 +117,11 @@ def test_what_has_become_somebody_elses_under_its_handle_is_kept(token, store, k
 
 
 def test_a_certificate_that_has_become_somebody_elses_is_kept(token, store):
-    store.store_certificate("09", Certificate.read(some_certificate().public_bytes(Encoding.DER)))
+    store.store_certificate("09", read(some_certificate()))
     relabelled(token, 9, ObjectClass.CERTIFICATE)
     before = objects(token)
     with pytest.raises(TokenError):
-        store.store_certificate("09", Certificate.read(some_certificate().public_bytes(Encoding.DER)))
+        store.store_certificate("09", read(some_certificate()))
     assert objects(token) == before
 
 
