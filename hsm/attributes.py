@@ -19,12 +19,12 @@ DESTROYABLE: Any = 0x172
 WHOSE = (Attribute.CLASS, Attribute.ID, Attribute.LABEL, DESTROYABLE)
 """These decide whether an object is ours and may be destroyed."""
 _KEY = (Attribute.KEY_TYPE, Attribute.EC_PARAMS)
-_ALLOWED = (Attribute.SIGN, Attribute.DERIVE, Attribute.SENSITIVE, Attribute.EXTRACTABLE)
+ALLOWED = (Attribute.SIGN, Attribute.DERIVE, Attribute.SENSITIVE, Attribute.EXTRACTABLE)
 OF_CLASS = {
     ObjectClass.CERTIFICATE: (*WHOSE, Attribute.VALUE),
     ObjectClass.PUBLIC_KEY: (*WHOSE, *_KEY, Attribute.EC_POINT),
-    ObjectClass.PRIVATE_KEY: (*WHOSE, *_KEY, *_ALLOWED),
-    ObjectClass.SECRET_KEY: (*WHOSE, Attribute.KEY_TYPE, *_ALLOWED),
+    ObjectClass.PRIVATE_KEY: (*WHOSE, *_KEY, *ALLOWED),
+    ObjectClass.SECRET_KEY: (*WHOSE, Attribute.KEY_TYPE, *ALLOWED),
 }
 _NOT_THERE = (p11.AttributeTypeInvalid, p11.AttributeSensitive, p11.FunctionFailed)
 

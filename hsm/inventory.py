@@ -14,7 +14,7 @@ from pkcs11 import exceptions as p11
 from pkcs11.constants import TokenFlag
 
 from hsm import module as modules
-from hsm.attributes import TolerantMapper
+from hsm.attributes import ALLOWED, TolerantMapper
 from hsm.certificate import Certificate
 from hsm.curves import public_key, shown_curve
 from hsm.objects import Found, class_name, everything, seen
@@ -25,12 +25,6 @@ _SHORT: dict[int, str] = {
     ObjectClass.PRIVATE_KEY: "private",
     ObjectClass.PUBLIC_KEY: "public",
     ObjectClass.CERTIFICATE: "cert",
-}
-_MATTER = {
-    "sign": Attribute.SIGN,
-    "derive": Attribute.DERIVE,
-    "sensitive": Attribute.SENSITIVE,
-    "extractable": Attribute.EXTRACTABLE,
 }
 
 
@@ -125,7 +119,7 @@ def _item(found: Found) -> Item:
         id=found.id or "-",
         label=found.label,
         key_type=key_type,
-        flags=tuple(word for word, attribute in _MATTER.items() if found.values.get(attribute)),
+        flags=tuple(each.name.lower() for each in ALLOWED if found.values.get(each)),
         spki=key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) if key else None,
         certificate=certificate,
     )

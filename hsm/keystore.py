@@ -19,15 +19,7 @@ from pkcs11 import ObjectClass
 
 from hsm import tls
 from hsm.certificate import Certificate
-from hsm.curves import EC_PARAMS
-from hsm.errors import (
-    ObjectConflictError,
-    ObjectMissingError,
-    TlsBindingError,
-    TokenAbsentError,
-    TokenError,
-    UnsupportedError,
-)
+from hsm.errors import ObjectConflictError, ObjectMissingError, TlsBindingError, TokenAbsentError, TokenError
 from hsm.keys import TokenPrivateKey, load_private_key
 from hsm.objects import believed, check_unchanged, objects_under, the_object
 from hsm.place import KEY_LABEL, CertificatePlace, KeyPlace
@@ -115,14 +107,11 @@ class TokenKeyStore:
             ) from error
 
     def generate(self, name: str, curve: ec.EllipticCurve) -> TokenPrivateKey:
-        """Make a key pair after destroying ours under that id; retry while the token is busy.
+        """Make a key pair on P-256 or P-384 after destroying ours under that id; retry while the token is busy.
 
-        Raises ObjectConflictError for an id in use or with another program's object, UnsupportedError for a curve other
-        than P-256 and P-384, TokenError.
+        Raises ObjectConflictError for an id in use or with another program's object, TokenError.
         """
         place = KeyPlace(self._token, id_of(name), self._in_use)
-        if curve.name not in EC_PARAMS:
-            raise UnsupportedError(f"expected a key on {' or '.join(EC_PARAMS)}, not on {curve.name}")
         place.check_not_in_use()
         return self._patiently(lambda: place.make_pair(curve), while_absent=True)
 

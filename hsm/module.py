@@ -73,7 +73,6 @@ class Module:
     """A loaded module. Hold LOCK to call a method; each raises pkcs11.PKCS11Error unless it names another error."""
 
     def __init__(self, path: str) -> None:
-        self.path = path
         self.generation = 0
         """Counts the initialisations: sessions and objects of an earlier one must not even be closed."""
         self._known: list[pkcs11.Token] | None = None

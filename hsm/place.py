@@ -25,11 +25,8 @@ from hsm.slots import IdentityNames, ObjectId
 from hsm.token import Token
 
 KEY_LABEL, CERTIFICATE_LABEL = "tls", "client"
-_LABELS: dict[int, str] = {
-    ObjectClass.PRIVATE_KEY: KEY_LABEL,
-    ObjectClass.PUBLIC_KEY: KEY_LABEL,
-    ObjectClass.CERTIFICATE: CERTIFICATE_LABEL,
-}
+_PAIR = (ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY)
+_LABELS: dict[int, str] = {**dict.fromkeys(_PAIR, KEY_LABEL), ObjectClass.CERTIFICATE: CERTIFICATE_LABEL}
 
 _log = logging.getLogger(__name__)
 
@@ -98,8 +95,7 @@ class Place:
 class KeyPlace(Place):
     """An id for a key pair."""
 
-    what, index, label = "key", 0, KEY_LABEL
-    classes = (ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY)
+    what, index, label, classes = "key", 0, KEY_LABEL, _PAIR
 
     def make_pair(self, curve: ec.EllipticCurve) -> TokenPrivateKey:
         """Replace our key pair by a new one. After a failure nothing of it stays."""

@@ -123,11 +123,6 @@ def test_a_generated_key_signs_and_agrees(device, curve):
     assert key.exchange(ec.ECDH(), peer.public_key()) == peer.exchange(ec.ECDH(), key.public_key())
 
 
-def test_other_curves_are_refused(device):
-    with pytest.raises(UnsupportedError, match="not on secp521r1"):
-        device.store.generate("07", ec.SECP521R1())
-
-
 def test_rotations_swap_the_slots_and_leave_two_of_each(device):
     names = CURRENT
     for _ in range(3):
