@@ -8,7 +8,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 
 EC_PARAMS = {"secp256r1": bytes.fromhex("06082a8648ce3d030107"), "secp384r1": bytes.fromhex("06052b81040022")}
 """CKA_EC_PARAMS: the DER of the curve's object identifier (PKCS#11 v2.40 §2.3.3)."""
-_CURVES = {EC_PARAMS[curve.name]: curve for curve in (ec.SECP256R1(), ec.SECP384R1())}
+CURVES = {EC_PARAMS[curve.name]: curve for curve in (ec.SECP256R1(), ec.SECP384R1())}
+"""The curve of a CKA_EC_PARAMS."""
 _SHOWN = {"secp256r1": "P-256", "secp384r1": "P-384"}
 
 
@@ -20,11 +21,6 @@ def octets(curve: ec.EllipticCurve) -> int:
 def shown_curve(curve: ec.EllipticCurve) -> str:
     """Return NIST's name of the two curves (P-256), else the curve's own."""
     return _SHOWN.get(curve.name, curve.name)
-
-
-def curve_of(params: bytes) -> ec.EllipticCurve | None:
-    """Return the curve of a CKA_EC_PARAMS; None for another one."""
-    return _CURVES.get(params)
 
 
 def public_key(curve: ec.EllipticCurve, point: bytes) -> ec.EllipticCurvePublicKey:

@@ -17,7 +17,7 @@ from pkcs11 import exceptions as p11
 
 from hsm.attributes import OF_CLASS, WHOSE, Values, read
 from hsm.certificate import Certificate
-from hsm.curves import EC_PARAMS, curve_of, public_key
+from hsm.curves import CURVES, EC_PARAMS, public_key
 from hsm.errors import MixedHandlesError, ObjectConflictError, ObjectMissingError, TokenError, UnsupportedError
 from hsm.slots import ObjectId
 from hsm.token import Token
@@ -51,7 +51,7 @@ class Found:
         key_type = values.get(Attribute.KEY_TYPE, KeyType.EC)
         self.strange_type = "" if key_type == KeyType.EC else f" of type {getattr(key_type, 'name', key_type)}"
         """" of type RSA" for a key that no rotation makes; else an empty text."""
-        self.curve = None if self.strange_type else curve_of(values.get(Attribute.EC_PARAMS, b""))
+        self.curve = None if self.strange_type else CURVES.get(values.get(Attribute.EC_PARAMS, b""))
         """That of a key on P-256 or P-384."""
 
 
@@ -82,7 +82,7 @@ def seen(token: Token, session: pkcs11.Session) -> list[Found]:
     if token.seen is None:
         found = everything(session)
         if len({each.item.handle for each in found}) < len(found):
-            raise _mixed(session, "one object twice")
+            raise MixedHandlesError(f"token {token.label!r} gives one object twice: try again")
         token.seen = found
     return token.seen
 
@@ -105,13 +105,10 @@ def found_again(token: Token, session: pkcs11.Session, object_id: ObjectId, made
     found = [made if made and made.item.handle == item.handle else Found(item, read(item)) for item in items]
     handles = {each.item.handle for each in others}
     if any(each.id != object_id or each.item.handle in handles for each in found):
-        raise _mixed(session, f"another object than the one under id {object_id}")
+        what = f"another object than the one under id {object_id}"
+        raise MixedHandlesError(f"token {token.label!r} gives {what}: try again")
     token.changed(others + found)
     return found
-
-
-def _mixed(session: pkcs11.Session, what: str) -> MixedHandlesError:
-    return MixedHandlesError(f"token {session.token.label!r} gives {what}: try again")
 
 
 def believed(token: Token, look: Callable[[], T]) -> T:
