@@ -151,33 +151,25 @@ def _is_due(settings: Settings, share: float) -> bool:
 
 
 def _request(options: argparse.Namespace, settings: Settings, device: Device) -> RotationRequest:
-    by_hand = options.command == "rotate"
-    overrides = Overrides()
-    # The time alone repeats: after each boot in 1970, and within a second.
-    new_id = f"certs-{int(time.time())}-{os.urandom(3).hex()}"
-    if by_hand and not options.if_due:
-        pending = read_pending(device.storage)
+    file, token = settings.request_file, device.token is not None
+    overrides, new_id = Overrides(), None
+    if options.command == "rotate":
+        # The time alone repeats: after each boot in 1970, and within a second.
+        new_id = f"certs-{int(time.time())}-{os.urandom(3).hex()}"
+        pending = None if options.if_due else read_pending(device.storage)
         if pending and pending.rotation_id and pending.step < PROVED:  # the same request continues it
             new_id = pending.rotation_id
-    if by_hand:
         # The ROTATIONID of the request file belongs to the rotation that the operators requested.
         rotation_id = options.rotation_id or (new_id if options.if_due else None)
         overrides = Overrides(options.est_server, rotation_id, options.pkey_ids, options.cert_ids)
-        if options.est_server and device.token is not None and not settings.request_file.exists():
+        if options.est_server and token and not file.exists():
             overrides = with_usual_ids(overrides)
-    if settings.request_named and not settings.request_file.exists():
-        raise RequestRefusedError(f"--config-file {settings.request_file}: expected a request file, there is none")
-    request = read_request(
-        settings.request_file,
-        overrides,
-        token=device.token is not None,
-        default_rotation_id=new_id if by_hand else None,
-    )
-    differs = by_hand and options.rotation_id is None and overrides != Overrides()
-    if differs and request and request.rotation_id in completed_rotations.rotation_ids(device.storage):
+    if settings.request_named and not file.exists():
+        raise RequestRefusedError(f"--config-file {file}: expected a request file, there is none")
+    request = read_request(file, overrides, token=token, default_rotation_id=new_id)
+    differs = overrides != Overrides() and options.rotation_id is None
+    if new_id and differs and request and request.rotation_id in completed_rotations.rotation_ids(device.storage):
         request = replace(request, rotation_id=new_id)  # that of the file is complete
     if request is None:
-        raise RequestRefusedError(
-            f"no EST server is known: create the request file {settings.request_file} or use --est-server URL"
-        )
+        raise RequestRefusedError(f"no EST server is known: create the request file {file} or use --est-server URL")
     return request

@@ -117,9 +117,8 @@ def _public_key_of(item: "Item", items: "Sequence[Item]") -> bytes | None:
     """Return the SPKI (DER) of an object; for a private key that of the only public key with its CKA_ID."""
     if item.spki is not None or item.kind != "private":
         return item.spki
-    beside = [each for each in items if each.id == item.id and each.kind in ("public", "private")]
-    publics = [each.spki for each in beside if each.kind == "public"]
-    return publics[0] if len(publics) == 1 and len(beside) == 2 else None  # noqa: PLR2004 - one pair
+    publics = [each.spki for each in items if (each.kind, each.id) == ("public", item.id)]
+    return publics[0] if len(publics) == 1 else None
 
 
 # Files

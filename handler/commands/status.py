@@ -28,6 +28,10 @@ from .formats.status_json import status_json
 
 _NAME_WIDTH = 15
 _SECONDS = "%Y-%m-%d %H:%M:%S UTC"
+_STEPS = {
+    SWITCHED: "switched, but the device gateway has not accepted the new certificate yet",
+    PROVED: "accepted by the device gateway, services not restarted yet",
+}
 _SLOTS = {"key": "key slots", "certificate": "cert slots"}
 
 
@@ -154,20 +158,13 @@ def _pending_words(view: Snapshot) -> Iterator[str]:
         if pending is not None and pending.rotation_id is not None:
             yield f"rotation {pending.rotation_id} is in use; the next call cleans up after it"
     else:
-        if view.rotation is not None and view.rotation.rollback is not None:
-            yield f"rotation {pending.rotation_id}: rolling back to the old identity ({view.rotation.rollback})"
+        if view.rotation is None:
+            how = "requested, not started"
+        elif view.rotation.rollback is not None:
+            how = f"rolling back to the old identity ({view.rotation.rollback})"
         else:
-            yield f"rotation {pending.rotation_id}: {_step_words(pending.step, begun=view.rotation is not None)}"
+            how = _STEPS.get(pending.step, f"{pending.step} of {SWITCHED} steps done")
+        yield f"rotation {pending.rotation_id}: {how}"
         if pending.refused:
             yield f"refused: {pending.refused}"
             yield "correct that, then `renew-client-cert resume`, or `renew-client-cert abort`"
-
-
-def _step_words(step: int, *, begun: bool) -> str:
-    if not begun:
-        return "requested, not started"
-    special = {
-        SWITCHED: "switched, but the device gateway has not accepted the new certificate yet",
-        PROVED: "accepted by the device gateway, services not restarted yet",
-    }
-    return special.get(step, f"{step} of {SWITCHED} steps done")

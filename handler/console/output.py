@@ -32,8 +32,14 @@ class OutputError(Exception):
 
 
 def set_up() -> None:
-    """Open both streams if they are closed, and make them escape what their console cannot show."""
-    _open_closed_streams()
+    """Open closed streams, and make both escape what their console cannot show."""
+    for number in range(3):  # otherwise a file that is opened later gets what is printed
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - until the process ends
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         escape(stream)
 
@@ -113,17 +119,6 @@ class MessageFormatter(logging.Formatter):
         if record.exc_info:
             lines += ["  " + harmless(line) for line in self.formatException(record.exc_info).split("\n")]
         return JOURNALD.line(sys.stderr, "\n".join(lines), _PRIORITIES.get(record.levelno, ERROR))
-
-
-def _open_closed_streams() -> None:
-    """Open descriptors 0, 1 and 2: otherwise a file that is opened later gets what is printed."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - until the process ends
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def drop_unwritable(stream: TextIO) -> None:

@@ -57,10 +57,8 @@ class DeviceChecks:
 
     def close(self) -> None:
         """Log out."""
-        if self.store is not None:
-            self.store.close()
-        elif self.identity.opened is not None:
-            self.identity.opened.close()
+        if opened := self.store or self.identity.opened:
+            opened.close()
 
     def configuration(self) -> Iterator[Found]:
         """Report the file that each value comes from, and the file that a rotation would change."""
