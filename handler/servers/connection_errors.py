@@ -28,13 +28,13 @@ _UNTRUSTED = dict.fromkeys((2, 7, 18, 19, 20, 21), "no CA in import.tls_cacert_p
 """By X509_V_ERR_… (X509_STORE_CTX_get_error(3))."""
 
 
-def judge(server: str, asked: str, error: Exception, *, ended: bool) -> errors.PendingError:
+def judge(server: str, asked: str, error: Exception, *, ended: bool, unseen: bool = False) -> errors.PendingError:
     """Return a transient failure; raise one that ends the call.
 
     `server` is its name for a person, with host and port; `asked` the request ("GET /cacerts"); `ended`: the server has
-    closed the connection. Returns AnswerError for an invalid answer, ConnectionLostError for a broken connection, else
-    UnreachableError. Raises OfflineError, ClockError, UntrustedError, and ServerRefusedError without a status if a TLS
-    alert refuses our certificate.
+    closed the connection; `unseen`: it has never asked for our certificate, so no alert is about that. Returns
+    AnswerError for an invalid answer, ConnectionLostError for a broken connection, else UnreachableError. Raises
+    OfflineError, ClockError, UntrustedError, and ServerRefusedError without a status if an alert refuses it.
     """
     where = f"{server}: {asked}"
     if isinstance(error, errors.OfflineError):
@@ -48,7 +48,8 @@ def judge(server: str, asked: str, error: Exception, *, ended: bool) -> errors.P
             kind = errors.ClockError if cause.verify_code == NOT_YET_VALID else errors.UntrustedError
             why = _UNTRUSTED.get(cause.verify_code, "cannot be trusted: {}").format(cause.verify_message)
             raise kind(f"{server} presented a certificate that {why}") from error
-        if isinstance(cause, ssl.SSLError) and (alert := _CERTIFICATE_ALERT.fullmatch(cause.reason or "")):
+        alert = isinstance(cause, ssl.SSLError) and _CERTIFICATE_ALERT.fullmatch(cause.reason or "")
+        if alert and not unseen:
             words = alert[1].replace("_", " ").lower()
             raise errors.ServerRefusedError(f"{where}: it refuses the certificate: TLS alert {words}") from error
         if isinstance(cause, http.client.HTTPException) and not isinstance(cause, BROKEN_OFF):

@@ -271,7 +271,8 @@ class HttpClient:
             raise RuntimeError("the private key failed inside a TLS handshake") from signing
         if self._watch is not None and tls.asks_without_end(self._context, self._watch):
             error = AnswerError("it asks for TLS handshakes without end")
-        return judge(self._who(url), _asked(method, url), error, ended=self._allowance.ended)
+        unseen = self.certificate_requested is False
+        return judge(self._who(url), _asked(method, url), error, ended=self._allowance.ended, unseen=unseen)
 
 
 def _asked(method: str, url: str) -> str:

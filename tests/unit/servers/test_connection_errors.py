@@ -243,6 +243,23 @@ def test_alert_about_a_missing_certificate_is_final(world, server):
         ask(world, server, authenticate=lambda context: None)
 
 
+def test_alert_of_a_server_that_has_not_asked_for_the_certificate_is_not_about_it(world):
+    """One without a cipher in common says the same, and anybody between can say it before the handshake."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def refuse():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(bytes((21, 3, 3, 0, 2, 2, 46)))  # certificate_unknown
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        with pytest.raises(ConnectionLostError, match="TLS failed: SSLV3_ALERT_CERTIFICATE_UNKNOWN"):
+            ask(world, f"https://127.0.0.1:{listener.getsockname()[1]}/", retry_delays=())
+        thread.join()
+
+
 def test_alert_about_anything_else_is_pending(world, server):
     def only_tls_1_3(context):
         context.minimum_version = ssl.TLSVersion.TLSv1_3
