@@ -11,6 +11,8 @@ from handler.commands.checks.disk import disk_finding
 from handler.commands.checks.result import OK, PROBLEM
 from handler.device.lock import device_lock
 from handler.device.refused_pin import RefusedPin
+from handler.device.storage import FOLDER
+from handler.exit_status import REFUSED, SWITCHED
 from tests import softhsm
 from tests.modules import COUNT_LOW, FINAL_TRY, LOCKED, FlaggedToken
 from tests.simulators.device import REPOSITORY
@@ -162,6 +164,18 @@ def test_a_storage_folder_or_sota_toml_that_others_may_read_is_warned_of(files, 
     assert levels == {("warning", "permissions")}
     assert f"{path} " in text
     assert "other users have access" in text
+
+
+@pytest.mark.parametrize(("mode", "level"), [(0o770, "warning"), (0o1777, "problem")])
+@pytest.mark.parametrize("name", ["var/sota", f"var/sota/{FOLDER}"])
+def test_a_folder_that_others_may_write_to_is_a_problem_where_no_rotation_may_begin(files, name, mode, level):
+    path = files.device.folder / name
+    path.mkdir(exist_ok=True)
+    path.chmod(mode)
+    levels, text = not_ok(checked(files, asked=[GATEWAY]))
+    assert (level, "permissions") in levels
+    files.device.write_request(ID)
+    assert (REFUSED if level == "problem" else SWITCHED) == files.device.run().returncode, text
 
 
 @pytest.mark.parametrize(

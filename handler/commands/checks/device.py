@@ -85,8 +85,8 @@ class DeviceChecks:
             return
         if (storage / FOLDER).is_dir():
             yield _private(storage / FOLDER, "is the journal's folder", "700")
-        writable = exposure(storage)
-        yield from ((WARNING, text) for text in writable)
+        writable, refused = exposure(storage), exposure(storage, group=False)
+        yield from ((PROBLEM if text in refused else WARNING, text) for text in writable)
         if not writable:
             yield _private(storage, "is the storage folder", "700")
 

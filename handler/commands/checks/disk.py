@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from handler.device.storage import check_durable
+from handler.device.storage import check_durable, why_not
 from handler.errors import RequestRefusedError
 
 from .result import OK, PROBLEM, WARNING, Found
@@ -24,7 +24,7 @@ def disk_finding(folder: Path) -> Found:  # noqa: PLR0911 - one for each finding
     if disk.f_flag & os.ST_RDONLY:
         return PROBLEM, f"{folder} is on a file system that is mounted read-only: mount it writable"
     if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
-        return PROBLEM, f"{folder} cannot be written by user {os.geteuid()}: run this as root"
+        return PROBLEM, f"{folder} cannot be written by user {os.geteuid()}: {why_not()}"
     try:
         check_durable(folder)
     except RequestRefusedError as error:
