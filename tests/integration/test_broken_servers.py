@@ -448,10 +448,11 @@ def test_a_final_answer_is_said_in_the_servers_words_without_a_traceback(files):
     assert len(done.stderr) < 2000
 
 
+@pytest.mark.parametrize("body", ["stored", ""])
 @pytest.mark.parametrize("works", [False, True])
-def test_files_that_something_in_front_of_the_gateway_took_are_looked_for(files, works):
-    """It says neither nothing nor JSON, as the gateway would."""
-    fault = spoil(files, "store files", status=200, body="stored", work=works)
+def test_files_that_something_in_front_of_the_gateway_took_are_looked_for(files, works, body):
+    """It says no JSON, as the gateway would."""
+    fault = spoil(files, "store files", status=200, body=body, work=works)
     outcome = call(files.device)
     assert fault.used
     if not works:
