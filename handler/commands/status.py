@@ -168,3 +168,5 @@ def _pending_words(view: Snapshot) -> Iterator[str]:
         if pending.refused:
             yield f"refused: {pending.refused}"
             yield "correct that, then `renew-client-cert resume`, or `renew-client-cert abort`"
+    if view.rotation is not None and view.requested is not None:
+        yield f"rotation {view.requested.rotation_id} is requested, and comes next"

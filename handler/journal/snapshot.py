@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from handler.device.keystore import IdentityNames
+from handler.device.request import RotationRequest
 from handler.device.storage import FOLDER
 
 from .decoding import MalformedError
@@ -24,6 +25,8 @@ class Snapshot(NamedTuple):
     """Why the journal cannot be read."""
     kept: Kept | None = None
     """The rotation that was rolled back and is kept."""
+    requested: RotationRequest | None = None
+    """The rotation to start when nothing else is pending."""
     left_by_fioconfig: bool = False
     """Whether fioconfig left a rotation that the next call takes over."""
 
@@ -46,7 +49,9 @@ class Snapshot(NamedTuple):
             after = "the next call sets it aside and continues with the identity in sota.toml"
             return seen._replace(problem=f"{path} is damaged ({error}): {after}")
         if content is not None:
-            seen = seen._replace(pending=content.pending, rotation=content.rotation, kept=content.kept)
+            seen = seen._replace(
+                pending=content.pending, rotation=content.rotation, kept=content.kept, requested=content.requested
+            )
         elif is_lost(storage):
             seen = seen._replace(problem=LOST)
         return seen

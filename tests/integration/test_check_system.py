@@ -33,7 +33,7 @@ class Systemd:
             "renew-client-cert-offline.service": ("loaded", "inactive", "enabled"),
         }
 
-    def system(self, user=0):
+    def system(self, user=0, **services):
         names = ("LoadState", "ActiveState", "UnitFileState")
         for unit, states in self.units.items():
             pairs = zip(names, states, strict=True)
@@ -41,7 +41,7 @@ class Systemd:
         systemctl = self._folder / "systemctl"
         systemctl.write_text(f'#!/bin/sh\nexec cat "{self._folder}/$3"\n')
         systemctl.chmod(0o755)
-        return SystemChecks(Services(self._folder / "run"), self._handler, lambda: user)
+        return SystemChecks(Services(self._folder / "run", **services), self._handler, lambda: user)
 
     @property
     def handler(self):

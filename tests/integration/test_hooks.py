@@ -208,8 +208,7 @@ def test_check_names_those_that_run_and_those_that_do_not(files, file_hooks, tmp
     bad = file_hooks.add("30-bad", "exit 0")
     bad.chmod(0o775)
     (tmp_path / "systemd").mkdir()
-    system = Systemd(tmp_path / "systemd").system()
-    system.services = Services(tmp_path / "systemd" / "run", hooks=[file_hooks.folder])
+    system = Systemd(tmp_path / "systemd").system(hooks=[file_hooks.folder])
     why = f"{bad} can be written by users other than root (mode 0775); only root may be able to change it"
     assert [(each.level, each.text) for each in found(files, system) if each.topic == "hooks"] == [
         ("ok", f"{mine} runs after a rotation"),

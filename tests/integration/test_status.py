@@ -21,6 +21,7 @@ from tests.simulators.factory import running_factory
 from tests.simulators.pki import key_pem
 from tests.terminal import on_terminal
 
+from .left_behind import left_after
 from .looking import look
 
 ID = "certs-status"
@@ -98,6 +99,14 @@ def test_a_rotation_that_was_refused_is_shown_with_the_reason_and_what_to_do(fil
     shown = facts(look(files, "status"))
     assert "refused: " in shown["pending"]
     assert "renew-client-cert abort" in shown["pending"]
+
+
+def test_a_rotation_that_is_requested_while_another_one_is_pending_is_shown(files):
+    left_after(files, "PATCH", "/config")
+    files.device.write_request("certs-next")
+    assert files.device.run().returncode == SWITCHED
+    shown = facts(look(files, "status"))
+    assert shown["pending"].endswith("cleans up after it; rotation certs-next is requested, and comes next")
 
 
 def test_a_switch_that_the_gateway_has_not_taken_is_shown_as_such(files):
