@@ -76,8 +76,8 @@ def parse(arguments: Sequence[str] | None, *, by_fioconfig: bool) -> argparse.Na
         options.parser.error("--output needs --json or --prometheus")
     if os.path.isdir(given.get("output") or ""):  # noqa: PTH112
         options.parser.error(f"argument --output: {options.output!r}: expected a file, found a folder")
-    if given.get("dry_run") is False and options.json:
-        options.parser.error("--json needs --dry-run")
+    if options.command == "rotate" and options.json and (options.if_due or not options.dry_run):
+        options.parser.error("--json needs --dry-run, and does not go with --if-due")
     return options
 
 

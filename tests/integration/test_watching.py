@@ -221,6 +221,7 @@ def test_a_file_that_cannot_be_written_is_named(files):
     assert done.returncode == PENDING
     assert "/nowhere/renew.prom" in done.stderr
     wrongs = ("status --output=x", "status --json --output=/", "rotate --json", "status --json --prometheus")
+    wrongs = (*wrongs, "rotate --dry-run --json --if-due=0.1")  # whether one is due is not in the object
     for wrong in map(str.split, wrongs):
         assert files.device.run(*wrong).returncode == USAGE
 
