@@ -60,16 +60,21 @@ def read_past(storage: Path | None, view: Snapshot) -> Past:
     unproved = view.rotation.rotation_id if view.rotation and view.rotation.step < PROVED else None
     pending = view.pending.rotation_id if view.pending else None
     last = roll_back = since = None
-    with contextlib.suppress(OSError, ValueError):
-        for each in History(storage / FOLDER).read():
+    entries = []
+    with contextlib.suppress(OSError):
+        entries = History(storage / FOLDER).read()
+    for each in entries:
+        try:
             time = datetime.fromisoformat(each.time)
-            if each.event == STARTED and each.success and each.rotation_id == pending:
-                since = time
-            if each.event == COMPLETED and each.rotation_id != unproved:
-                last = LastRotation(each.rotation_id, time, each.success, each.details)
-                roll_back = None if each.success else roll_back
-            if each.kind == ROLLED_BACK:
-                roll_back = RollBack(each.rotation_id, time)
+        except ValueError:  # damaged
+            continue
+        if each.event == STARTED and each.success and each.rotation_id == pending:
+            since = time
+        if each.event == COMPLETED and each.rotation_id != unproved:
+            last = LastRotation(each.rotation_id, time, each.success, each.details)
+            roll_back = None if each.success else roll_back
+        if each.kind == ROLLED_BACK:
+            roll_back = RollBack(each.rotation_id, time)
     if last is None and (completed := completed_rotations.rotation_ids(storage)):
         last = LastRotation(completed[0], None, success=True)
     if view.kept is not None:
