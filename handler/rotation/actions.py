@@ -134,8 +134,8 @@ def _switch_again(context: Context) -> None:
     log.warning("the configuration names the old identity again: switching to the new one")
     state = fioconfig.hold(context)
     if state.step > PROVED:  # its users may have loaded the old one: restart them again
-        state = context.record(replace(state, step=PROVED))
-    switch(context, state)
+        context.record(replace(state, step=PROVED))
+    switch(context)
 
 
 # Back
@@ -161,9 +161,9 @@ def _unmark(context: Context) -> None:
     if named_old:
         state = fioconfig.hold(context)
     if state.step >= SWITCHED:
-        switch(context, state)
+        switch(context)
     elif named_old:
-        settle_back(context, state)  # a power cut may have interrupted going back
+        settle_back(context)  # a power cut may have interrupted going back
     context.record(replace(state, rollback=None, refused=None if error is None else describe(error)))
     if error is not None:
         raise error
@@ -191,9 +191,9 @@ def _make_whole(context: Context) -> None:
         return
     _open_store(context)
     if named_by_configuration(context, context.rotation) is Named.NEW:
-        settle(context, context.rotation)
+        settle(context)
     else:
-        memory.changed = settle_back(context, context.rotation)
+        memory.changed = settle_back(context)
 
 
 WITH_STORE: dict[Action, Callable[[Context], None]] = {

@@ -69,7 +69,7 @@ def tidy(context: Context) -> None:
     """Remove what is needed only until the rotation is complete."""
     state = fioconfig.hold(context)
     try:
-        settle(context, state)
+        settle(context)
     except RefusedError as error:  # the old key is gone, so it cannot help
         log.warning("%s", error)
     context.device.check_not_in_use(state.old)

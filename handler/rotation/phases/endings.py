@@ -59,7 +59,7 @@ def go_back(context: Context) -> None:
             context.record(state)
     undone = context.device.switch(state.old)
     if state.step >= LOCKED:
-        undone |= settle_back(context, state)
+        undone |= settle_back(context)
         move_files(context, state.new, state.old, via=state.old)
     context.settled = False
     if undone or state.step >= SWITCHED:

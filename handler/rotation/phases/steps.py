@@ -138,30 +138,32 @@ def finalize(context: Context) -> RotationState:
         state = fioconfig.hold(context)
         if context.local_config.digest() != state.config_digest:  # fioconfig has stored another one since step 3
             state = context.record(prepare_local_config(context))
-    switch(context, state)
+    switch(context)
     return state
 
 
-def switch(context: Context, state: RotationState) -> None:
+def switch(context: Context) -> None:
     """Point sota.toml at the new identity, then config.encrypted; change nothing if that identity is incomplete."""
-    device = context.device
+    device, state = context.device, context.rotation
     if device.names_in_use(state.new) != state.new:
         device.identity(state.new)
         device.store.check(state.new)
         context.local_config.check_replaceable()
         device.switch(state.new)
-    settle(context, state)
+    settle(context)
 
 
-def settle(context: Context, state: RotationState) -> None:
+def settle(context: Context) -> None:
     """Make config.encrypted readable with the new key, which is in use; needs no network."""
+    state = context.rotation
     keys = (partial(context.key, state.old), partial(context.key, state.new))
     if context.local_config.settle(state.config_digest, *keys):
         context.settled = True
 
 
-def settle_back(context: Context, state: RotationState) -> bool:
+def settle_back(context: Context) -> bool:
     """Make config.encrypted readable with the old key, which is in use again; tell whether it was changed."""
+    state = context.rotation
     return context.local_config.settle(None, partial(context.key, state.new), partial(context.key, state.old))
 
 
