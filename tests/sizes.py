@@ -16,7 +16,7 @@ MOST_LINES = dict.fromkeys(PROGRAM, 300) | dict.fromkeys(TESTS, 500)
 MOST_IN_FUNCTION = dict.fromkeys(PROGRAM, 50) | dict.fromkeys(TESTS, 80)
 MOST_MODULES = 12
 """In a folder of handler/, `__init__.py` not counted."""
-MOST_IN_ALL = 16_300
+MOST_IN_ALL = 15_300
 """Lines of handler/ and hsm/."""
 
 
