@@ -93,7 +93,7 @@ def why_irreplaceable(path: Path) -> str | None:
         own = owner.st_uid == os.geteuid() and owner.st_gid in {os.getegid(), *os.getgroups()}
         if not own and not _may_chown():
             whose = f"{path} belongs to user {owner.st_uid} and group {owner.st_gid}"
-            hint = "run this as root" if os.geteuid() else "chown it to 0:0, or permit CAP_CHOWN"
+            hint = "run this as root" if os.geteuid() else "chown it to 0:0, or permit that (docs/installation.md)"
             return f"{whose}, and this process cannot give a file to them: {hint}"
     return None
 

@@ -165,39 +165,44 @@ def test_a_file_that_is_a_mount_point_is_refused_before_anything_changes(tmp_pat
         assert finish(factory, ID) == []
 
 
-@pytest.mark.parametrize("name", ["sota.toml", "config.encrypted"])
-def test_a_file_of_another_user_is_refused_before_anything_changes_where_it_could_not_be_given_back(tmp_path, name):
-    """As in the services, which have no CAP_CHOWN; a call of root's own finishes, and the owner stays."""
-    with running_factory(tmp_path / "device", "file") as factory:
-        device = factory.device
-        device.write_request(ID)
-        os.chown(device.storage / name, NOBODY, NOBODY)
-        before = device.untouched()
-        done = run(device, ["setpriv", "--bounding-set=-chown", *device.command()])
-        assert done.returncode == REFUSED, done.stderr
-        assert f"{device.storage / name} belongs to user {NOBODY} and group {NOBODY}" in done.stderr
-        assert device.untouched() == before
-        assert factory.est.csrs == []
-        said = run(device, device.command("check")).stdout
-        assert ("belongs to user" in said) == (name == "sota.toml")
-        assert finish(factory, ID) == []
-        owner = (device.storage / name).stat()
-        assert (owner.st_uid, owner.st_gid) == (NOBODY, NOBODY)
+WITHOUT_CHOWN = ["setpriv", "--bounding-set=-chown"]
+"""As the services run, which cannot give a file to another user."""
 
 
-@pytest.mark.parametrize("name", ["sota.toml", "config.encrypted"])
-def test_a_rotation_that_began_keeps_all_where_a_file_could_not_be_given_back_and_ends_where_it_can(tmp_path, name):
+@pytest.fixture(params=["sota.toml", "config.encrypted"])
+def foreign(request, tmp_path):
+    """Run a factory, and give it with a file of its device that belongs to another user; a rotation is requested."""
     with running_factory(tmp_path / "device", "file") as factory:
-        device = factory.device
-        device.write_request(ID)
-        os.chown(device.storage / name, NOBODY, NOBODY)
-        identity = device.current_identity()
-        factory.gateway.faults.add("PATCH", "/device", status=503, headers={"Retry-After": "3000"})
-        assert run(device, device.command()).returncode == PENDING
-        done = run(device, ["setpriv", "--bounding-set=-chown", *device.command("resume")])
-        assert f"{device.storage / name} belongs to user {NOBODY} and group {NOBODY}" in done.stderr
-        untouched(factory, identity, done)
-        assert finish(factory, ID) == []
+        path = factory.device.storage / request.param
+        factory.device.write_request(ID)
+        os.chown(path, NOBODY, NOBODY)
+        yield factory, path
+
+
+def test_a_file_of_another_user_is_refused_before_anything_changes_where_it_could_not_be_given_back(foreign):
+    """A call of root's own finishes, and the owner stays."""
+    factory, path = foreign
+    device = factory.device
+    before = device.untouched()
+    done = run(device, [*WITHOUT_CHOWN, *device.command()])
+    assert done.returncode == REFUSED, done.stderr
+    assert f"{path} belongs to user {NOBODY} and group {NOBODY}" in done.stderr
+    assert device.untouched() == before
+    assert factory.est.csrs == []
+    assert ("belongs to user" in run(device, device.command("check")).stdout) == (path == device.sota_toml)
+    assert finish(factory, ID) == []
+    assert (path.stat().st_uid, path.stat().st_gid) == (NOBODY, NOBODY)
+
+
+def test_a_rotation_that_began_keeps_all_where_a_file_could_not_be_given_back_and_ends_where_it_can(foreign):
+    factory, path = foreign
+    device, identity = factory.device, factory.device.current_identity()
+    factory.gateway.faults.add("PATCH", "/device", status=503, headers={"Retry-After": "3000"})
+    assert run(device, device.command()).returncode == PENDING
+    done = run(device, [*WITHOUT_CHOWN, *device.command("resume")])
+    assert f"{path} belongs to user {NOBODY} and group {NOBODY}" in done.stderr
+    untouched(factory, identity, done)
+    assert finish(factory, ID) == []
 
 
 def test_the_next_toml_file_is_used_where_one_is_a_mount_point(tmp_path):
